@@ -1,0 +1,144 @@
+//! The admin API of a node (port 4002), as seen on the wire.
+//!
+//! `GET /healthz`, `GET /readyz` and `GET /metrics` are open. Everything else wants
+//! `Authorization: Bearer <admin token>` and answers 401 without it:
+//!
+//! | call | body | answer |
+//! |---|---|---|
+//! | `GET /status` | – | [`NodeStatus`] |
+//! | `POST /drain` | [`DrainRequest`] | [`DrainStatus`]; idempotent, each call renews the TTL |
+//! | `GET /drain` | – | [`DrainStatus`] |
+//! | `DELETE /drain` | – | [`DrainStatus`], phase `None`: the node takes connections again |
+//! | `POST /cordon`, `DELETE /cordon` | – | [`NodeStatus`] |
+//! | `POST /shed` | [`ShedRequest`] | [`ShedResponse`] |
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// How a drain treats the sockets that are still open once its initial delay is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum DrainMode {
+    /// Close nothing: clients leave in their own time, until the deadline.
+    Wait,
+    /// Close `batchSize` sockets every `batchIntervalSeconds`.
+    #[default]
+    Batched,
+    /// Close every socket at once when the initial delay is over.
+    Immediate,
+}
+
+/// The body of `POST /drain`. A later call with other values changes the drain under way: its
+/// start stays, what is left follows the new values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DrainRequest {
+    /// How sockets are closed.
+    pub mode: DrainMode,
+    /// Seconds during which nothing is closed, so that balancers hear of the drain.
+    pub initial_delay_seconds: f64,
+    /// Seconds after the delay during which clients may leave in their own time.
+    pub wait_seconds: f64,
+    /// Sockets closed at a time, with mode `Batched`.
+    pub batch_size: u32,
+    /// Seconds between two batches, with mode `Batched`.
+    pub batch_interval_seconds: f64,
+    /// Seconds after which the drain is given up and the node serves again, unless another
+    /// `POST /drain` arrives: a node whose operator is gone for good takes traffic again.
+    pub ttl_seconds: f64,
+}
+
+/// How far a drain is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DrainPhase {
+    /// Not draining.
+    #[default]
+    None,
+    /// The initial delay: no new connection is taken, none is closed.
+    Delay,
+    /// Clients may leave in their own time.
+    Waiting,
+    /// Sockets are being closed with code 1012.
+    Closing,
+    /// No socket is left.
+    Drained,
+}
+
+/// What `/drain` answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainStatus {
+    /// How far the drain is.
+    pub phase: DrainPhase,
+    /// When the drain began; absent with phase `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// Channel sockets when it began.
+    pub initial: u64,
+    /// Channel sockets still open.
+    pub remaining: u64,
+    /// Sockets that this drain closed with code 1012.
+    pub moved: u64,
+}
+
+/// The body of `POST /shed`: close some sockets with code 1012, gently, and go on serving.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShedRequest {
+    /// How many sockets to close.
+    pub count: u32,
+    /// At most this many a second.
+    pub rate_per_second: u32,
+}
+
+/// What `POST /shed` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShedResponse {
+    /// Sockets that will be closed: `count`, or all there are.
+    pub shedding: u64,
+}
+
+/// Another node of the cluster, as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// The peer's node name (a pod's name); empty until the first handshake.
+    pub name: String,
+    /// The peer's mesh address, `ip:port`.
+    pub address: String,
+    /// Our link to it is up: what is broadcast here is sent there.
+    pub outbound: bool,
+    /// Its link to us is up: what is broadcast there is delivered here.
+    pub inbound: bool,
+}
+
+/// What `GET /status` answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// The node's name (in Kubernetes, its pod's).
+    pub node: String,
+    /// The UID of its pod; empty outside Kubernetes.
+    pub pod_uid: String,
+    /// The version of the node's program.
+    pub version: String,
+    /// When the process began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// Channel sockets now open (not TCP connections).
+    pub connections: u64,
+    /// Channels now joined, over all sockets.
+    pub channels: u64,
+    /// Whether new connections are refused with 503.
+    pub cordoned: bool,
+    /// The drain, phase `None` when there is none.
+    pub drain: DrainStatus,
+    /// The other nodes: with PubSub by mesh the links, by Redis empty.
+    pub peers: Vec<PeerStatus>,
+    /// Whether the Redis adapter is connected; absent with PubSub by mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis_connected: Option<bool>,
+    /// SHA-256, in hex, of the live configuration file that is in force.
+    pub live_config_hash: String,
+}

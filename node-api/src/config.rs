@@ -1,0 +1,293 @@
+//! The configuration files of a node, both YAML: [`NodeConfig`], read once at the start, and
+//! [`LiveConfig`], read again whenever its content changes.
+//!
+//! Unknown keys are refused: a misspelt setting must not be silently ignored.
+
+use serde::{Deserialize, Serialize};
+
+use crate::admin::DrainMode;
+
+/// Port of client connections, `/socket/websocket`.
+pub const HTTP_PORT: u16 = 4000;
+/// Port of the links between nodes.
+pub const MESH_PORT: u16 = 4001;
+/// Port of the admin API, probes and metrics.
+pub const ADMIN_PORT: u16 = 4002;
+/// Port of the HTTP publish API.
+pub const PUBLISH_PORT: u16 = 4003;
+
+/// What a node reads once, when it starts (`--config`, `SLUICE_CONFIG`). Every field has a default:
+/// an empty file is a node that runs alone.
+///
+/// From the environment come what differs from pod to pod: `POD_NAME`, `POD_UID`, `POD_IP`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NodeConfig {
+    /// The cluster's name, `namespace/name` in Kubernetes. Nodes of another cluster are refused.
+    pub cluster: String,
+    /// Addresses to listen on.
+    pub listen: Listen,
+    /// Where the tokens are.
+    pub tokens: Tokens,
+    /// How the other nodes are found.
+    pub discovery: Discovery,
+    /// How a broadcast reaches the other nodes.
+    pub pubsub: PubSub,
+    /// The client-facing socket.
+    pub socket: Socket,
+    /// Path of the [`LiveConfig`]; absent: its defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live_file: Option<String>,
+    /// Seconds that a SIGTERM waits for its drain at the most, before the process ends.
+    pub shutdown_seconds: u32,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            cluster: "local".into(),
+            listen: Listen::default(),
+            tokens: Tokens::default(),
+            discovery: Discovery::default(),
+            pubsub: PubSub::default(),
+            socket: Socket::default(),
+            live_file: None,
+            shutdown_seconds: 30,
+        }
+    }
+}
+
+/// Addresses to listen on, `ip:port`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Listen {
+    /// Clients.
+    pub http: String,
+    /// Other nodes.
+    pub mesh: String,
+    /// Admin API, probes, metrics.
+    pub admin: String,
+    /// HTTP publish API.
+    pub publish: String,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            http: format!("0.0.0.0:{HTTP_PORT}"),
+            mesh: format!("0.0.0.0:{MESH_PORT}"),
+            admin: format!("0.0.0.0:{ADMIN_PORT}"),
+            publish: format!("0.0.0.0:{PUBLISH_PORT}"),
+        }
+    }
+}
+
+/// Paths of files that hold one token each. An API whose token is not configured refuses every
+/// call that needs one; without a mesh token there is no mesh.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Tokens {
+    /// Token of the links between nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh_file: Option<String>,
+    /// Token of the admin API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_file: Option<String>,
+    /// Token of the publish API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publish_file: Option<String>,
+}
+
+/// How the other nodes are found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Discovery {
+    /// By the addresses of a DNS name, such as that of a headless Service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsDiscovery>,
+    /// A fixed list of mesh addresses, `host:port`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<String>,
+}
+
+/// Discovery by the A and AAAA records of a name. A lookup that fails keeps the last view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DnsDiscovery {
+    /// The name, such as `chat-headless.default.svc.cluster.local`.
+    pub name: String,
+    /// The mesh port of every node.
+    #[serde(default = "mesh_port")]
+    pub port: u16,
+    /// Seconds between two lookups.
+    #[serde(default = "five")]
+    pub interval_seconds: u32,
+}
+
+fn mesh_port() -> u16 {
+    MESH_PORT
+}
+fn five() -> u32 {
+    5
+}
+
+/// Which adapter carries a broadcast to the other nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Adapter {
+    /// Straight from node to node.
+    #[default]
+    Mesh,
+    /// Through Redis, subscribed by topic.
+    Redis,
+}
+
+/// How a broadcast reaches the other nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PubSub {
+    /// The adapter.
+    pub adapter: Adapter,
+    /// Bytes that may wait for one slow peer; past that the oldest are dropped and counted.
+    pub peer_buffer_bytes: u64,
+    /// Needed with adapter `Redis`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisPubSub>,
+}
+
+impl Default for PubSub {
+    fn default() -> Self {
+        Self { adapter: Adapter::Mesh, peer_buffer_bytes: 32 << 20, redis: None }
+    }
+}
+
+/// The Redis of the `Redis` adapter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RedisPubSub {
+    /// Path of a file with the URL, `redis://[user:password@]host:port[/db]`.
+    pub url_file: String,
+}
+
+/// The client-facing socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Socket {
+    /// Mount path; WebSockets connect to `<path>/websocket` (`P-CON-1`).
+    pub path: String,
+    /// Seconds without an inbound frame after which a socket is closed (`P-HB-2`).
+    pub idle_timeout_seconds: u32,
+    /// Largest message, in bytes; a larger one closes the socket with 1009 (`P-CON-12`).
+    pub max_frame_bytes: u64,
+    /// Channels a socket may join (`P-CON-11`).
+    pub max_channels: u32,
+    /// Connections taken a second; past that 503 with `Retry-After`.
+    pub max_connects_per_second: u32,
+}
+
+impl Default for Socket {
+    fn default() -> Self {
+        Self {
+            path: "/socket".into(),
+            idle_timeout_seconds: 60,
+            max_frame_bytes: 8_000_000,
+            max_channels: 100,
+            max_connects_per_second: 10_000,
+        }
+    }
+}
+
+/// What a node reads again whenever it changes: nothing in it needs a restart. A file that is
+/// invalid after a change is reported and the last valid one stays in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LiveConfig {
+    /// Topic rules; the first that matches a topic counts (`P-JOIN-1`).
+    pub channels: Vec<ChannelRule>,
+    /// The drain that a SIGTERM starts.
+    pub drain: DrainSettings,
+}
+
+impl Default for LiveConfig {
+    fn default() -> Self {
+        Self { channels: vec![ChannelRule::room()], drain: DrainSettings::default() }
+    }
+}
+
+/// How topics of one pattern behave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChannelRule {
+    /// A topic (`lobby`), or a prefix with one trailing `*` (`room:*`).
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 255)))]
+    pub topic: String,
+    /// Client events that are broadcast to the topic; `*` stands for any. Another event is
+    /// answered with an error.
+    #[serde(default = "any_event")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 64), inner(length(min = 1, max = 255))))]
+    pub events: Vec<String>,
+    /// Whether the client that pushed an event receives its broadcast too.
+    #[serde(default = "yes")]
+    pub include_sender: bool,
+    /// Largest payload of a client's event, in bytes of JSON; a larger one is answered with an
+    /// error.
+    #[serde(default = "payload_limit")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 8_000_000)))]
+    pub max_payload_bytes: u32,
+    /// Whether the reply to a join names the node: `{"node": "chat-0"}`. Meant for examples and
+    /// for finding faults.
+    #[serde(default)]
+    pub announce_node: bool,
+}
+
+impl ChannelRule {
+    /// `room:*`, every event, to everyone: the rule of a node that nobody configured.
+    pub fn room() -> Self {
+        Self {
+            topic: "room:*".into(),
+            events: any_event(),
+            include_sender: true,
+            max_payload_bytes: payload_limit(),
+            announce_node: false,
+        }
+    }
+}
+
+fn any_event() -> Vec<String> {
+    vec!["*".into()]
+}
+fn yes() -> bool {
+    true
+}
+fn payload_limit() -> u32 {
+    65_536
+}
+
+/// The pace of a drain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DrainSettings {
+    /// How sockets are closed.
+    pub mode: DrainMode,
+    /// Seconds during which nothing is closed.
+    pub initial_delay_seconds: f64,
+    /// Seconds after the delay during which clients may leave in their own time.
+    pub wait_seconds: f64,
+    /// Sockets closed at a time.
+    pub batch_size: u32,
+    /// Seconds between two batches.
+    pub batch_interval_seconds: f64,
+}
+
+impl Default for DrainSettings {
+    fn default() -> Self {
+        Self {
+            mode: DrainMode::Batched,
+            initial_delay_seconds: 10.0,
+            wait_seconds: 0.0,
+            batch_size: 500,
+            batch_interval_seconds: 5.0,
+        }
+    }
+}

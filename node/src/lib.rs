@@ -1,0 +1,3 @@
+//! A Phoenix-Channels-compatible realtime node.
+
+pub mod pubsub;

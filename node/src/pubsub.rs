@@ -1,0 +1,40 @@
+//! What crosses between the part of a node that holds sockets and the part that talks to other
+//! nodes: a [`Broadcast`], the [`Adapter`] that carries it, and the [`Local`] side that receives.
+//!
+//! Nothing here does I/O or knows a socket.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+/// One event on one topic, on its way to every subscriber (`P-BC-1`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broadcast {
+    /// The exact topic.
+    pub topic: Arc<str>,
+    /// The event's name.
+    pub event: Arc<str>,
+    /// The payload: one JSON object, encoded.
+    pub payload: Bytes,
+}
+
+/// Carries broadcasts to the other nodes and brings theirs to [`Local::deliver`].
+pub trait Adapter: Send + Sync + 'static {
+    /// Sends to the other nodes. Never blocks: what finds no room is dropped and counted
+    /// (`P-PS-3`, at most once). One caller's broadcasts keep their order (`P-PS-4`).
+    fn send(&self, broadcast: &Broadcast);
+
+    /// This node has its first subscriber of `topic`. The future ends when broadcasts made on
+    /// other nodes will arrive here, or when waiting any longer would be worse than joining.
+    fn subscribe(&self, topic: &Arc<str>) -> BoxFuture<'static, ()>;
+
+    /// This node's last subscriber of `topic` is gone.
+    fn unsubscribe(&self, topic: &Arc<str>);
+}
+
+/// The subscribers on this node.
+pub trait Local: Send + Sync + 'static {
+    /// Hands a broadcast that came from another node to every subscriber here.
+    fn deliver(&self, broadcast: Broadcast);
+}
