@@ -1,1 +1,19 @@
-//! The ChannelCluster API.
+//! The `ChannelCluster` API, group `sluice.dev`, version `v1alpha1`: types, schema, validation and
+//! the names that everything made for a cluster goes by.
+//!
+//! This crate does no I/O and talks to no API server.
+
+mod cluster;
+pub mod names;
+mod pod_template;
+mod spec;
+mod status;
+
+pub use cluster::{ChannelCluster, ChannelClusterSpec};
+pub use pod_template::*;
+pub use sluice_node_api::{
+    admin::DrainMode,
+    config::{Adapter, ChannelRule},
+};
+pub use spec::*;
+pub use status::*;

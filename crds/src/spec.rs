@@ -1,0 +1,390 @@
+//! The parts of a `ChannelCluster`'s spec.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sluice_node_api::{admin::DrainMode, config::Adapter};
+
+/// The Service that clients connect to.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.nodePort) || self.type != 'ClusterIP'")
+        .message("service.nodePort needs service.type NodePort or LoadBalancer"),
+    validation = Rule::new("!has(self.externalTrafficPolicy) || self.type != 'ClusterIP'")
+        .message("service.externalTrafficPolicy needs service.type NodePort or LoadBalancer")
+)]
+pub struct Service {
+    /// How the Service is reached.
+    #[serde(default, rename = "type")]
+    pub type_: ServiceType,
+    /// The port that clients connect to.
+    #[serde(default = "defaults::service_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// The port on every Kubernetes node; chosen by Kubernetes when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub node_port: Option<i32>,
+    /// Annotations, such as those that tell a cloud what balancer to make.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Whether a client's address keeps going to the same pod. Channels do not need it.
+    #[serde(default)]
+    pub session_affinity: SessionAffinity,
+    /// Whether traffic from outside may be passed on to another Kubernetes node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_traffic_policy: Option<ExternalTrafficPolicy>,
+}
+
+/// How a Service is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ServiceType {
+    /// From inside the Kubernetes cluster.
+    #[default]
+    ClusterIP,
+    /// At a port of every Kubernetes node.
+    NodePort,
+    /// Through a balancer that the cloud makes.
+    LoadBalancer,
+}
+
+/// Whether a client's address keeps going to the same pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SessionAffinity {
+    /// Each connection goes where it goes.
+    #[default]
+    None,
+    /// Connections from one address go to one pod.
+    ClientIP,
+}
+
+/// Whether traffic from outside may be passed on to another Kubernetes node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ExternalTrafficPolicy {
+    /// To any pod.
+    Cluster,
+    /// Only to pods on the Kubernetes node where it arrived.
+    Local,
+}
+
+/// How nodes find each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Discovery {
+    /// The way: by the headless Service's DNS records.
+    #[serde(default)]
+    pub mode: DiscoveryMode,
+    /// Seconds between two lookups.
+    #[serde(default = "defaults::discovery_interval")]
+    #[schemars(range(min = 1, max = 300))]
+    pub interval_seconds: i32,
+}
+
+/// A way for nodes to find each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DiscoveryMode {
+    /// By the DNS records of the cluster's headless Service.
+    #[default]
+    KubernetesDNS,
+}
+
+/// How a broadcast reaches the other nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PubSub {
+    /// Straight from node to node (`Mesh`), or through Redis.
+    #[serde(default)]
+    pub adapter: Adapter,
+    /// Settings of adapter `Mesh`.
+    #[serde(default)]
+    pub mesh: Mesh,
+}
+
+/// Settings of the links between nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mesh {
+    /// Bytes that may wait for one slow peer, a quantity such as `32Mi`; past that the oldest
+    /// broadcasts for it are dropped and counted.
+    #[serde(default = "defaults::peer_buffer")]
+    pub peer_buffer: Quantity,
+}
+
+/// The Redis of `pubsub.adapter: Redis`.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("(self.mode == 'External') == has(self.urlSecretRef)")
+        .message("redis.urlSecretRef goes with redis.mode External, and External needs it: name the Secret and key that hold the redis:// URL"),
+    validation = Rule::new("self.mode == 'Managed' || !has(self.managed)")
+        .message("redis.managed is for redis.mode Managed")
+)]
+pub struct Redis {
+    /// None, one that the operator runs, or one of your own.
+    #[serde(default)]
+    pub mode: RedisMode,
+    /// The Redis that the operator runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<ManagedRedis>,
+    /// Where the URL of your own Redis is: `redis://[user:password@]host:port[/db]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_secret_ref: Option<SecretKeyRef>,
+}
+
+/// Whose Redis it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RedisMode {
+    /// No Redis.
+    #[default]
+    Disabled,
+    /// The operator runs one.
+    Managed,
+    /// You run it; `urlSecretRef` says where.
+    External,
+}
+
+/// A Redis that the operator runs: one pod, with a password of its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedRedis {
+    /// The image. Default: the Redis image of the operator's release.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub image: String,
+    /// CPU and memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// A volume for it. PubSub needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
+}
+
+/// A volume claim. It can't be changed afterwards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Persistence {
+    /// Its size, such as `1Gi`.
+    pub size: Quantity,
+    /// Its StorageClass; absent: the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub storage_class_name: Option<String>,
+}
+
+/// A key of a Secret in the cluster's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in it.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// How a change of the pods is rolled out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateStrategy {
+    /// The budget of a rollout.
+    #[serde(default)]
+    pub rolling_update: RollingUpdate,
+    /// What happens when a new operator would render the pods otherwise.
+    #[serde(default)]
+    pub operator_upgrade_policy: OperatorUpgradePolicy,
+}
+
+/// The budget of a rollout.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.maxSurge > 0 || self.maxUnavailable > 0")
+        .message("maxSurge and maxUnavailable can't both be 0: nothing could ever be replaced")
+)]
+pub struct RollingUpdate {
+    /// Pods above `replicas` during a rollout. With 1 or more every client is moved exactly once,
+    /// onto a pod that stays; with 0 pods are replaced in place.
+    #[serde(default = "defaults::one")]
+    #[schemars(range(min = 0, max = 100))]
+    pub max_surge: i32,
+    /// Pods that may be missing or draining at a time when they are replaced in place.
+    #[serde(default = "defaults::one")]
+    #[schemars(range(min = 0, max = 100))]
+    pub max_unavailable: i32,
+    /// How many pods stay at the old revision: a canary. 0 rolls everything.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    pub partition: i32,
+}
+
+/// What happens when a new operator would render the pods otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OperatorUpgradePolicy {
+    /// Nothing, until the spec changes; condition `RequiresUpdate` says that it waits.
+    #[default]
+    OnNextChange,
+    /// A rollout.
+    Automatic,
+}
+
+/// How clients leave a node that is about to go.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.mode == 'Batched' || (!has(self.batchSize) && !has(self.batchIntervalSeconds))")
+        .message("drain.batchSize and drain.batchIntervalSeconds go with drain.mode Batched: leave them out with Wait and Immediate"),
+    validation = Rule::new("self.timeoutSeconds >= self.initialDelaySeconds + self.waitSeconds")
+        .message("drain.timeoutSeconds must be at least initialDelaySeconds + waitSeconds: raise it")
+)]
+pub struct Drain {
+    /// `Wait`: clients leave in their own time. `Batched`: they are moved in paced batches.
+    /// `Immediate`: all at once.
+    #[serde(default)]
+    pub mode: DrainMode,
+    /// Seconds before anything is closed: balancers need a moment to hear of it.
+    #[serde(default = "defaults::initial_delay")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub initial_delay_seconds: i32,
+    /// Seconds after that during which clients may leave in their own time.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 86400))]
+    pub wait_seconds: i32,
+    /// Sockets moved at a time, with mode `Batched`. Default 500.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub batch_size: Option<i32>,
+    /// Seconds between two batches, with mode `Batched`. Default 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub batch_interval_seconds: Option<i32>,
+    /// Seconds after which the drain is over whatever is left.
+    #[serde(default = "defaults::drain_timeout")]
+    #[schemars(range(min = 1, max = 604_800))]
+    pub timeout_seconds: i32,
+    /// A node with at most this many connections counts as drained.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub exit_at_connections: i32,
+    /// What happens to a pod that still has connections when the time is over.
+    #[serde(default)]
+    pub timeout_policy: TimeoutPolicy,
+}
+
+impl Drain {
+    /// Sockets moved at a time.
+    pub fn batch_size(&self) -> u32 {
+        self.batch_size.map_or(500, |n| n.max(1) as u32)
+    }
+    /// Seconds between two batches.
+    pub fn batch_interval_seconds(&self) -> u32 {
+        self.batch_interval_seconds.map_or(5, |n| n.max(1) as u32)
+    }
+}
+
+/// What happens to a pod that still has connections when its drain's time is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TimeoutPolicy {
+    /// It goes.
+    #[default]
+    Terminate,
+    /// It stays until somebody annotates it `sluice.dev/drain: release` or `cancel`.
+    Hold,
+}
+
+/// How the cluster shrinks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScaleDown {
+    /// Pods that drain at a time.
+    #[serde(default = "defaults::one")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_concurrent_drains: i32,
+}
+
+/// How the cluster is protected against voluntary disruptions by others.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Disruption {
+    /// Whether there is a PodDisruptionBudget.
+    #[serde(default)]
+    pub pod_disruption_budget: PodDisruptionBudgetMode,
+}
+
+/// Whether there is a PodDisruptionBudget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PodDisruptionBudgetMode {
+    /// One pod at a time, with two replicas or more.
+    #[default]
+    Auto,
+    /// None.
+    Disabled,
+}
+
+macro_rules! default_from_empty {
+    ($($t:ident { $($f:ident : $v:expr),* $(,)? })*) => {$(
+        impl Default for $t {
+            fn default() -> Self { Self { $($f: $v),* } }
+        }
+    )*};
+}
+
+default_from_empty! {
+    Service {
+        type_: ServiceType::default(), port: defaults::service_port(), node_port: None,
+        annotations: BTreeMap::new(), session_affinity: SessionAffinity::default(),
+        external_traffic_policy: None,
+    }
+    Discovery { mode: DiscoveryMode::default(), interval_seconds: defaults::discovery_interval() }
+    PubSub { adapter: Adapter::default(), mesh: Mesh::default() }
+    Mesh { peer_buffer: defaults::peer_buffer() }
+    Redis { mode: RedisMode::default(), managed: None, url_secret_ref: None }
+    RollingUpdate { max_surge: 1, max_unavailable: 1, partition: 0 }
+    Drain {
+        mode: DrainMode::default(), initial_delay_seconds: defaults::initial_delay(),
+        wait_seconds: 0, batch_size: None, batch_interval_seconds: None,
+        timeout_seconds: defaults::drain_timeout(), exit_at_connections: 0,
+        timeout_policy: TimeoutPolicy::default(),
+    }
+    ScaleDown { max_concurrent_drains: 1 }
+}
+
+pub(crate) mod defaults {
+    use super::*;
+    use sluice_node_api::config::ChannelRule;
+
+    pub(crate) fn replicas() -> i32 {
+        3
+    }
+    pub(crate) fn channels() -> Vec<ChannelRule> {
+        vec![ChannelRule::room()]
+    }
+    pub(crate) fn min_ready_seconds() -> i32 {
+        10
+    }
+    pub(crate) fn progress_deadline_seconds() -> i32 {
+        600
+    }
+    pub(crate) fn service_port() -> i32 {
+        80
+    }
+    pub(crate) fn discovery_interval() -> i32 {
+        5
+    }
+    pub(crate) fn peer_buffer() -> Quantity {
+        Quantity("32Mi".into())
+    }
+    pub(crate) fn one() -> i32 {
+        1
+    }
+    pub(crate) fn initial_delay() -> i32 {
+        10
+    }
+    pub(crate) fn drain_timeout() -> i32 {
+        1800
+    }
+}
