@@ -36,6 +36,8 @@ pub const DRAIN_OVERRIDE: &str = "sluice.dev/drain";
 pub const SPEC_HASH: &str = "sluice.dev/spec-hash";
 /// On a StatefulSet: hash of the pod template that was rendered.
 pub const TEMPLATE_HASH: &str = "sluice.dev/template-hash";
+/// On a StatefulSet: when its template was last changed, RFC 3339.
+pub const ROLLOUT_STARTED_AT: &str = "sluice.dev/rollout-started-at";
 /// On a pod: hash of the live settings, patched so that the kubelet refreshes the mounted file.
 pub const LIVE_CONFIG_HASH: &str = "sluice.dev/live-config-hash";
 

@@ -1,0 +1,284 @@
+//! What the operator sees of a cluster, what it wants, and what it decides to do about it.
+//!
+//! These are plain values. `observe` fills [`Observed`] from live lists and from the nodes' admin
+//! APIs, `build` fills [`Desired`], [`crate::plan`] turns both into a [`Plan`], `execute` carries
+//! the plan out. Nothing here does I/O, reads a clock, or remembers anything between two
+//! reconciles.
+
+use jiff::{SignedDuration, Timestamp};
+use sluice_crds::{ChannelClusterSpec, DrainReason, Reason};
+use sluice_node_api::admin::{DrainPhase, DrainRequest, NodeStatus};
+
+/// Everything that a reconcile saw, from live reads.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// The StatefulSet; absent before the first apply.
+    pub statefulset: Option<StatefulSetState>,
+    /// Every pod of the cluster's nodes that the StatefulSet owns, in any order.
+    pub pods: Vec<PodState>,
+}
+
+/// The StatefulSet, as far as it matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatefulSetState {
+    /// Its UID.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `status.observedGeneration`. Behind `generation`: its controller has not acted yet.
+    pub observed_generation: i64,
+    /// `spec.replicas`.
+    pub replicas: i32,
+    /// `spec.ordinals.start`, 0 when absent.
+    pub ordinals_start: i32,
+    /// `spec.updateStrategy.rollingUpdate.partition`: an index counted from `ordinals_start`.
+    pub partition: i32,
+    /// Annotation [`sluice_crds::names::SPEC_HASH`].
+    pub spec_hash: String,
+    /// Annotation [`sluice_crds::names::TEMPLATE_HASH`].
+    pub template_hash: String,
+    /// Annotation [`sluice_crds::names::ROLLOUT_STARTED_AT`]: when the template was last changed.
+    pub rollout_started_at: Option<Timestamp>,
+    /// `status.currentRevision`: what a pod below the partition comes back at.
+    pub current_revision: String,
+    /// `status.updateRevision`: the revision of the template.
+    pub update_revision: String,
+}
+
+/// One pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodState {
+    /// Its name.
+    pub name: String,
+    /// Its UID: a pod that comes back by the same name is another one.
+    pub uid: String,
+    /// Its resourceVersion, a precondition of what is disruptive.
+    pub resource_version: String,
+    /// Its ordinal, absolute (`chat-117` → 117).
+    pub ordinal: i32,
+    /// Label `controller-revision-hash`.
+    pub revision: String,
+    /// `metadata.creationTimestamp`.
+    pub created_at: Option<Timestamp>,
+    /// Condition Ready is True.
+    pub ready: bool,
+    /// When condition Ready last became True.
+    pub ready_since: Option<Timestamp>,
+    /// It has a deletionTimestamp.
+    pub terminating: bool,
+    /// Why it can't start, if it can't.
+    pub stuck: Option<StuckReason>,
+    /// Its Kubernetes node is not Ready, or its phase is Unknown.
+    pub node_unreachable: bool,
+    /// Label [`sluice_crds::names::ACCEPTING_LABEL`] is `"true"`.
+    pub accepting: bool,
+    /// The drain that its annotations commit it to.
+    pub drain: Option<DrainCommitment>,
+    /// Annotation [`sluice_crds::names::DRAIN_OVERRIDE`].
+    pub drain_override: Option<DrainOverride>,
+    /// What its node answered to `GET /status` just now; absent when it did not answer.
+    pub node: Option<NodeStatus>,
+}
+
+impl PodState {
+    /// Channel sockets, when its node answered.
+    pub fn connections(&self) -> Option<u64> {
+        self.node.as_ref().map(|n| n.connections)
+    }
+    /// How far the node is with a drain, when it answered.
+    pub fn drain_phase(&self) -> Option<DrainPhase> {
+        self.node.as_ref().map(|n| n.drain.phase)
+    }
+    /// Whether it has been Ready for at least `min_ready`.
+    pub fn available(&self, min_ready: SignedDuration, now: Timestamp) -> bool {
+        self.ready && !self.terminating && self.ready_since.is_none_or(|t| now - min_ready >= t)
+    }
+}
+
+/// Why a pod can't start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StuckReason {
+    /// A container waits with reason `CrashLoopBackOff`.
+    CrashLoopBackOff,
+    /// `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `InvalidImageName`.
+    ImagePull,
+    /// `CreateContainerError`, `CreateContainerConfigError`, `RunContainerError`.
+    CreateContainer,
+    /// Condition PodScheduled is False with reason `Unschedulable`.
+    Unschedulable,
+}
+
+impl StuckReason {
+    /// As it reads in a message.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CrashLoopBackOff => "CrashLoopBackOff",
+            Self::ImagePull => "ImagePullBackOff",
+            Self::CreateContainer => "CreateContainerError",
+            Self::Unschedulable => "Unschedulable",
+        }
+    }
+}
+
+/// What a person wants with a pod's drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DrainOverride {
+    /// Let it go whatever is left.
+    Release,
+    /// Do not drain it, for as long as the annotation is there.
+    Cancel,
+}
+
+/// A drain as annotations on a pod: written before anything else happens, it is the drain's place
+/// in the budget and survives the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainCommitment {
+    /// Why it drains.
+    pub reason: DrainReason,
+    /// When it was decided.
+    pub started_at: Timestamp,
+    /// When it is over at the latest.
+    pub deadline: Timestamp,
+    /// The revision it makes way for; empty when the cluster shrinks.
+    pub target: String,
+    /// Connections when it was decided.
+    pub initial: Option<u64>,
+    /// When the pod was seen drained.
+    pub drained_at: Option<Timestamp>,
+}
+
+/// What is wanted: the spec, and what the operator renders from it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired<'a> {
+    /// `metadata.name`, of the cluster and of its StatefulSet.
+    pub name: &'a str,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// The spec.
+    pub spec: &'a ChannelClusterSpec,
+    /// Hash of those parts of the spec that the pod template depends on. Must not depend on
+    /// `replicas`, `paused`, budgets, or anything that is loaded live.
+    pub spec_hash: String,
+    /// Hash of the rendered pod template.
+    pub template_hash: String,
+}
+
+/// What is to be done now, in this order: actions first to last, then the cursor.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Steps on pods and nodes, in the order to carry them out; stop at the first that fails.
+    pub actions: Vec<Action>,
+    /// What the StatefulSet's replicas, start, partition and template are to be, always all of
+    /// them, in one server-side apply. Equal to what is observed: nothing to do.
+    pub cursor: Cursor,
+    /// Look again after this long even if nothing changes. Absent: only when something changes.
+    pub requeue_after: Option<SignedDuration>,
+    /// What the plan waits for, for messages; the most important first.
+    pub waiting: Vec<Waiting>,
+}
+
+/// Where the StatefulSet stands: the durable cursor of a rollout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    /// `spec.replicas`.
+    pub replicas: i32,
+    /// `spec.ordinals.start`.
+    pub ordinals_start: i32,
+    /// `spec.updateStrategy.rollingUpdate.partition`, counted from `ordinals_start`.
+    pub partition: i32,
+    /// Whether the template changes.
+    pub template: TemplateStep,
+}
+
+/// Whether the StatefulSet's template changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TemplateStep {
+    /// The StatefulSet keeps the template and the hash annotations that it has.
+    #[default]
+    Keep,
+    /// The rendered template is applied, with both hashes and
+    /// [`sluice_crds::names::ROLLOUT_STARTED_AT`].
+    Apply,
+}
+
+/// One step on pods and nodes. Each may be repeated: the state it leads to is the same.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Write the drain's annotations (and take the accepting label off in the same patch),
+    /// guarded by UID and resourceVersion.
+    Commit {
+        /// The pod.
+        pod: PodRef,
+        /// What to write.
+        commitment: DrainCommitment,
+    },
+    /// `POST /drain`: begins a drain, or renews its TTL.
+    StartDrain {
+        /// The pod.
+        pod: PodRef,
+        /// The body.
+        request: DrainRequest,
+    },
+    /// Write annotation `drained-at`, guarded by UID and resourceVersion.
+    MarkDrained {
+        /// The pod.
+        pod: PodRef,
+        /// The time to write.
+        at: Timestamp,
+    },
+    /// `DELETE /drain`: the node serves again. A node that does not answer stops the plan here.
+    CancelDrain {
+        /// The pod.
+        pod: PodRef,
+    },
+    /// Take the drain's annotations off, guarded by UID. After [`Action::CancelDrain`], always.
+    StripAnnotations {
+        /// The pod.
+        pod: PodRef,
+    },
+    /// Put the accepting label on these pods, or off, all of them together; `true` ones first.
+    SetAccepting {
+        /// Pods whose label changes, and to what.
+        pods: Vec<(PodRef, bool)>,
+    },
+    /// Delete a pod, guarded by UID and resourceVersion.
+    DeletePod {
+        /// The pod.
+        pod: PodRef,
+        /// Why, for the event and the log.
+        why: Reason,
+    },
+}
+
+/// A pod, with what guards a step on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodRef {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its resourceVersion when it was looked at. An earlier step of the same plan on the same
+    /// pod changes it: take the one that the earlier patch answered.
+    pub resource_version: String,
+}
+
+impl From<&PodState> for PodRef {
+    fn from(p: &PodState) -> Self {
+        Self {
+            name: p.name.clone(),
+            uid: p.uid.clone(),
+            resource_version: p.resource_version.clone(),
+        }
+    }
+}
+
+/// What a plan waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The reason, as conditions give it.
+    pub reason: Reason,
+    /// The pod that is waited for, when it is one.
+    pub pod: Option<String>,
+    /// A sentence for a person, without a full stop.
+    pub message: String,
+}
