@@ -1,0 +1,215 @@
+//! The bytes of a mesh link, without I/O: `length (u32 BE) · kind (u8) · body`, where the length
+//! counts kind and body.
+//!
+//! A body of [`Frame::Broadcast`] is `topic length (u16 BE) · event length (u16 BE) · topic ·
+//! event · payload`. Kinds that this version does not know are skipped, so that a newer node may
+//! send more. Never trusts a length: past the limit the link is closed before memory is taken.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use thiserror::Error;
+
+use crate::pubsub::Broadcast;
+
+/// Largest frame of an authenticated link, in bytes: twice the largest message of a client.
+pub const MAX_FRAME: usize = 16 << 20;
+/// Largest frame of a handshake, in bytes.
+pub const MAX_HANDSHAKE_FRAME: usize = 1024;
+
+const HEADER: usize = 4;
+/// Payloads below this are copied out of the read buffer: a slow reader of one small payload must
+/// not keep a whole buffer alive.
+const COPY_BELOW: usize = 16 << 10;
+
+const BROADCAST: u8 = 16;
+const HEARTBEAT: u8 = 17;
+const GOODBYE: u8 = 18;
+
+/// What travels on a link once it is authenticated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A broadcast made on the sending node.
+    Broadcast(Broadcast),
+    /// The sender is alive. Sent every second, both ways.
+    Heartbeat,
+    /// The sender is leaving: everything it had to say has been said.
+    Goodbye,
+    /// A kind that this version does not know.
+    Unknown(u8),
+}
+
+/// Why bytes are not frames. Each ends the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CodecError {
+    /// A frame announces more bytes than the link allows.
+    #[error("a frame of {0} bytes is over the limit")]
+    TooLong(usize),
+    /// A frame without a kind, or a broadcast whose lengths do not fit.
+    #[error("a frame is cut short")]
+    Short,
+    /// A topic or event that is not UTF-8.
+    #[error("a topic or event is not UTF-8")]
+    NotUtf8,
+}
+
+/// Takes the next whole frame, as (kind, body), from `buf`; `None` until more bytes are there.
+///
+/// # Errors
+/// [`CodecError::TooLong`] past `limit` (kind and body), [`CodecError::Short`] without a kind.
+pub fn take(buf: &mut BytesMut, limit: usize) -> Result<Option<(u8, Bytes)>, CodecError> {
+    let Some(header) = buf.first_chunk::<HEADER>() else { return Ok(None) };
+    let len = u32::from_be_bytes(*header) as usize;
+    if len > limit {
+        return Err(CodecError::TooLong(len));
+    }
+    if len == 0 {
+        return Err(CodecError::Short);
+    }
+    if buf.len() < HEADER + len {
+        // At most `limit`, which the peer has earned by its handshake.
+        buf.reserve(HEADER + len - buf.len());
+        return Ok(None);
+    }
+    buf.advance(HEADER);
+    let kind = buf.get_u8();
+    Ok(Some((kind, buf.split_to(len - 1).freeze())))
+}
+
+/// Takes the next [`Frame`] from `buf`; `None` until more bytes are there.
+///
+/// # Errors
+/// Any [`CodecError`]; the link cannot go on after one.
+pub fn decode(buf: &mut BytesMut) -> Result<Option<Frame>, CodecError> {
+    let Some((kind, body)) = take(buf, MAX_FRAME)? else { return Ok(None) };
+    Ok(Some(match kind {
+        BROADCAST => Frame::Broadcast(decode_broadcast(body)?),
+        HEARTBEAT => Frame::Heartbeat,
+        GOODBYE => Frame::Goodbye,
+        other => Frame::Unknown(other),
+    }))
+}
+
+fn decode_broadcast(mut body: Bytes) -> Result<Broadcast, CodecError> {
+    if body.len() < 4 {
+        return Err(CodecError::Short);
+    }
+    let topic_len = usize::from(body.get_u16());
+    let event_len = usize::from(body.get_u16());
+    if body.len() < topic_len + event_len {
+        return Err(CodecError::Short);
+    }
+    let topic = text(&body.split_to(topic_len))?;
+    let event = text(&body.split_to(event_len))?;
+    let payload = if body.len() < COPY_BELOW { Bytes::copy_from_slice(&body) } else { body };
+    Ok(Broadcast { topic, event, payload })
+}
+
+fn text(bytes: &[u8]) -> Result<Arc<str>, CodecError> {
+    std::str::from_utf8(bytes).map(Arc::from).map_err(|_| CodecError::NotUtf8)
+}
+
+/// A broadcast ready for the wire: shared by the queues of all peers, encoded once.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// Length, kind, lengths, topic and event.
+    pub head: Bytes,
+    /// The payload as it came.
+    pub payload: Bytes,
+}
+
+impl Encoded {
+    /// Encodes; `None` when it does not fit a frame (topic or event over 65,535 bytes, or the
+    /// whole over [`MAX_FRAME`]).
+    pub fn broadcast(b: &Broadcast) -> Option<Self> {
+        let topic_len = u16::try_from(b.topic.len()).ok()?;
+        let event_len = u16::try_from(b.event.len()).ok()?;
+        let len = 1 + 4 + b.topic.len() + b.event.len() + b.payload.len();
+        if len > MAX_FRAME {
+            return None;
+        }
+        let mut head = BytesMut::with_capacity(HEADER + len - b.payload.len());
+        head.put_u32(u32::try_from(len).ok()?);
+        head.put_u8(BROADCAST);
+        head.put_u16(topic_len);
+        head.put_u16(event_len);
+        head.put_slice(b.topic.as_bytes());
+        head.put_slice(b.event.as_bytes());
+        Some(Self { head: head.freeze(), payload: b.payload.clone() })
+    }
+
+    /// Bytes on the wire.
+    pub fn size(&self) -> usize {
+        self.head.len() + self.payload.len()
+    }
+}
+
+/// A heartbeat on the wire.
+pub const HEARTBEAT_BYTES: [u8; 5] = [0, 0, 0, 1, HEARTBEAT];
+/// A goodbye on the wire.
+pub const GOODBYE_BYTES: [u8; 5] = [0, 0, 0, 1, GOODBYE];
+
+/// Wraps `body` as a frame of `kind`, for handshakes.
+pub(super) fn frame(kind: u8, body: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEADER + 1 + body.len());
+    out.put_u32(1 + body.len() as u32);
+    out.put_u8(kind);
+    out.put_slice(body);
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn wire(e: &Encoded) -> Vec<u8> {
+        [&e.head[..], &e.payload[..]].concat()
+    }
+
+    #[test]
+    fn refuses_long_and_empty_frames() {
+        let mut long = BytesMut::from(&u32::MAX.to_be_bytes()[..]);
+        assert_eq!(decode(&mut long), Err(CodecError::TooLong(u32::MAX as usize)));
+        let mut empty = BytesMut::from(&[0, 0, 0, 0][..]);
+        assert_eq!(decode(&mut empty), Err(CodecError::Short));
+    }
+
+    #[test]
+    fn skips_unknown_kinds() {
+        let mut buf = BytesMut::from(&frame(200, b"later")[..]);
+        buf.extend_from_slice(&HEARTBEAT_BYTES);
+        assert_eq!(decode(&mut buf), Ok(Some(Frame::Unknown(200))));
+        assert_eq!(decode(&mut buf), Ok(Some(Frame::Heartbeat)));
+        assert_eq!(decode(&mut buf), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded_however_it_is_cut(
+            topic in ".{0,40}", event in ".{0,20}",
+            payload in proptest::collection::vec(any::<u8>(), 0..20_000),
+            cut in 200_usize..4096,
+        ) {
+            let b = Broadcast { topic: topic.into(), event: event.into(), payload: payload.into() };
+            let bytes = [wire(&Encoded::broadcast(&b).unwrap()), GOODBYE_BYTES.to_vec()].concat();
+            let mut buf = BytesMut::new();
+            let mut got = Vec::new();
+            for chunk in bytes.chunks(cut) {
+                buf.extend_from_slice(chunk);
+                while let Some(f) = decode(&mut buf).unwrap() {
+                    got.push(f);
+                }
+            }
+            prop_assert_eq!(got, vec![Frame::Broadcast(b), Frame::Goodbye]);
+            prop_assert!(buf.is_empty());
+        }
+
+        #[test]
+        fn any_bytes_end_or_wait_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut buf = BytesMut::from(&bytes[..]);
+            while let Ok(Some(_)) = decode(&mut buf) {}
+            prop_assert!(buf.capacity() <= MAX_FRAME + 1024);
+        }
+    }
+}

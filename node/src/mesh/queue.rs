@@ -1,0 +1,202 @@
+//! What waits for one peer: a queue bounded by bytes that drops its oldest, and counts.
+//!
+//! Never blocks the sender. Order is that of the pushes.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::codec::Encoded;
+
+/// How long a link that was up may be down before what waits for it is stale, and dropped.
+pub const RESUME_WINDOW: Duration = Duration::from_secs(10);
+
+/// Frames that wait for one peer.
+pub struct Queue {
+    limit: usize,
+    state: Mutex<State>,
+    ready: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    frames: VecDeque<Encoded>,
+    bytes: usize,
+    gate: Gate,
+}
+
+/// Whether frames are taken in.
+#[derive(Clone, Copy, Default)]
+enum Gate {
+    /// No link yet: nobody there has asked for anything.
+    #[default]
+    Closed,
+    /// The link is up.
+    Open,
+    /// The link went down at this time; frames wait for it to come back.
+    Lost(Instant),
+}
+
+/// What became of frames, in frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// The oldest, for want of room.
+    pub full: u64,
+    /// Those that waited for a link that did not come back in time.
+    pub stale: u64,
+}
+
+impl Queue {
+    /// A queue of at most `limit` bytes, closed. One frame larger than the limit still passes
+    /// when it is alone.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, state: Mutex::default(), ready: Notify::new() }
+    }
+
+    /// Appends a frame; tells what was dropped for it.
+    pub fn push(&self, frame: Encoded) -> Dropped {
+        let mut dropped = Dropped::default();
+        let mut s = self.state.lock();
+        match s.gate {
+            Gate::Closed => return dropped,
+            Gate::Lost(since) if since.elapsed() > RESUME_WINDOW => {
+                dropped.stale = s.close() + 1;
+                return dropped;
+            }
+            Gate::Open | Gate::Lost(_) => {}
+        }
+        let size = frame.size();
+        while s.bytes + size > self.limit {
+            let Some(old) = s.frames.pop_front() else { break };
+            s.bytes -= old.size();
+            dropped.full += 1;
+        }
+        s.bytes += size;
+        s.frames.push_back(frame);
+        let first = s.frames.len() == 1;
+        drop(s);
+        if first {
+            self.ready.notify_one();
+        }
+        dropped
+    }
+
+    /// Moves frames of about `bytes` in all, at least one if there is any, to `into`.
+    pub fn take(&self, bytes: usize, into: &mut Vec<Encoded>) {
+        let mut s = self.state.lock();
+        let mut taken = 0;
+        while taken < bytes {
+            let Some(f) = s.frames.pop_front() else { break };
+            s.bytes -= f.size();
+            taken += f.size();
+            into.push(f);
+        }
+    }
+
+    /// Ends when there may be a frame; one task waits at a time.
+    pub async fn ready(&self) {
+        if !self.is_empty() {
+            return;
+        }
+        self.ready.notified().await;
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.state.lock().frames.is_empty()
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
+    /// The link is up: frames are taken in.
+    pub fn open(&self) {
+        self.state.lock().gate = Gate::Open;
+    }
+
+    /// The link is down: frames wait for [`RESUME_WINDOW`].
+    pub fn lost(&self) {
+        let mut s = self.state.lock();
+        if matches!(s.gate, Gate::Open) {
+            s.gate = Gate::Lost(Instant::now());
+        }
+    }
+
+    /// Drops what waits once the window is over; the number of frames.
+    pub fn expire(&self) -> u64 {
+        let mut s = self.state.lock();
+        match s.gate {
+            Gate::Lost(since) if since.elapsed() > RESUME_WINDOW => s.close(),
+            _ => 0,
+        }
+    }
+
+    /// Drops what waits, for good; the number of frames.
+    pub fn close(&self) -> u64 {
+        self.state.lock().close()
+    }
+}
+
+impl State {
+    fn close(&mut self) -> u64 {
+        let n = self.frames.len() as u64;
+        self.frames = VecDeque::new();
+        self.bytes = 0;
+        self.gate = Gate::Closed;
+        n
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    fn frame(n: u8, size: usize) -> Encoded {
+        Encoded { head: Bytes::copy_from_slice(&[n]), payload: Bytes::from(vec![n; size - 1]) }
+    }
+
+    #[test]
+    fn takes_nothing_in_before_the_first_link() {
+        let q = Queue::new(100);
+        assert_eq!(q.push(frame(1, 10)), Dropped::default());
+        assert!(q.is_empty());
+    }
+
+    #[test]
+    fn keeps_what_waits_for_a_short_cut() {
+        let q = Queue::new(100);
+        q.open();
+        q.lost();
+        q.push(frame(1, 10));
+        assert_eq!(q.expire(), 0);
+        assert_eq!(q.bytes(), 10);
+        assert_eq!(q.close(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn drops_the_oldest_and_counts_every_one(sizes in proptest::collection::vec(1_usize..60, 1..80)) {
+            let q = Queue::new(100);
+            q.open();
+            let mut dropped = 0;
+            for (n, size) in sizes.iter().enumerate() {
+                dropped += q.push(frame(n as u8, *size)).full;
+                prop_assert!(q.bytes() <= 100);
+            }
+            let mut left = Vec::new();
+            q.take(usize::MAX, &mut left);
+            prop_assert_eq!(left.len() as u64 + dropped, sizes.len() as u64);
+            let first = sizes.len() - left.len();
+            for (i, f) in left.iter().enumerate() {
+                prop_assert_eq!(usize::from(f.head[0]), first + i);
+            }
+            prop_assert_eq!(q.bytes(), 0);
+        }
+    }
+}
