@@ -9,7 +9,7 @@ use crate::{
 };
 use sluice_node_api::config::ChannelRule;
 
-/// A cluster of realtime nodes that speak the Phoenix Channels protocol.
+/// What a cluster of realtime nodes should be.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "sluice.dev",
@@ -22,6 +22,9 @@ use sluice_node_api::config::ChannelRule;
     namespaced,
     status = "ChannelClusterStatus",
     derive = "PartialEq",
+    doc = "A cluster of realtime nodes that speak the Phoenix Channels protocol.",
+    validation = Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name: at most 40 of a-z, 0-9 and '-', a letter first: Services and pods are named after it"),
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -55,7 +58,9 @@ use sluice_node_api::config::ChannelRule;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.pubsub.adapter != 'Redis' || self.redis.mode != 'Disabled'")
-        .message("pubsub.adapter Redis needs a Redis: set redis.mode to Managed or External")
+        .message("pubsub.adapter Redis needs a Redis: set redis.mode to Managed or External"),
+    validation = Rule::new("self.channels.all(c, c.topic.matches('^[^*]*[*]?$'))")
+        .message("channels: a topic may have one '*', at its end: `room:*`, not `room:*:chat`")
 )]
 pub struct ChannelClusterSpec {
     /// How many nodes take clients. Scaled by `kubectl scale`, HPA and KEDA.
@@ -90,7 +95,7 @@ pub struct ChannelClusterSpec {
     #[serde(default = "defaults::min_ready_seconds")]
     #[schemars(range(min = 0, max = 3600))]
     pub min_ready_seconds: i32,
-    /// Begin no rollout, scale-down or drain; a drain under way is undone.
+    /// Whether to begin no rollout, scale-down or drain, and to undo a drain under way.
     #[serde(default)]
     pub paused: bool,
     /// Seconds without progress after which a rollout counts as stalled. Paused and draining time

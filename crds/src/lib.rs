@@ -1,11 +1,14 @@
 //! The `ChannelCluster` API, group `sluice.dev`, version `v1alpha1`: types, schema, validation and
 //! the names that everything made for a cluster goes by.
 //!
-//! This crate does no I/O and talks to no API server.
+//! [`schema::crd`] is the CustomResourceDefinition as it is published; `crdgen` writes it, and the
+//! API reference, to their files. This crate talks to no API server.
 
 mod cluster;
 pub mod names;
 mod pod_template;
+pub mod reference;
+pub mod schema;
 mod spec;
 mod status;
 

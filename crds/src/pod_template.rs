@@ -18,18 +18,21 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("!has(self.labels) || !self.labels.exists(k, k.startsWith('sluice.dev/') || k.startsWith('app.kubernetes.io/'))")
         .message("podTemplate.labels may not set sluice.dev/ or app.kubernetes.io/ labels: selectors use them"),
     validation = Rule::new("!has(self.annotations) || !self.annotations.exists(k, k.startsWith('sluice.dev/'))")
-        .message("podTemplate.annotations may not set sluice.dev/ annotations: the operator keeps its drains in them")
+        .message("podTemplate.annotations may not set sluice.dev/ annotations: the operator keeps its drains in them"),
+    validation = Rule::new("!has(self.env) || !self.env.exists(e, e.name in ['POD_NAME', 'POD_NAMESPACE', 'POD_UID', 'POD_IP', 'SLUICE_CONFIG'])")
+        .message("podTemplate.env may not set POD_NAME, POD_NAMESPACE, POD_UID, POD_IP or SLUICE_CONFIG: the operator sets them")
 )]
 pub struct PodTemplate {
-    /// Labels added to the pods.
+    /// Labels added to the pods. Those of `sluice.dev/` and `app.kubernetes.io/` are the operator's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub labels: BTreeMap<String, String>,
-    /// Annotations added to the pods.
+    /// Annotations added to the pods. Those of `sluice.dev/` are the operator's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub annotations: BTreeMap<String, String>,
     /// Environment variables of the node.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub env: Vec<EnvVar>,
@@ -37,7 +40,7 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub env_from: Vec<EnvFromSource>,
-    /// CPU and memory of the node.
+    /// CPU and memory of the node's container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
     /// Affinity of the pods.
@@ -47,7 +50,7 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub tolerations: Vec<Toleration>,
-    /// Labels that a Kubernetes node must have.
+    /// Labels that a Kubernetes node must have to run the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub node_selector: BTreeMap<String, String>,
@@ -68,6 +71,7 @@ pub struct PodTemplate {
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
     /// Secrets mounted as files into the node's container.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["mountPath".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub secret_mounts: Vec<SecretMount>,

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity};
+use k8s_openapi::{
+    api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity,
+};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,7 +20,9 @@ use sluice_node_api::{admin::DrainMode, config::Adapter};
         .message("service.externalTrafficPolicy needs service.type NodePort or LoadBalancer")
 )]
 pub struct Service {
-    /// How the Service is reached.
+    /// How the Service is reached. `ClusterIP`: from inside Kubernetes, or through an Ingress of
+    /// your own. `NodePort`: at a port of every Kubernetes node. `LoadBalancer`: through a balancer
+    /// that the cloud makes.
     #[serde(default, rename = "type")]
     pub type_: ServiceType,
     /// The port that clients connect to.
@@ -29,13 +33,17 @@ pub struct Service {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub node_port: Option<i32>,
-    /// Annotations, such as those that tell a cloud what balancer to make.
+    /// Annotations of the Service, such as those that tell a cloud what balancer to make.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
     pub annotations: BTreeMap<String, String>,
-    /// Whether a client's address keeps going to the same pod. Channels do not need it.
+    /// Whether a client's address keeps going to the same pod (`ClientIP`) or not (`None`).
+    /// WebSockets do not need it, and it makes load uneven.
     #[serde(default)]
     pub session_affinity: SessionAffinity,
-    /// Whether traffic from outside may be passed on to another Kubernetes node.
+    /// Whether traffic from outside may be passed on to another Kubernetes node (`Cluster`) or only
+    /// reaches pods on the node where it arrived, with the client's address kept (`Local`).
+    /// Default: Kubernetes' own, `Cluster`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_traffic_policy: Option<ExternalTrafficPolicy>,
 }
@@ -62,7 +70,9 @@ pub enum SessionAffinity {
     ClientIP,
 }
 
-/// Whether traffic from outside may be passed on to another Kubernetes node.
+/// Whether traffic from outside may be passed on to another Kubernetes node (`Cluster`) or only
+/// reaches pods on the node where it arrived, with the client's address kept (`Local`). Default:
+/// Kubernetes' own, `Cluster`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ExternalTrafficPolicy {
     /// To any pod.
@@ -75,10 +85,10 @@ pub enum ExternalTrafficPolicy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Discovery {
-    /// The way: by the headless Service's DNS records.
+    /// The way to find them. `KubernetesDNS`: by the records of the cluster's headless Service.
     #[serde(default)]
     pub mode: DiscoveryMode,
-    /// Seconds between two lookups.
+    /// Seconds between two lookups. A lookup that fails changes nothing.
     #[serde(default = "defaults::discovery_interval")]
     #[schemars(range(min = 1, max = 300))]
     pub interval_seconds: i32,
@@ -96,7 +106,8 @@ pub enum DiscoveryMode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PubSub {
-    /// Straight from node to node (`Mesh`), or through Redis.
+    /// What carries a broadcast. `Mesh`: links from each node to each other. `Redis`: the Redis
+    /// that `redis` describes.
     #[serde(default)]
     pub adapter: Adapter,
     /// Settings of adapter `Mesh`.
@@ -105,8 +116,12 @@ pub struct PubSub {
 }
 
 /// Settings of the links between nodes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("quantity(string(self.peerBuffer)).compareTo(quantity('64Ki')) >= 0")
+        .message("pubsub.mesh.peerBuffer must be at least 64Ki: less would drop every broadcast of some size")
+)]
 pub struct Mesh {
     /// Bytes that may wait for one slow peer, a quantity such as `32Mi`; past that the oldest
     /// broadcasts for it are dropped and counted.
@@ -121,16 +136,20 @@ pub struct Mesh {
     validation = Rule::new("(self.mode == 'External') == has(self.urlSecretRef)")
         .message("redis.urlSecretRef goes with redis.mode External, and External needs it: name the Secret and key that hold the redis:// URL"),
     validation = Rule::new("self.mode == 'Managed' || !has(self.managed)")
-        .message("redis.managed is for redis.mode Managed")
+        .message("redis.managed is for redis.mode Managed: leave it out with Disabled and External"),
+    validation = Rule::new("self.mode != 'Managed' || oldSelf.mode != 'Managed' || ((has(self.managed) && has(self.managed.persistence)) == (has(oldSelf.managed) && has(oldSelf.managed.persistence)) && (!has(self.managed) || !has(self.managed.persistence) || self.managed.persistence == oldSelf.managed.persistence))")
+        .message("redis.managed.persistence can't be changed: set redis.mode to Disabled first, then to Managed with the new volume")
 )]
 pub struct Redis {
-    /// None, one that the operator runs, or one of your own.
+    /// Whose Redis it is. `Disabled`: there is none. `Managed`: the operator runs one, a single pod
+    /// with a password of its own. `External`: your own, `urlSecretRef` says where.
     #[serde(default)]
     pub mode: RedisMode,
-    /// The Redis that the operator runs.
+    /// Settings of the Redis that the operator runs, with mode `Managed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed: Option<ManagedRedis>,
-    /// Where the URL of your own Redis is: `redis://[user:password@]host:port[/db]`.
+    /// Where the URL of your own Redis is, with mode `External`: the key's value is
+    /// `redis://[user:password@]host:port[/db]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_secret_ref: Option<SecretKeyRef>,
 }
@@ -155,21 +174,21 @@ pub struct ManagedRedis {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub image: String,
-    /// CPU and memory.
+    /// CPU and memory of the Redis container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// A volume for it. PubSub needs none.
+    /// A volume for the Redis pod. Broadcasts are not kept, so they need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
 }
 
-/// A volume claim. It can't be changed afterwards.
+/// A volume claim. It can't be changed while the operator runs the Redis.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Persistence {
-    /// Its size, such as `1Gi`.
+    /// Size of the volume, such as `1Gi`.
     pub size: Quantity,
-    /// Its StorageClass; absent: the default one.
+    /// StorageClass of the volume. Default: that of the Kubernetes cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub storage_class_name: Option<String>,
@@ -191,10 +210,12 @@ pub struct SecretKeyRef {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UpdateStrategy {
-    /// The budget of a rollout.
+    /// The budget of a rollout: how many pods come and go at a time.
     #[serde(default)]
     pub rolling_update: RollingUpdate,
-    /// What happens when a new operator would render the pods otherwise.
+    /// What happens when a new version of the operator would make the pods otherwise.
+    /// `OnNextChange`: nothing until the spec changes, and condition `RequiresUpdate` says that it
+    /// waits. `Automatic`: a rollout.
     #[serde(default)]
     pub operator_upgrade_policy: OperatorUpgradePolicy,
 }
@@ -207,8 +228,9 @@ pub struct UpdateStrategy {
         .message("maxSurge and maxUnavailable can't both be 0: nothing could ever be replaced")
 )]
 pub struct RollingUpdate {
-    /// Pods above `replicas` during a rollout. With 1 or more every client is moved exactly once,
-    /// onto a pod that stays; with 0 pods are replaced in place.
+    /// Pods above `replicas` during a rollout. With 1 or more, new pods come first and old ones
+    /// leave after their clients have: every client is moved exactly once, onto a pod that stays.
+    /// With 0, pods are replaced in place.
     #[serde(default = "defaults::one")]
     #[schemars(range(min = 0, max = 100))]
     pub max_surge: i32,
@@ -216,7 +238,7 @@ pub struct RollingUpdate {
     #[serde(default = "defaults::one")]
     #[schemars(range(min = 0, max = 100))]
     pub max_unavailable: i32,
-    /// How many pods stay at the old revision: a canary. 0 rolls everything.
+    /// How many pods stay at the old revision: a canary. 0 rolls all of them.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1000))]
     pub partition: i32,
@@ -242,11 +264,12 @@ pub enum OperatorUpgradePolicy {
         .message("drain.timeoutSeconds must be at least initialDelaySeconds + waitSeconds: raise it")
 )]
 pub struct Drain {
-    /// `Wait`: clients leave in their own time. `Batched`: they are moved in paced batches.
-    /// `Immediate`: all at once.
+    /// How clients are asked to go, once the delay is over. `Wait`: they are not, they leave in
+    /// their own time. `Batched`: closed with code 1012 in paced batches. `Immediate`: all at once.
     #[serde(default)]
     pub mode: DrainMode,
-    /// Seconds before anything is closed: balancers need a moment to hear of it.
+    /// Seconds before anything is closed. The pod takes nobody new from the first of them on;
+    /// balancers need a moment to hear of it.
     #[serde(default = "defaults::initial_delay")]
     #[schemars(range(min = 0, max = 3600))]
     pub initial_delay_seconds: i32,
@@ -262,7 +285,7 @@ pub struct Drain {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3600))]
     pub batch_interval_seconds: Option<i32>,
-    /// Seconds after which the drain is over whatever is left.
+    /// Seconds after which the drain is over, whoever is left.
     #[serde(default = "defaults::drain_timeout")]
     #[schemars(range(min = 1, max = 604_800))]
     pub timeout_seconds: i32,
@@ -270,7 +293,8 @@ pub struct Drain {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub exit_at_connections: i32,
-    /// What happens to a pod that still has connections when the time is over.
+    /// What happens to a pod that still has connections when the time is over. `Terminate`: it
+    /// goes. `Hold`: it stays until somebody annotates it `sluice.dev/drain: release` or `cancel`.
     #[serde(default)]
     pub timeout_policy: TimeoutPolicy,
 }
@@ -300,7 +324,7 @@ pub enum TimeoutPolicy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScaleDown {
-    /// Pods that drain at a time.
+    /// Pods that drain at a time when `replicas` is lowered.
     #[serde(default = "defaults::one")]
     #[schemars(range(min = 1, max = 100))]
     pub max_concurrent_drains: i32,
@@ -310,7 +334,8 @@ pub struct ScaleDown {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Disruption {
-    /// Whether there is a PodDisruptionBudget.
+    /// Whether there is a PodDisruptionBudget. `Auto`: one pod at a time, with two replicas or
+    /// more. `Disabled`: none.
     #[serde(default)]
     pub pod_disruption_budget: PodDisruptionBudgetMode,
 }

@@ -46,11 +46,11 @@ pub struct ChannelClusterStatus {
     /// The rollout under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
-    /// The drains under way.
+    /// The drains under way, one a pod.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["podName".into()]))]
     #[serde(default)]
     pub drains: Vec<DrainReport>,
-    /// What holds, by type.
+    /// What holds of the cluster, by type. `Ready` is the one to wait for.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[serde(default)]
     pub conditions: Vec<Condition>,
@@ -77,14 +77,17 @@ pub struct Rollout {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainReport {
-    /// The pod.
+    /// The pod's name.
     pub pod_name: String,
-    /// Its UID.
+    /// The pod's UID.
     #[serde(rename = "podUID")]
     pub pod_uid: String,
-    /// Why it drains.
+    /// Why it drains. `Rollout`: another revision takes its place. `ScaleDown`: the cluster shrinks.
     pub reason: DrainReason,
-    /// How far it is.
+    /// How far it is. `Selected`: committed, the node not told yet. `Delay`: the initial delay.
+    /// `Waiting`: clients leave in their own time. `Closing`: clients are being moved. `Held`: the
+    /// time is over and the policy is `Hold`. `Drained`: done. `Releasing`: the pod is going.
+    /// `Cancelling`: no longer wanted, being undone.
     pub phase: DrainReportPhase,
     /// When it was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
