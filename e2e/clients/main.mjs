@@ -59,13 +59,14 @@ const commands = {
   async open({ group: name, urls, topic, count = 1, params = {}, spacingMs = 5, timeoutMs = 30_000 }) {
     const total = [...groups.values()].reduce((sum, { clients }) => sum + clients.length, count);
     if (total > MOST_CLIENTS) throw new Error(`${total} clients are more than ${MOST_CLIENTS}`);
-    const made = groups.get(name) ?? { clients: [], samples: [], atStart: {} };
+    const made = groups.get(name) ?? { clients: [], samples: [], atStart: {}, opened: 0 };
     if (!groups.has(name)) {
       groups.set(name, made);
       made.sampler = setInterval(() => sample(made), SAMPLE_MS);
     }
     for (let i = 0; i < count; i += 1) {
-      const index = made.clients.length;
+      const index = made.opened;
+      made.opened += 1;
       const client = new Client(name, index, urls[index % urls.length], topic, params);
       made.clients.push(client);
       client.start();
@@ -73,6 +74,27 @@ const commands = {
     }
     await until(() => made.clients.every((client) => client.node !== null), timeoutMs);
     made.atStart = byNode(made.clients);
+    return state(made);
+  },
+
+  /** As `open`, with equally many clients on each of `pods` pods: those too many on their pod are closed again. */
+  async openEvenly({ count, pods, ...how }) {
+    const each = Math.ceil(count / pods);
+    for (let round = 0; round < 20; round += 1) {
+      await commands.open({ ...how, count: round === 0 ? count : pods * 2 });
+      const made = group(how.group);
+      const kept = {};
+      for (const client of [...made.clients]) {
+        kept[client.node] = (kept[client.node] ?? 0) + 1;
+        if (client.node !== null && kept[client.node] <= each) continue;
+        client.stop();
+        made.clients.splice(made.clients.indexOf(client), 1);
+      }
+      made.atStart = byNode(made.clients);
+      if (made.clients.length >= count) break;
+    }
+    const made = group(how.group);
+    made.samples = [];
     return state(made);
   },
 

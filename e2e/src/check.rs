@@ -1,0 +1,93 @@
+//! `test`: everything that is checked, in order, from the format of the code to the end-to-end tests.
+//!
+//! The runners write to this program's own output, so that their summaries are what a reader sees last.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::binaries::Binaries;
+use crate::command::{LONG, command, logged, stream};
+use crate::steps::{heading, seconds, step};
+use crate::up::{self, Extent};
+use crate::{Cluster, Settings, packages};
+
+/// Runs all checks; with a filter, only the end-to-end tests whose names hold it.
+pub fn test(settings: &Settings, filter: Option<&str>, threads: usize) -> Result<()> {
+    let began = Instant::now();
+    if filter.is_none() {
+        without_cluster(settings)?;
+    }
+    heading("The cluster");
+    up::up(settings, Extent::Example)?;
+    clients(settings)?;
+    let threads = format!("--test-threads={threads}");
+    let mut arguments = vec!["test", "--package", "sluice-e2e", "--test", "*", "--", &threads];
+    arguments.extend(filter);
+    watched("end-to-end tests", cargo(settings, &arguments).envs(settings.environment()))?;
+    heading(&format!("All checks passed after {}.", seconds(began)));
+    Ok(())
+}
+
+fn without_cluster(settings: &Settings) -> Result<()> {
+    let checks: [(&str, &[&str]); 4] = [
+        ("format", &["fmt", "--all", "--check"]),
+        ("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
+        ("generated files", &["run", "--quiet", "-p", "sluice-crds", "--bin", "crdgen", "--", "--check"]),
+        ("unit, property and integration tests", &["test", "--workspace", "--exclude", "sluice-e2e"]),
+    ];
+    let (tests, first) = checks.split_last().context("there are checks")?;
+    for (what, arguments) in first {
+        watched(what, &mut cargo(settings, arguments))?;
+    }
+    charts(settings)?;
+    watched(tests.0, &mut cargo(settings, tests.1))?;
+    watched("unit tests of the end-to-end library", &mut cargo(settings, &["test", "-p", "sluice-e2e", "--lib", "--bins"]))?;
+    watched("doc tests of the end-to-end library", &mut cargo(settings, &["test", "-p", "sluice-e2e", "--doc"]))
+}
+
+fn charts(settings: &Settings) -> Result<()> {
+    if settings.is_local() && Binaries::find(settings)?.is_none() {
+        packages::check_machine()?;
+        packages::check_go()?;
+        crate::steps::long_step("Kubernetes, built from its Go modules", || Binaries::build(settings))?;
+    }
+    let cluster = Cluster::of(settings)?;
+    for chart in ["charts/sluice-crds", "charts/sluice"] {
+        watched(&format!("lint of {chart}"), &mut cluster.helm_command(["lint", "--strict", chart])?)?;
+    }
+    Ok(())
+}
+
+fn clients(settings: &Settings) -> Result<()> {
+    let folder = settings.in_repo("e2e/clients");
+    if !folder.join("package-lock.json").exists() {
+        return Ok(());
+    }
+    step("npm packages of the clients", || {
+        if packages::find("npm").is_none() {
+            bail!("the clients are Node programs, and no `npm` is on the PATH: install Node.js with npm");
+        }
+        let mut npm = command("npm", ["ci", "--no-audit", "--no-fund"]);
+        logged(npm.current_dir(&folder), &settings.log("npm"), LONG)
+    })
+}
+
+fn cargo(settings: &Settings, arguments: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = command(PathBuf::from(cargo), arguments);
+    cargo.current_dir(&settings.repo);
+    cargo
+}
+
+fn watched(what: &str, command: &mut Command) -> Result<()> {
+    step(what, || {
+        let status = stream(command, LONG)?;
+        if !status.success() {
+            bail!("what it said is above");
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,184 @@
+//! Running other programs: captured, logged or streamed, each with a limit of time and an error that says what failed.
+//!
+//! No shell is involved, and nothing here outlives its limit.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// The limit for programs that answer at once.
+pub const SHORT: Duration = Duration::from_secs(60);
+/// The limit for builds and test runs.
+pub const LONG: Duration = Duration::from_secs(3600);
+
+/// What a program that was run to its end left.
+#[derive(Debug)]
+pub struct Output {
+    /// Whether it ended well.
+    pub success: bool,
+    /// Its exit code, if it ended by itself.
+    pub code: Option<i32>,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+/// A command with the given arguments.
+pub fn command<S: AsRef<std::ffi::OsStr>>(
+    program: impl AsRef<Path>,
+    arguments: impl IntoIterator<Item = S>,
+) -> Command {
+    let mut command = Command::new(program.as_ref());
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs a program and captures what it writes, whether it ends well or not.
+pub fn capture(command: &mut Command, limit: Duration) -> Result<Output> {
+    // Files rather than pipes: a child's child that lives on cannot hold the reader up.
+    let (mut out, mut err) = (scratch()?, scratch()?);
+    command.stdout(out.try_clone()?).stderr(err.try_clone()?);
+    let status = run(command, limit)?;
+    let (stdout, stderr) = (whole(&mut out)?, whole(&mut err)?);
+    Ok(Output { success: status.success(), code: status.code(), stdout, stderr })
+}
+
+/// Runs a program that must end well, and returns what it wrote to standard output.
+pub fn output(command: &mut Command) -> Result<String> {
+    output_within(command, SHORT)
+}
+
+/// As [`output`], with a limit of the caller's.
+pub fn output_within(command: &mut Command, limit: Duration) -> Result<String> {
+    let done = capture(command, limit)?;
+    if !done.success {
+        let said = if done.stderr.trim().is_empty() { &done.stdout } else { &done.stderr };
+        bail!("{} ended with {}:\n{}", shown(command), code(done.code), tail_of(said, 15));
+    }
+    Ok(done.stdout)
+}
+
+/// Runs a program that must end well, with all that it writes added to a log.
+pub fn logged(command: &mut Command, log: &Path, limit: Duration) -> Result<()> {
+    let file = log_file(log)?;
+    command.stdout(file.try_clone()?).stderr(file);
+    let status = run(command, limit)?;
+    if !status.success() {
+        bail!(
+            "{} ended with {}; its log is {}, which ends:\n{}",
+            shown(command),
+            code(status.code()),
+            log.display(),
+            tail(log, 15)
+        );
+    }
+    Ok(())
+}
+
+/// Runs a program that writes to this one's own output, and says whether it ended well.
+pub fn stream(command: &mut Command, limit: Duration) -> Result<ExitStatus> {
+    command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
+    run(command, limit)
+}
+
+/// Asks until the answer is yes, or the limit has passed.
+pub fn wait_until(limit: Duration, mut ready: impl FnMut() -> Result<bool>) -> Result<bool> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if ready()? {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A log opened for adding to it.
+pub fn log_file(log: &Path) -> Result<File> {
+    if let Some(folder) = log.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| format!("opening the log {}", log.display()))
+}
+
+/// The last lines of a log.
+pub fn tail(log: &Path, lines: usize) -> String {
+    let Ok(mut file) = File::open(log) else { return String::from("(no log)") };
+    let length = file.metadata().map_or(0, |data| data.len());
+    let mut bytes = Vec::new();
+    let read = file
+        .seek(SeekFrom::Start(length.saturating_sub(64 * 1024)))
+        .and_then(|_| file.read_to_end(&mut bytes));
+    if read.is_err() {
+        return String::from("(the log cannot be read)");
+    }
+    tail_of(&String::from_utf8_lossy(&bytes), lines)
+}
+
+fn tail_of(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+fn run(command: &mut Command, limit: Duration) -> Result<ExitStatus> {
+    let mut child = command.spawn().with_context(|| format!("starting {}", shown(command)))?;
+    match wait(&mut child, limit)? {
+        Some(status) => Ok(status),
+        None => bail!("{} did not end within {} s", shown(command), limit.as_secs()),
+    }
+}
+
+fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_millis(2);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let mut words = vec![program.file_name().unwrap_or_default().to_string_lossy().into_owned()];
+    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    let line = words.join(" ");
+    if line.chars().count() <= 160 {
+        return line;
+    }
+    line.chars().take(160).chain("…".chars()).collect()
+}
+
+fn code(code: Option<i32>) -> String {
+    code.map_or_else(|| String::from("a signal"), |code| format!("exit code {code}"))
+}
+
+fn scratch() -> Result<File> {
+    tempfile::tempfile().context("making a temporary file")
+}
+
+fn whole(file: &mut File) -> Result<String> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

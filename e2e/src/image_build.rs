@@ -1,0 +1,212 @@
+//! Builds the images from the repository's Dockerfiles with buildah, in a storage of its own below the state folder.
+//!
+//! No image is pulled: the base is made from the machine's own C library. What is already built is not built again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::binaries::{hex, sources};
+use crate::command::{LONG, command, logged};
+use crate::images::{Archive, Images, archive};
+use crate::processes::write_whole;
+use crate::settings::Target;
+use crate::{Settings, packages, rootfs};
+
+/// Where local images are named to come from: nothing answers there.
+const LOCAL: &str = "localhost/sluice";
+const POLICY: &str = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
+
+/// The built programs of the product.
+#[derive(Debug)]
+pub struct Programs {
+    /// The realtime node.
+    pub channel_node: PathBuf,
+    /// The operator.
+    pub operator: PathBuf,
+    /// The example's page.
+    pub chat_page: PathBuf,
+}
+
+/// Builds the product's programs with cargo.
+pub fn programs(settings: &Settings) -> Result<Programs> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let log = settings.log("cargo-build");
+    let messages = settings.state.join("cargo-messages.json");
+    let mut build = command(PathBuf::from(cargo), ["build", "--release"]);
+    build
+        .args(["--package", "sluice-node", "--package", "sluice-operator"])
+        .args(["--bins", "--example", "chat_page"])
+        .args(["--message-format", "json-render-diagnostics"])
+        .current_dir(&settings.repo);
+    // cargo tells on its standard output where each program is; what people read goes to the log.
+    let done = crate::command::capture(&mut build, LONG)?;
+    write_whole(&messages, done.stdout.as_bytes())?;
+    fs::create_dir_all(settings.logs())?;
+    fs::write(&log, &done.stderr)?;
+    if !done.success {
+        bail!("cargo build failed; its log is {}, which ends:\n{}", log.display(), crate::command::tail(&log, 30));
+    }
+    let built = |name: &str| -> Result<PathBuf> {
+        done.stdout
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == name)
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .with_context(|| format!("cargo built no program {name}"))
+    };
+    Ok(Programs {
+        channel_node: built("channel-node")?,
+        operator: built("sluice-operator")?,
+        chat_page: built("chat_page")?,
+    })
+}
+
+/// Builds images into one registry's names.
+#[derive(Debug)]
+pub struct Builder<'a> {
+    settings: &'a Settings,
+    prefix: String,
+    remote: bool,
+}
+
+impl<'a> Builder<'a> {
+    /// A builder for the cluster that is meant.
+    pub fn new(settings: &'a Settings) -> Result<Self> {
+        let (prefix, remote) = match &settings.target {
+            Target::Local => (LOCAL.to_owned(), false),
+            Target::Context { registry: Some(registry), .. } => (registry.clone(), true),
+            Target::Context { registry: None, .. } => bail!(
+                "a cluster of yours pulls its images from a registry: name one that you may push to with --registry"
+            ),
+        };
+        fs::create_dir_all(settings.state.join("images"))?;
+        write_whole(&settings.state.join("images/policy.json"), POLICY.as_bytes())?;
+        Ok(Self { settings, prefix, remote })
+    }
+
+    /// The image of the pods' sandboxes, for local nodes.
+    pub fn pause(&self, program: &Path) -> Result<Archive> {
+        let context = self.context("pause")?;
+        rootfs::copy(program, &context.join("pause"))?;
+        let name = self.build("pause", "e2e/images/pause", &context, None, None)?;
+        Ok(archive(self.settings, &name))
+    }
+
+    /// The product's images and Redis.
+    pub fn product(&self, programs: &Programs) -> Result<Images> {
+        let redis = packages::find("redis-check-rdb").context("install the package redis-tools")?;
+        let redis = fs::canonicalize(redis)?;
+        let command_line = packages::find("redis-cli").context("install the package redis-tools")?;
+        let all = [&programs.channel_node, &programs.operator, &programs.chat_page];
+
+        let context = self.context("base")?;
+        let paths: Vec<&Path> = all.iter().map(|path| path.as_path()).collect();
+        rootfs::base(&context.join("rootfs"), &paths)?;
+        let base = self.build("base", "e2e/images/base", &context, None, None)?;
+
+        let one = |name: &str, dockerfile: &str, program: &Path, label: Option<&str>| {
+            let context = self.context(name)?;
+            let file = program.file_name().context("a program has a name")?;
+            rootfs::copy(program, &context.join(file))?;
+            self.build(name, dockerfile, &context, Some(&base), label)
+        };
+        let node = programs.channel_node.as_path();
+        let channel_node = one("channel-node", "images/channel-node", node, None)?;
+        let channel_node_next = one("channel-node", "images/channel-node", node, Some("next"))?;
+        let operator = one("operator", "images/sluice-operator", &programs.operator, None)?;
+        let example_chat = one("example-chat", "images/example-chat", &programs.chat_page, None)?;
+
+        let context = self.context("redis")?;
+        let root = context.join("rootfs");
+        rootfs::libraries(&root, &[&redis, &command_line])?;
+        // One program under two names: which one it is called by decides what it does.
+        rootfs::copy(&redis, &root.join("usr/bin/redis-server"))?;
+        rootfs::copy(&command_line, &root.join("usr/bin/redis-cli"))?;
+        rootfs::open_folder(&root.join("data"))?;
+        let redis = self.build("redis", "e2e/images/redis", &context, Some(&base), None)?;
+
+        let images = Images { channel_node, channel_node_next, operator, example_chat, redis };
+        images.write(self.settings)?;
+        Ok(images)
+    }
+
+    fn build(
+        &self,
+        name: &str,
+        folder: &str,
+        context: &Path,
+        base: Option<&str>,
+        label: Option<&str>,
+    ) -> Result<String> {
+        let dockerfile = self.settings.in_repo(folder).join("Dockerfile");
+        let mut hash = Sha256::new();
+        hash.update(fs::read(&dockerfile).with_context(|| format!("reading {}", dockerfile.display()))?);
+        hash.update(base.unwrap_or_default());
+        for file in sources(context)? {
+            hash.update(file.strip_prefix(context)?.as_os_str().as_encoded_bytes());
+            hash.update(fs::read(&file)?);
+        }
+        let mut tag = hex(&hash.finalize(), 12);
+        if let Some(label) = label {
+            tag = format!("{tag}-{label}");
+        }
+        let full = format!("{}/{name}:{tag}", self.prefix);
+        let archive = archive(self.settings, &full);
+        let done = if self.remote { archive.file.with_extension("pushed") } else { archive.file.clone() };
+        if done.exists() {
+            return Ok(full);
+        }
+        let log = self.settings.log("images");
+        let mut bud = self.buildah(&["bud", "--quiet", "--pull-never", "--layers=false", "--format=oci"]);
+        bud.arg("--signature-policy").arg(self.policy()).arg("--file").arg(&dockerfile);
+        bud.args(["--tag", &full]);
+        if let Some(base) = base {
+            bud.arg("--build-arg").arg(format!("BASE={base}"));
+        }
+        if let Some(label) = label {
+            bud.arg("--label").arg(format!("sluice.dev/build={label}"));
+        }
+        bud.arg(context);
+        logged(&mut bud, &log, LONG)?;
+        let mut push = self.buildah(&["push", "--quiet"]);
+        push.arg("--signature-policy").arg(self.policy()).arg(&full);
+        if self.remote {
+            if name != "base" {
+                logged(push.arg(format!("docker://{full}")), &log, LONG)?;
+            }
+            write_whole(&done, b"")?;
+        } else {
+            // Written beside and renamed, so that a file that is there is whole.
+            let part = archive.file.with_extension("part");
+            let _ = fs::remove_file(&part);
+            let to = format!("docker-archive:{}:{full}", part.display());
+            logged(push.arg(to), &log, LONG)?;
+            fs::rename(&part, &archive.file)?;
+        }
+        Ok(full)
+    }
+
+    fn buildah(&self, arguments: &[&str]) -> Command {
+        let storage = self.settings.state.join("images/storage");
+        let mut buildah = command("buildah", ["--storage-driver", "vfs", "--root"]);
+        buildah.arg(&storage).arg("--runroot").arg(storage.with_extension("run")).args(arguments);
+        buildah
+    }
+
+    fn policy(&self) -> PathBuf {
+        self.settings.state.join("images/policy.json")
+    }
+
+    fn context(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.settings.state.join("images/contexts").join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+}

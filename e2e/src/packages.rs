@@ -1,0 +1,87 @@
+//! The Debian packages that the local cluster is made with, and the other things a machine must bring.
+//!
+//! It installs Debian packages where it may, and nothing else; anything else that is missing is named.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::Settings;
+use crate::command::{command, logged};
+
+/// A file that must be there, and the Debian package that brings it.
+const NEEDED: &[(&str, &str)] = &[
+    ("runc", "runc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("ip", "iproute2"),
+    ("iptables", "iptables"),
+    ("nft", "nftables"),
+    ("conntrack", "conntrack"),
+    ("buildah", "buildah"),
+    ("redis-check-rdb", "redis-tools"), // the server itself, without the package that starts one
+    ("nsenter", "util-linux"),
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
+];
+
+/// The way out for machines that cannot carry the local cluster.
+const WAY_OUT: &str =
+    "Or use a cluster that you have: cargo e2e --context NAME --registry REGISTRY up (kind's works too)";
+
+/// Refuses machines that the local cluster cannot run on.
+pub fn check_machine() -> Result<()> {
+    if !cfg!(target_os = "linux") {
+        bail!("The local Kubernetes needs Linux. {WAY_OUT}");
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "The local Kubernetes makes network namespaces and cgroups, so it needs root: run the same command as root. {WAY_OUT}"
+        );
+    }
+    Ok(())
+}
+
+/// Refuses machines that cannot build Kubernetes.
+pub fn check_go() -> Result<()> {
+    if find("go").is_none() {
+        bail!("Kubernetes is built with Go, and no `go` is on the PATH: install Go 1.26 or later. {WAY_OUT}");
+    }
+    Ok(())
+}
+
+/// Installs the Debian packages that are missing; returns their names.
+pub fn install(settings: &Settings) -> Result<Vec<&'static str>> {
+    let missing: Vec<&str> =
+        NEEDED.iter().filter(|(file, _)| find(file).is_none()).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(missing);
+    }
+    if find("apt-get").is_none() {
+        bail!("These are missing: install the packages {} (their names on Debian)", missing.join(" "));
+    }
+    let log = settings.log("apt-get");
+    let limit = Duration::from_secs(600);
+    let apt = |arguments: &[&str]| {
+        let mut apt = command("apt-get", arguments);
+        apt.env("DEBIAN_FRONTEND", "noninteractive");
+        logged(&mut apt, &log, limit)
+    };
+    apt(&["update", "-q"])?;
+    let mut arguments = vec!["install", "-q", "-y", "--no-install-recommends"];
+    arguments.extend(&missing);
+    apt(&arguments)?;
+    Ok(missing)
+}
+
+/// Where a program is: on the PATH or among the system's own.
+pub fn find(program: &str) -> Option<PathBuf> {
+    if program.starts_with('/') {
+        return Path::new(program).exists().then(|| PathBuf::from(program));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/bin"].map(PathBuf::from))
+        .map(|folder| folder.join(program))
+        .find(|file| fs::metadata(file).is_ok_and(|data| data.is_file()))
+}

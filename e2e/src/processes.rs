@@ -1,0 +1,220 @@
+//! The components' processes: started detached with a log of their own, recorded, and found again by a later run.
+//!
+//! A process is signalled only when it carries this state folder's mark in its environment, which only we put there,
+//! and always by a handle that cannot come to mean another process.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::Settings;
+use crate::binaries::hex;
+use crate::command::{command, log_file, wait_until};
+
+/// The environment variable that marks a component's process, and what it starts, as ours.
+const MARK: &str = "SLUICE_E2E_COMPONENT";
+
+/// A program to run for as long as the cluster is up.
+#[derive(Debug, Clone)]
+pub struct Component {
+    /// Its name, which its log and its record have too.
+    pub name: String,
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// The network namespace it runs in, if not the machine's own.
+    pub namespace: Option<String>,
+    /// Configuration that the program reads when it starts: another text means another process.
+    pub config: String,
+    /// Put before the PATH.
+    pub path: PathBuf,
+}
+
+/// What is written down of a process that was started.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// The component's name.
+    pub name: String,
+    /// The process.
+    pub pid: i32,
+    /// When it started, in the kernel's ticks: a later process of the same number has another.
+    pub started: u64,
+    /// A hash of program, arguments and configuration.
+    pub fingerprint: String,
+}
+
+impl Component {
+    fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(format!("{:?}{:?}{}", self.program, self.arguments, self.config));
+        hex(&hash.finalize(), 16)
+    }
+}
+
+/// Sees that a component runs as it is described; says whether it had to be started.
+pub fn ensure(settings: &Settings, component: &Component) -> Result<bool> {
+    let fingerprint = component.fingerprint();
+    if let Some(record) = running(settings, &component.name) {
+        if record.fingerprint == fingerprint {
+            return Ok(false);
+        }
+        stop(settings, &component.name)?;
+    }
+    let log = log_file(&settings.log(&component.name))?;
+    let mut words = Vec::new();
+    // Not `ip netns exec`: that mounts a fresh /sys, in which the kubelet finds no cgroups.
+    if let Some(namespace) = &component.namespace {
+        words.extend([String::from("nsenter"), format!("--net=/run/netns/{namespace}")]);
+    }
+    words.push(component.program.display().to_string());
+    words.extend(component.arguments.iter().cloned());
+    let path = std::env::var("PATH").unwrap_or_default();
+    // `setsid` becomes the program, so the process keeps its number and outlives our terminal.
+    let mut detached = command("setsid", &words);
+    detached
+        .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", component.path.display()))
+        .env(MARK, mark(settings, &component.name))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    let child = detached.spawn().with_context(|| format!("starting {}", component.name))?;
+    let pid = i32::try_from(child.id())?;
+    let started = stat(pid).map(|stat| stat.started).unwrap_or_default();
+    let record = Record { name: component.name.clone(), pid, started, fingerprint };
+    let file = record_file(settings, &component.name);
+    fs::create_dir_all(settings.state.join("run"))?;
+    write_whole(&file, serde_json::to_string(&record)?.as_bytes())?;
+    Ok(true)
+}
+
+/// The record of a component whose process is alive.
+pub fn running(settings: &Settings, name: &str) -> Option<Record> {
+    let text = fs::read_to_string(record_file(settings, name)).ok()?;
+    let record: Record = serde_json::from_str(&text).ok()?;
+    let stat = stat(record.pid)?;
+    let ours = stat.alive && stat.started == record.started && marked(settings, record.pid);
+    ours.then_some(record)
+}
+
+/// The names of all recorded components, alive or not.
+pub fn recorded(settings: &Settings) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(settings.state.join("run")) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json").map(String::from))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Ends a component: politely, then not.
+pub fn stop(settings: &Settings, name: &str) -> Result<()> {
+    if let Some(record) = running(settings, name) {
+        if !end(settings, record.pid, Signal::TERM, Duration::from_secs(5))? {
+            end(settings, record.pid, Signal::KILL, Duration::from_secs(5))?;
+        }
+    }
+    match fs::remove_file(record_file(settings, name)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Sends a component a signal, if it is alive.
+pub fn signal(settings: &Settings, name: &str, signal: Signal) {
+    if let Some(record) = running(settings, name)
+        && let Some(handle) = handle(record.pid)
+        && marked(settings, record.pid)
+    {
+        let _ = pidfd_send_signal(handle, signal);
+    }
+}
+
+/// Every living process that carries our mark, recorded or not: a run that was killed may not have come to record it.
+pub fn all_marked(settings: &Settings) -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| stat(*pid).is_some_and(|stat| stat.alive) && marked(settings, *pid))
+        .collect()
+}
+
+/// Kills every process that carries our mark.
+pub fn kill_all_marked(settings: &Settings) -> Result<usize> {
+    let mut killed = 0;
+    let done = wait_until(Duration::from_secs(10), || {
+        let pids = all_marked(settings);
+        for pid in &pids {
+            if let Some(handle) = handle(*pid)
+                && marked(settings, *pid)
+            {
+                let _ = pidfd_send_signal(handle, Signal::KILL);
+                killed += 1;
+            }
+        }
+        Ok(pids.is_empty())
+    })?;
+    anyhow::ensure!(done, "some processes did not end: {:?}", all_marked(settings));
+    Ok(killed)
+}
+
+/// Writes a file whole: a reader finds the old content or the new, never a part.
+pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let folder = path.parent().context("a file needs a folder")?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)
+        .with_context(|| format!("writing in {}", folder.display()))?;
+    std::io::Write::write_all(&mut file, content)?;
+    file.persist(path).with_context(|| format!("writing {}", path.display()))?;
+    Ok(())
+}
+
+/// A handle on a process, by which it can be signalled even if its number is used again.
+pub fn handle(pid: i32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
+}
+
+fn end(settings: &Settings, pid: i32, signal: Signal, limit: Duration) -> Result<bool> {
+    let Some(handle) = handle(pid) else { return Ok(true) };
+    if !marked(settings, pid) {
+        return Ok(true);
+    }
+    let _ = pidfd_send_signal(handle, signal);
+    wait_until(limit, || Ok(!stat(pid).is_some_and(|stat| stat.alive) || !marked(settings, pid)))
+}
+
+fn mark(settings: &Settings, name: &str) -> String {
+    format!("{}:{name}", settings.state.display())
+}
+
+fn marked(settings: &Settings, pid: i32) -> bool {
+    let start = format!("{MARK}={}:", settings.state.display());
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|all| all.split(|byte| *byte == 0).any(|word| word.starts_with(start.as_bytes())))
+}
+
+fn record_file(settings: &Settings, name: &str) -> PathBuf {
+    settings.state.join("run").join(format!("{name}.json"))
+}
+
+struct Stat {
+    started: u64,
+    alive: bool,
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name stands in brackets and may hold spaces: count from behind it.
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let started = fields.get(19)?.parse().ok()?;
+    Some(Stat { started, alive: !matches!(*fields.first()?, "Z" | "X") })
+}

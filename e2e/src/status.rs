@@ -1,0 +1,74 @@
+//! `status` and `logs`: what runs, and what it says.
+
+use std::fs;
+
+use anyhow::{Result, bail};
+
+use crate::cluster::{Cluster, SYSTEM_NAMESPACE};
+use crate::command::{LONG, command, stream};
+use crate::{Settings, leftovers, processes};
+
+/// Prints what runs.
+pub fn status(settings: &Settings) -> Result<()> {
+    if settings.is_local() {
+        let recorded = processes::recorded(settings);
+        if recorded.is_empty() {
+            println!("The local cluster is down: bring it up with `cargo e2e up`.");
+            if leftovers::any(settings) {
+                println!("Something of it was left, which `cargo e2e down` clears.");
+            }
+            return Ok(());
+        }
+        for name in recorded {
+            match processes::running(settings, &name) {
+                Some(record) => println!("  {name:<26} process {}", record.pid),
+                None => println!("  {name:<26} ENDED, see {}", settings.log(&name).display()),
+            }
+        }
+        println!("  state and logs             {}", settings.state.display());
+    }
+    let cluster = Cluster::of(settings)?;
+    for what in [&["get", "nodes", "-o", "wide"][..], &["get", "pods", "-A", "-o", "wide"]] {
+        println!();
+        stream(&mut cluster.kubectl_command(what)?, LONG)?;
+    }
+    println!();
+    // The kind may not be installed yet, which is no failure of this command.
+    stream(&mut cluster.kubectl_command(["get", "channelclusters", "-A"])?, LONG)?;
+    Ok(())
+}
+
+/// Prints a component's log.
+pub fn logs(settings: &Settings, component: Option<&str>, follow: bool) -> Result<()> {
+    let Some(component) = component else {
+        println!("operator");
+        names(settings).iter().for_each(|name| println!("{name}"));
+        return Ok(());
+    };
+    if component == "operator" {
+        let mut arguments =
+            vec!["logs", "-n", SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=sluice", "--prefix", "--tail=-1"];
+        if follow {
+            arguments.push("--follow");
+        }
+        stream(&mut Cluster::of(settings)?.kubectl_command(arguments)?, LONG)?;
+        return Ok(());
+    }
+    let log = settings.log(component);
+    if !log.exists() {
+        bail!("there is no log {component}; there are: operator {}", names(settings).join(" "));
+    }
+    let lines: &[&str] = if follow { &["-n", "200", "-F"] } else { &["-n", "+1"] };
+    stream(command("tail", lines).arg(&log), LONG)?;
+    Ok(())
+}
+
+fn names(settings: &Settings) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(settings.logs()) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".log").map(String::from))
+        .collect();
+    names.sort();
+    names
+}

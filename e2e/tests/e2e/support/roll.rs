@@ -1,0 +1,204 @@
+//! Live clients and publishers through a change of a cluster, and what every such change must hold.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use kube::ResourceExt;
+use sluice_crds::{ConditionType, names};
+
+use super::{
+    Clients, Cluster, PodWatch, Space,
+    clients::{Published, Report},
+    cluster::brief,
+    wait::LONG,
+};
+use crate::figure;
+
+const GROUP: &str = "clients";
+const TOPIC: &str = "room:lobby";
+const PUSH_EVERY_MS: u64 = 60;
+const HTTP_EVERY_MS: u64 = 60;
+
+/// A cluster with live clients on it, and publishers at work.
+pub struct Roll<'a> {
+    cluster: Cluster<'a>,
+    clients: Clients,
+    watch: PodWatch,
+    old: BTreeSet<String>,
+}
+
+/// What a change did.
+pub struct Outcome {
+    pub report: Report,
+    pub push: Published,
+    pub http: Published,
+    pub watch: PodWatch,
+    /// Pods before the change.
+    pub old: BTreeSet<String>,
+    /// Pods after it.
+    pub new: BTreeSet<String>,
+}
+
+impl<'a> Roll<'a> {
+    /// Opens `count` clients by the Service and starts two publishers, one by push and one over HTTP.
+    pub async fn start(cluster: &Cluster<'a>, count: usize) -> Result<Self> {
+        let old = names(cluster).await?;
+        let clients = Clients::start(cluster.space).await?;
+        let opened = clients.open_evenly(GROUP, &cluster.urls().await?, TOPIC, count, old.len()).await?;
+        figure!(cluster.space, "{} clients on {:?}", opened.joined, opened.by_node);
+        clients.publish_by_push("push", GROUP, PUSH_EVERY_MS).await?;
+        let token = cluster.token(names::PUBLISH_TOKEN).await?;
+        let urls = cluster.publish_urls().await?;
+        clients.publish_by_http("http", (GROUP, TOPIC), HTTP_EVERY_MS, (&urls, &token)).await?;
+        let watch = PodWatch::start(cluster).await?;
+        Ok(Self { cluster: cluster.clone(), clients, watch, old })
+    }
+
+    /// The live clients.
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// The watch on the pods.
+    pub fn watch(&self) -> &PodWatch {
+        &self.watch
+    }
+
+    /// One step of waiting: keeps the publishers pointed at pods that stay.
+    pub async fn step(&self) -> Result<()> {
+        if let Ok(urls) = self.cluster.publish_urls().await {
+            self.clients.publish_to("http", &urls).await?;
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        Ok(())
+    }
+
+    /// Goes on until `done`, within a limit.
+    pub async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + LONG;
+        loop {
+            self.step().await?;
+            // An answer that does not come now, such as while the operator is gone, comes later.
+            let answer = done().await;
+            if matches!(answer, Ok(true)) {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let status = self.cluster.status().await.map(|status| brief(&status));
+                let state = self.clients.state(GROUP).await;
+                anyhow::bail!("{what}: not within {} s: {answer:?}; {status:?}; {state:?}", LONG.as_secs());
+            }
+        }
+    }
+
+    /// Waits until the cluster is Ready as the spec now is, stops the publishers and takes stock.
+    pub async fn finish(self, replicas: usize) -> Result<Outcome> {
+        self.until("the cluster to be Ready", async || {
+            let ready = self.cluster.condition(ConditionType::Ready).await?;
+            Ok(ready.status == "True")
+        })
+        .await?;
+        self.until("all clients to be joined", async || {
+            let state = self.clients.state(GROUP).await?;
+            Ok(state.joined == self.clients.report(GROUP, replicas).await?.clients)
+        })
+        .await?;
+        let push = self.clients.stop_publishing("push").await?;
+        let http = self.clients.stop_publishing("http").await?;
+        let report = self.clients.report(GROUP, replicas).await?;
+        let new = names(&self.cluster).await?;
+        let outcome = Outcome { report, push, http, watch: self.watch, old: self.old, new };
+        outcome.print(self.cluster.space);
+        Ok(outcome)
+    }
+}
+
+async fn names(cluster: &Cluster<'_>) -> Result<BTreeSet<String>> {
+    Ok(cluster.pods().await?.iter().map(ResourceExt::name_any).collect())
+}
+
+impl Outcome {
+    fn print(&self, space: &Space) {
+        let Report { moves, close_codes, away, deliveries, peak_over_mean, by_node, .. } = &self.report;
+        figure!(space, "moves a client {:.2} {:?}, closes {close_codes:?}", moves.mean, moves.counts);
+        figure!(space, "away p50 {} / p99 {} / max {} ms", away.p50, away.p99, away.max);
+        figure!(
+            space,
+            "of {} deliveries missed {} while joined, {} while moving; {} duplicates",
+            deliveries.expected,
+            deliveries.missed_while_joined,
+            deliveries.missed_while_moving,
+            deliveries.duplicates
+        );
+        figure!(
+            space,
+            "peak over mean {:.2} (at the start {:.2}); at the end {by_node:?}",
+            peak_over_mean.during,
+            peak_over_mean.start
+        );
+        figure!(
+            space,
+            "published {} by push {:?}, {} by http {:?}",
+            self.push.sent,
+            self.push.unsure,
+            self.http.sent,
+            self.http.unsure
+        );
+        figure!(
+            space,
+            "drains {:?}, at most {} at a time",
+            self.watch.drains(),
+            self.watch.most_drains_at_a_time()
+        );
+    }
+
+    /// Each client moved exactly once.
+    pub fn moved_once_each(&self) -> Result<()> {
+        let Report { moves, clients, .. } = &self.report;
+        ensure!(
+            moves.counts.len() == 1 && moves.counts.get("1") == Some(clients),
+            "every client is to be moved exactly once, and moves were {:?}; over time: {}",
+            moves.counts,
+            self.report.samples
+        );
+        Ok(())
+    }
+
+    /// What holds for every change: closes are 1012, nothing is lost while joined, pods go drained, one after the other.
+    pub fn nobody_was_dropped(&self, drains_at_a_time: usize) -> Result<()> {
+        let Report { close_codes, deliveries, joined, clients, errors, .. } = &self.report;
+        ensure!(joined == clients, "{joined} of {clients} clients are joined at the end: {errors:?}");
+        ensure!(close_codes.keys().all(|code| code == "1012"), "close codes {close_codes:?}");
+        ensure!(self.push.sent > 0 && self.http.sent > 0, "{:?} {:?}", self.push, self.http);
+        ensure!(
+            deliveries.missed_while_joined == 0,
+            "{} messages missed while joined, such as {}",
+            deliveries.missed_while_joined,
+            deliveries.examples
+        );
+        ensure!(deliveries.duplicates == 0, "{} messages twice", deliveries.duplicates);
+        let most = self.watch.most_drains_at_a_time();
+        ensure!(most <= drains_at_a_time, "{most} drains at a time");
+        self.pods_went_drained()
+    }
+
+    fn pods_went_drained(&self) -> Result<()> {
+        for end in self.watch.deletions() {
+            ensure!(end.drained, "{} was deleted before it was seen drained", end.name);
+            let last = self.report.last_close.get(&end.name);
+            ensure!(
+                last.is_none_or(|last| *last <= end.at),
+                "{} was deleted {:.0} ms before its last client had left",
+                end.name,
+                last.context("it had clients")? - end.at
+            );
+        }
+        Ok(())
+    }
+
+    /// No pod is left of those before the change.
+    pub fn all_pods_replaced(&self) -> Result<()> {
+        ensure!(self.old.is_disjoint(&self.new), "{:?} are still there", self.old);
+        Ok(())
+    }
+}

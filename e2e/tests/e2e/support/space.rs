@@ -1,0 +1,191 @@
+//! A test's own namespace, and running a test in one.
+
+use std::{any::Any, panic::AssertUnwindSafe, sync::Once, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use futures::FutureExt;
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Namespace};
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use sluice_crds::ChannelCluster;
+
+use super::{Cluster, dump, place::Place};
+
+/// Label of the namespaces that tests make, its value the process that did.
+const LABEL: &str = "sluice.dev/e2e-run";
+/// Field manager of what tests apply.
+pub const MANAGER: &str = "sluice-e2e";
+/// No test takes longer, whatever happens.
+const LIMIT: Duration = Duration::from_secs(420);
+
+/// A namespace that one test has for itself.
+pub struct Space {
+    /// The test's name.
+    pub test: String,
+    /// The namespace's name.
+    pub name: String,
+    /// The Kubernetes it is in.
+    pub place: Place,
+    /// A client for it.
+    pub client: Client,
+}
+
+/// Runs a test in a namespace of its own, which is deleted at the end, also on failure. With `SLUICE_E2E_KEEP` set it is
+/// kept.
+pub fn test(name: &str, body: impl AsyncFnOnce(&Space) -> Result<()>) {
+    run(name, false, body);
+}
+
+/// As [`test`], for what only the local Kubernetes allows, such as stopping a container's process.
+pub fn local_test(name: &str, body: impl AsyncFnOnce(&Space) -> Result<()>) {
+    run(name, true, body);
+}
+
+fn run(name: &str, local_only: bool, body: impl AsyncFnOnce(&Space) -> Result<()>) {
+    static CRYPTO: Once = Once::new();
+    CRYPTO.call_once(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime needs two threads");
+    let outcome = runtime.block_on(async {
+        let place = Place::connect().await?;
+        if local_only && !place.is_local() {
+            eprintln!("  {name}: skipped: needs the local Kubernetes");
+            return Ok(());
+        }
+        let space = Space::create(name, place).await?;
+        let result = tokio::time::timeout(LIMIT, AssertUnwindSafe(body(&space)).catch_unwind())
+            .await
+            .map_err(|_| anyhow!("not done within {} s", LIMIT.as_secs()))
+            .and_then(|ended| ended.unwrap_or_else(|panic| Err(anyhow!(message(&*panic)))));
+        if let Err(error) = &result {
+            dump::dump(&space, error).await;
+        }
+        let removed = space.remove().await;
+        result.and(removed)
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    if let Err(error) = outcome {
+        panic!("{name}: {error:#}");
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| String::from(*text)))
+        .unwrap_or_else(|| String::from("the test panicked"))
+}
+
+impl Space {
+    async fn create(test: &str, place: Place) -> Result<Self> {
+        let client = place.client.clone();
+        clear(&client, &place).await?;
+        let name = short(test);
+        create_namespace(&client, &name).await?;
+        Ok(Self { test: test.to_owned(), name, place, client })
+    }
+
+    /// A second namespace, deleted by the caller with [`Space::remove`].
+    pub async fn second(&self) -> Result<Self> {
+        let name = format!("{}-b", self.name);
+        create_namespace(&self.client, &name).await?;
+        let place = self.place.clone();
+        Ok(Self { test: self.test.clone(), name, place, client: self.client.clone() })
+    }
+
+    /// Deletes the namespace, without waiting until it is gone.
+    pub async fn remove(&self) -> Result<()> {
+        if std::env::var_os("SLUICE_E2E_KEEP").is_some() {
+            eprintln!("  {}: kept namespace {}", self.test, self.name);
+            return Ok(());
+        }
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        namespaces.delete(&self.name, &DeleteParams::default()).await.context("deleting it")?;
+        Ok(())
+    }
+
+    /// The objects of one kind in the namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    /// Applies an object, server-side.
+    pub async fn apply<K>(&self, name: &str, object: impl Serialize) -> Result<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let params = PatchParams::apply(MANAGER).force();
+        let applied = self.api::<K>().patch(name, &params, &Patch::Apply(object)).await;
+        applied.with_context(|| format!("applying {name}"))
+    }
+
+    /// Applies a `ChannelCluster` with a spec.
+    pub async fn cluster(&self, name: &str, spec: Value) -> Result<Cluster<'_>> {
+        let object = serde_json::json!({
+            "apiVersion": "sluice.dev/v1alpha1",
+            "kind": "ChannelCluster",
+            "metadata": { "name": name },
+            "spec": spec,
+        });
+        self.apply::<ChannelCluster>(name, object).await?;
+        Ok(Cluster::new(self, name))
+    }
+}
+
+async fn create_namespace(client: &Client, name: &str) -> Result<()> {
+    let labels = [
+        ("pod-security.kubernetes.io/enforce", String::from("restricted")),
+        (LABEL, std::process::id().to_string()),
+    ];
+    let labels = labels.map(|(key, value)| (String::from(key), value)).into();
+    let namespace = Namespace {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    };
+    let namespaces = Api::<Namespace>::all(client.clone());
+    namespaces.create(&PostParams::default(), &namespace).await.context("making a namespace")?;
+    Ok(())
+}
+
+/// Deletes what a run that was killed left: namespaces of a process that is no more. Only the machine that runs the local
+/// Kubernetes can tell.
+async fn clear(client: &Client, place: &Place) -> Result<()> {
+    if !place.is_local() || std::env::var_os("SLUICE_E2E_KEEP").is_some() {
+        return Ok(());
+    }
+    let namespaces = Api::<Namespace>::all(client.clone());
+    for namespace in namespaces.list(&ListParams::default().labels(LABEL)).await? {
+        let run = namespace.metadata.labels.iter().flatten().find(|(key, _)| *key == LABEL);
+        let alive = run.is_some_and(|(_, pid)| std::path::Path::new("/proc").join(pid).exists());
+        if let (false, None, Some(name)) =
+            (alive, &namespace.metadata.deletion_timestamp, &namespace.metadata.name)
+        {
+            let _ = namespaces.delete(name, &DeleteParams::default()).await;
+        }
+    }
+    Ok(())
+}
+
+fn short(test: &str) -> String {
+    let words: String = test.replace('_', "-").chars().take(36).collect();
+    format!("e2e-{}-{:05x}", words.trim_end_matches('-'), rand::random_range(0..0x10_0000u32))
+}
