@@ -9,7 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use sluice_crds::{ChannelClusterSpec, DrainReason, Reason};
 use sluice_node_api::admin::{DrainPhase, DrainRequest, NodeStatus};
 
-/// Everything that a reconcile saw, from live reads.
+/// Everything that a reconcile saw, from live reads: the StatefulSet first, then the pods, then
+/// their nodes. (Pods older than the StatefulSet could show one that its controller has let go.)
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     /// The StatefulSet; absent before the first apply.
@@ -66,6 +67,8 @@ pub struct PodState {
     pub ready_since: Option<Timestamp>,
     /// It has a deletionTimestamp.
     pub terminating: bool,
+    /// The node's container runs now, as far as its kubelet has told: without, it has no sockets.
+    pub running: bool,
     /// Why it can't start, if it can't.
     pub stuck: Option<StuckReason>,
     /// Its Kubernetes node is not Ready, or its phase is Unknown.
@@ -164,9 +167,14 @@ pub struct Desired<'a> {
 }
 
 /// What is to be done now, in this order: actions first to last, then the cursor.
+///
+/// [`Action::SetAccepting`] or [`Action::Commit`] that fails ends the plan: what follows relies on
+/// it. Any other step that fails skips only the later steps on the same pod: a node that does not
+/// answer must not hold up the rest, and the cursor never depends on it. There is no step that
+/// deletes a pod: pods go because the cursor leaves them out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Steps on pods and nodes, in the order to carry them out; stop at the first that fails.
+    /// Steps on pods and nodes, in the order to carry them out.
     pub actions: Vec<Action>,
     /// What the StatefulSet's replicas, start, partition and template are to be, always all of
     /// them, in one server-side apply. Equal to what is observed: nothing to do.
@@ -240,13 +248,6 @@ pub enum Action {
     SetAccepting {
         /// Pods whose label changes, and to what.
         pods: Vec<(PodRef, bool)>,
-    },
-    /// Delete a pod, guarded by UID and resourceVersion.
-    DeletePod {
-        /// The pod.
-        pod: PodRef,
-        /// Why, for the event and the log.
-        why: Reason,
     },
 }
 
