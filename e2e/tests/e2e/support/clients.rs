@@ -35,6 +35,7 @@ pub struct Clients {
 
 /// How a group is right now.
 #[derive(Debug, Clone, Deserialize)]
+#[expect(dead_code, reason = "some fields are only shown, in messages of failed tests")]
 #[serde(rename_all = "camelCase")]
 pub struct State {
     /// Clients joined.
@@ -51,6 +52,7 @@ pub struct State {
 
 /// What the node answered to a push.
 #[derive(Debug, Clone, Deserialize)]
+#[expect(dead_code, reason = "some fields are only shown, in messages of failed tests")]
 pub struct Reply {
     /// `ok`, `error` or `timeout`.
     pub status: String,
@@ -129,7 +131,8 @@ impl Clients {
                 if folder.join("node_modules/phoenix").exists() {
                     return Ok(());
                 }
-                let npm = Command::new("npm").args(["ci", "--no-audit"]).current_dir(&folder).output();
+                let npm =
+                    Command::new("npm").args(["ci", "--no-audit"]).current_dir(&folder).output();
                 let done = npm.await.context("npm is missing: install Node 20 or later")?;
                 ensure!(done.status.success(), "npm ci: {}", String::from_utf8_lossy(&done.stderr));
                 Ok(())
@@ -180,11 +183,20 @@ impl Clients {
     }
 
     /// Opens clients on `urls` in turn and waits until all of the group have joined.
-    pub async fn open(&self, group: &str, urls: &[String], topic: &str, count: usize) -> Result<State> {
+    pub async fn open(
+        &self,
+        group: &str,
+        urls: &[String],
+        topic: &str,
+        count: usize,
+    ) -> Result<State> {
         let command = json!({ "group": group, "urls": urls, "topic": topic, "count": count });
         let state: State = self.ask("open", command).await?;
         let joined: usize = state.by_node.values().sum();
-        ensure!(joined == state.joined && joined >= count, "of {count} clients not all joined: {state:?}");
+        ensure!(
+            joined == state.joined && joined >= count,
+            "of {count} clients not all joined: {state:?}"
+        );
         Ok(state)
     }
 
@@ -220,7 +232,13 @@ impl Clients {
     }
 
     /// Pushes an event from one client and gives the reply.
-    pub async fn push(&self, group: &str, client: usize, event: &str, payload: Value) -> Result<Reply> {
+    pub async fn push(
+        &self,
+        group: &str,
+        client: usize,
+        event: &str,
+        payload: Value,
+    ) -> Result<Reply> {
         let command =
             json!({ "group": group, "client": client, "event": event, "payload": payload });
         self.ask("push", command).await
@@ -231,7 +249,10 @@ impl Clients {
         let command = json!({ "group": group, "ids": ids, "timeoutMs": 15_000 });
         let answer: Value = self.ask("waitReceived", command).await?;
         let missing = &answer["missing"];
-        ensure!(missing.as_array().is_some_and(Vec::is_empty), "{group} did not receive: {missing}");
+        ensure!(
+            missing.as_array().is_some_and(Vec::is_empty),
+            "{group} did not receive: {missing}"
+        );
         Ok(())
     }
 

@@ -114,14 +114,25 @@ impl<'a> Cluster<'a> {
 
     /// The pods, by a live list, without those that Redis has.
     pub async fn pods(&self) -> Result<Vec<Pod>> {
-        let mut pods = self.space.api::<Pod>().list(&ListParams::default().labels(&self.selector())).await?.items;
+        let mut pods = self
+            .space
+            .api::<Pod>()
+            .list(&ListParams::default().labels(&self.selector()))
+            .await?
+            .items;
         pods.sort_by_key(ResourceExt::name_any);
         Ok(pods)
     }
 
     /// Selects the cluster's nodes.
     pub fn selector(&self) -> String {
-        format!("{}={},{}={}", names::CLUSTER_LABEL, self.name, names::COMPONENT_LABEL, names::COMPONENT_NODE)
+        format!(
+            "{}={},{}={}",
+            names::CLUSTER_LABEL,
+            self.name,
+            names::COMPONENT_LABEL,
+            names::COMPONENT_NODE
+        )
     }
 
     /// UID and restarts of each pod, by name.
@@ -130,7 +141,8 @@ impl<'a> Cluster<'a> {
         Ok(pods
             .iter()
             .map(|pod| {
-                let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+                let statuses =
+                    pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
                 let restarts = statuses.map(|status| status.restart_count).sum();
                 (pod.name_any(), (pod.uid().unwrap_or_default(), restarts))
             })
@@ -141,7 +153,8 @@ impl<'a> Cluster<'a> {
     pub async fn urls(&self) -> Result<Vec<String>> {
         let service = self.space.api::<Service>().get(&self.name).await?;
         let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
-        let port = ports.iter().find_map(|port| port.node_port).context("the Service has no NodePort")?;
+        let port =
+            ports.iter().find_map(|port| port.node_port).context("the Service has no NodePort")?;
         let addresses = self.space.place.addresses.iter();
         Ok(addresses.map(|address| format!("ws://{address}:{port}/socket")).collect())
     }
@@ -167,7 +180,9 @@ impl<'a> Cluster<'a> {
                 && pod.metadata.deletion_timestamp.is_none()
                 && !pod.annotations().contains_key(names::DRAIN_STARTED_AT)
         });
-        staying.map(|pod| Ok(format!("http://{}:{}/publish", ip(pod)?, names::PUBLISH_PORT))).collect()
+        staying
+            .map(|pod| Ok(format!("http://{}:{}/publish", ip(pod)?, names::PUBLISH_PORT)))
+            .collect()
     }
 
     /// What a node says of itself.

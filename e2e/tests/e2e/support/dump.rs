@@ -19,12 +19,17 @@ pub async fn dump(space: &Space, error: &Error) {
     let sections: [&[&str]; 4] = [
         &["get", "channelclusters", "--output=yaml"],
         &["get", "pods,statefulsets,services,endpointslices,pdb", "--output=wide", "--show-labels"],
-        &["get", "pods", "--output=jsonpath={range .items[*]}{.metadata.name}{\" \"}{.metadata.annotations}{\"\\n\"}{end}"],
+        &[
+            "get",
+            "pods",
+            "--output=jsonpath={range .items[*]}{.metadata.name}{\" \"}{.metadata.annotations}{\"\\n\"}{end}",
+        ],
         &["get", "events", "--sort-by=.metadata.creationTimestamp"],
     ];
     for section in sections {
         let said = space.try_kubectl(section, "").await;
-        let said = said.map_or_else(|error| format!("{error:#}"), |said| said.out + &said.err);
+        let said =
+            said.map_or_else(|error| format!("{error:#}"), |said| said.stdout + &said.stderr);
         text += &format!("--- kubectl {}\n{said}\n", section.join(" "));
     }
     for namespace in [&space.name, OPERATOR_NAMESPACE] {
@@ -37,15 +42,18 @@ async fn logs(space: &Space, namespace: &str) -> String {
     let pods = Api::<Pod>::namespaced(space.client.clone(), namespace);
     let Ok(list) = pods.list(&ListParams::default()).await else { return String::new() };
     let ours = namespace == space.name;
-    let params = LogParams { tail_lines: Some(if ours { LINES } else { 2_000 }), ..LogParams::default() };
+    let params =
+        LogParams { tail_lines: Some(if ours { LINES } else { 2_000 }), ..LogParams::default() };
     let mut text = String::new();
     for pod in list {
         let log = pods.logs(&pod.name_any(), &params).await;
         let log = log.unwrap_or_else(|error| format!("{error}\n"));
         // The operator serves all tests at once: only what names this one's namespace is of use.
-        let lines: Vec<&str> = log.lines().filter(|line| ours || line.contains(&space.name)).collect();
+        let lines: Vec<&str> =
+            log.lines().filter(|line| ours || line.contains(&space.name)).collect();
         let from = lines.len().saturating_sub(LINES as usize);
-        text += &format!("--- log of {namespace}/{}\n{}\n", pod.name_any(), lines[from..].join("\n"));
+        text +=
+            &format!("--- log of {namespace}/{}\n{}\n", pod.name_any(), lines[from..].join("\n"));
     }
     text
 }

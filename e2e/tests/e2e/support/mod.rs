@@ -17,7 +17,7 @@ pub use clients::Clients;
 pub use cluster::{Cluster, spec};
 pub use pod_watch::PodWatch;
 pub use space::{Space, local_test, test};
-pub use wait::{LONG, SHORT, eventually};
+pub use wait::{LONG, eventually};
 
 /// Prints one line of a test's figures, also when the test passes: the test runner holds back only what `print!` writes.
 #[macro_export]

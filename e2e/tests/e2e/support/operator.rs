@@ -1,12 +1,10 @@
 //! The operator under test: which pod leads, its metrics, and faults in its process. Faults need the local Kubernetes,
 //! whose containers are processes of this machine.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::{Api, ResourceExt, api::ListParams};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use sluice_e2e::pods::Container;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
@@ -59,33 +57,12 @@ pub async fn metric(place: &Place, name: &str) -> Result<f64> {
         let samples = text.lines().filter(|line| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
         });
-        sum += samples
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum::<f64>();
+        sum += samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
     }
     Ok(sum)
 }
 
-/// Sends a signal to the operator's process in a pod on this machine.
-pub fn signal(pod: &Pod, signal: Signal) -> Result<()> {
-    let uid = pod.uid().context("a pod has a UID")?;
-    let pid = process(&uid).with_context(|| format!("no operator process of pod {uid} is here"))?;
-    let pid = Pid::from_raw(pid).context("a process number is positive")?;
-    // The handle is taken first and the process looked at again: the number can't come to mean another one.
-    let handle = pidfd_open(pid, PidfdFlags::empty())?;
-    ensure!(process(&uid) == Some(pid.as_raw_nonzero().get()), "the operator's process just ended");
-    pidfd_send_signal(handle, signal)?;
-    Ok(())
-}
-
-/// The process number of the operator in the pod: its cgroup names the pod's UID, its program is no pause.
-fn process(uid: &str) -> Option<i32> {
-    let entries = fs::read_dir("/proc").ok()?;
-    entries.flatten().find_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let cgroup = fs::read_to_string(entry.path().join("cgroup")).ok()?;
-        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-        let ours = cgroup.contains(uid) || cgroup.contains(&uid.replace('-', "_"));
-        (ours && name.starts_with("sluice-operator")).then_some(pid)
-    })
+/// The operator's process in one of its pods, to be stopped or killed. Local only.
+pub fn process(place: &Place, pod: &Pod) -> Result<Container> {
+    place.kubernetes.container(OPERATOR_NAMESPACE, &pod.name_any(), "operator")
 }

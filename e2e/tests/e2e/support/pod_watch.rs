@@ -32,7 +32,6 @@ pub struct Sight {
     pub drained: bool,
     pub deleting: bool,
     pub gone: bool,
-    pub accepting: bool,
 }
 
 impl Sight {
@@ -46,7 +45,6 @@ impl Sight {
             drained: annotations.contains_key(names::DRAINED_AT),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             gone,
-            accepting: pod.labels().get(names::ACCEPTING_LABEL).is_some_and(|value| value == "true"),
         }
     }
 }
@@ -119,7 +117,12 @@ impl PodWatch {
     }
 }
 
-async fn follow(api: Api<Pod>, selector: String, mut version: String, sights: Arc<Mutex<Vec<Sight>>>) {
+async fn follow(
+    api: Api<Pod>,
+    selector: String,
+    mut version: String,
+    sights: Arc<Mutex<Vec<Sight>>>,
+) {
     let params = WatchParams::default().labels(&selector);
     loop {
         if let Ok(stream) = api.watch(&params, &version).await {

@@ -44,7 +44,8 @@ impl<'a> Roll<'a> {
     pub async fn start(cluster: &Cluster<'a>, count: usize) -> Result<Self> {
         let old = names(cluster).await?;
         let clients = Clients::start(cluster.space).await?;
-        let opened = clients.open_evenly(GROUP, &cluster.urls().await?, TOPIC, count, old.len()).await?;
+        let opened =
+            clients.open_evenly(GROUP, &cluster.urls().await?, TOPIC, count, old.len()).await?;
         figure!(cluster.space, "{} clients on {:?}", opened.joined, opened.by_node);
         clients.publish_by_push("push", GROUP, PUSH_EVERY_MS).await?;
         let token = cluster.token(names::PUBLISH_TOKEN).await?;
@@ -74,7 +75,11 @@ impl<'a> Roll<'a> {
     }
 
     /// Goes on until `done`, within a limit.
-    pub async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    pub async fn until(
+        &self,
+        what: &str,
+        mut done: impl AsyncFnMut() -> Result<bool>,
+    ) -> Result<()> {
         let deadline = tokio::time::Instant::now() + LONG;
         loop {
             self.step().await?;
@@ -86,7 +91,10 @@ impl<'a> Roll<'a> {
             if tokio::time::Instant::now() >= deadline {
                 let status = self.cluster.status().await.map(|status| brief(&status));
                 let state = self.clients.state(GROUP).await;
-                anyhow::bail!("{what}: not within {} s: {answer:?}; {status:?}; {state:?}", LONG.as_secs());
+                anyhow::bail!(
+                    "{what}: not within {} s: {answer:?}; {status:?}; {state:?}",
+                    LONG.as_secs()
+                );
             }
         }
     }
@@ -119,8 +127,14 @@ async fn names(cluster: &Cluster<'_>) -> Result<BTreeSet<String>> {
 
 impl Outcome {
     fn print(&self, space: &Space) {
-        let Report { moves, close_codes, away, deliveries, peak_over_mean, by_node, .. } = &self.report;
-        figure!(space, "moves a client {:.2} {:?}, closes {close_codes:?}", moves.mean, moves.counts);
+        let Report { moves, close_codes, away, deliveries, peak_over_mean, by_node, .. } =
+            &self.report;
+        figure!(
+            space,
+            "moves a client {:.2} {:?}, closes {close_codes:?}",
+            moves.mean,
+            moves.counts
+        );
         figure!(space, "away p50 {} / p99 {} / max {} ms", away.p50, away.p99, away.max);
         figure!(
             space,
@@ -167,7 +181,10 @@ impl Outcome {
     /// What holds for every change: closes are 1012, nothing is lost while joined, pods go drained, one after the other.
     pub fn nobody_was_dropped(&self, drains_at_a_time: usize) -> Result<()> {
         let Report { close_codes, deliveries, joined, clients, errors, .. } = &self.report;
-        ensure!(joined == clients, "{joined} of {clients} clients are joined at the end: {errors:?}");
+        ensure!(
+            joined == clients,
+            "{joined} of {clients} clients are joined at the end: {errors:?}"
+        );
         ensure!(close_codes.keys().all(|code| code == "1012"), "close codes {close_codes:?}");
         ensure!(self.push.sent > 0 && self.http.sent > 0, "{:?} {:?}", self.push, self.http);
         ensure!(

@@ -9,7 +9,7 @@ use kube::{
     Api, Client, Resource,
     api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sluice_crds::ChannelCluster;
 
@@ -124,7 +124,7 @@ impl Space {
     }
 
     /// Applies an object, server-side.
-    pub async fn apply<K>(&self, name: &str, object: impl Serialize) -> Result<K>
+    pub async fn apply<K>(&self, name: &str, object: Value) -> Result<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
         K: Clone + DeserializeOwned + std::fmt::Debug,

@@ -1,0 +1,163 @@
+//! What the operator makes for a cluster: put right when changed, left alone when not, gone when the cluster goes.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+use sluice_crds::{ChannelCluster, names};
+
+use crate::{
+    figure,
+    support::{LONG, Space, eventually, operator, spec, test},
+};
+
+/// The resource version of everything that belongs to clusters in the namespace.
+async fn versions(space: &Space) -> Result<BTreeMap<String, String>> {
+    let kinds = "channelclusters,statefulsets,services,configmaps,secrets,serviceaccounts,poddisruptionbudgets,pods";
+    let row = "--output=jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
+    let list = space.kubectl(&["get", kinds, row]).await?;
+    Ok(list
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(a, b)| (a.into(), b.into()))
+        .collect())
+}
+
+#[test]
+fn deleting_the_cluster_removes_everything() {
+    test("deleting_the_cluster_removes_everything", async |space| {
+        let redis = json!({ "pubsub": { "adapter": "Redis" }, "redis": { "mode": "Managed" } });
+        let cluster = space.cluster("chat", spec(2, redis)).await?;
+        cluster.wait_ready().await?;
+        let before = versions(space).await?;
+        let ours: Vec<&String> = before.keys().filter(|name| name.contains("/chat")).collect();
+        figure!(space, "there were {ours:?}");
+        ensure!(ours.len() >= 12, "the cluster consists of more: {ours:?}");
+        space.api::<ChannelCluster>().delete("chat", &DeleteParams::default()).await?;
+        eventually("everything to be gone", LONG, async || {
+            let left = versions(space).await?;
+            let left: Vec<&String> = left.keys().filter(|name| name.contains("/chat")).collect();
+            ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        })
+        .await
+    });
+}
+
+#[test]
+fn idle_cluster_causes_no_writes() {
+    test("idle_cluster_causes_no_writes", async |space| {
+        let cluster = space.cluster("chat", spec(2, json!({}))).await?;
+        cluster.wait_ready().await?;
+        let wake = async |number: usize| -> Result<()> {
+            // A label of somebody else's on an owned object: nothing to put right, but a reason to look.
+            let patch = Patch::Merge(
+                json!({ "metadata": { "labels": { "e2e/wake": number.to_string() } } }),
+            );
+            space.api::<ServiceAccount>().patch("chat", &PatchParams::default(), &patch).await?;
+            Ok(())
+        };
+        // What follows from becoming Ready is not idleness: wait until it is still.
+        let mut last = versions(space).await?;
+        eventually("the cluster to come to rest", LONG, async || {
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            let now = versions(space).await?;
+            let still = now == last;
+            last = now;
+            ensure!(still, "it still changes");
+            Ok(())
+        })
+        .await?;
+        let reconciled = operator::metric(&space.place, "sluice_operator_reconcile_total").await;
+        let mut rounds = 0;
+        for number in 0..3 {
+            wake(number).await?;
+            if let Ok(from) = reconciled {
+                eventually("the operator to have looked", LONG, async || {
+                    let now =
+                        operator::metric(&space.place, "sluice_operator_reconcile_total").await?;
+                    ensure!(now > from + number as f64, "{now} reconciles");
+                    Ok(())
+                })
+                .await?;
+            }
+            rounds += 1;
+        }
+        // Long enough for several polls of the nodes, which must not be written down when nothing changed.
+        tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+        let now = versions(space).await?;
+        let changed: Vec<&String> = now
+            .iter()
+            .filter(|(name, version)| {
+                last.get(*name) != Some(version) && *name != "ServiceAccount/chat"
+            })
+            .map(|(name, _)| name)
+            .collect();
+        figure!(space, "woken {rounds} times: of {} objects {} changed", now.len(), changed.len());
+        ensure!(changed.is_empty(), "written although nothing changed: {changed:?}");
+        let account = space.api::<ServiceAccount>().get("chat").await?;
+        ensure!(account.labels().get("e2e/wake").is_some(), "somebody else's label was taken off");
+        Ok(())
+    });
+}
+
+#[test]
+fn drift_is_healed() {
+    test("drift_is_healed", async |space| {
+        let cluster = space.cluster("chat", spec(2, json!({}))).await?;
+        cluster.wait_ready().await?;
+        let before = cluster.identities().await?;
+        let token = cluster.token(names::ADMIN_TOKEN).await?;
+        let config = space.api::<ConfigMap>().get("chat").await?.data;
+        let delete = DeleteParams::default();
+        space.api::<Service>().delete(&names::headless_service("chat"), &delete).await?;
+        space.api::<PodDisruptionBudget>().delete("chat", &delete).await?;
+        space.api::<ConfigMap>().delete("chat", &delete).await?;
+        let wrong = json!({ "spec": { "selector": { names::ACCEPTING_LABEL: "no" } } });
+        space.api::<Service>().patch("chat", &PatchParams::default(), &Patch::Merge(wrong)).await?;
+        let more = json!({ "metadata": { "labels": { names::CLUSTER_LABEL: "other" } } });
+        space
+            .api::<StatefulSet>()
+            .patch("chat", &PatchParams::default(), &Patch::Merge(more))
+            .await?;
+        let unlabel = json!({ "metadata": { "labels": { names::ACCEPTING_LABEL: null } } });
+        let pod = before.keys().next().context("two pods")?;
+        space.api::<Pod>().patch(pod, &PatchParams::default(), &Patch::Merge(unlabel)).await?;
+        eventually("what was deleted and changed to be as before", LONG, async || {
+            space.api::<Service>().get(&names::headless_service("chat")).await?;
+            space.api::<PodDisruptionBudget>().get("chat").await?;
+            ensure!(space.api::<ConfigMap>().get("chat").await?.data == config, "another config");
+            let selector =
+                space.api::<Service>().get("chat").await?.spec.and_then(|spec| spec.selector);
+            let accepting =
+                selector.as_ref().and_then(|selector| selector.get(names::ACCEPTING_LABEL));
+            ensure!(accepting.is_some_and(|value| value == "true"), "{selector:?}");
+            let set = space.api::<StatefulSet>().get("chat").await?;
+            ensure!(
+                set.labels().get(names::CLUSTER_LABEL).is_some_and(|value| value == "chat"),
+                "label"
+            );
+            let accepting = format!("{}=true", names::ACCEPTING_LABEL);
+            let taking = space.api::<Pod>().list(&ListParams::default().labels(&accepting)).await?;
+            ensure!(taking.items.len() == 2, "{} pods accept", taking.items.len());
+            Ok(())
+        })
+        .await?;
+        cluster.wait_ready().await?;
+        ensure!(cluster.identities().await? == before, "pods were replaced");
+        ensure!(cluster.token(names::ADMIN_TOKEN).await? == token, "the tokens changed");
+        let secret = space.api::<Secret>().get(&names::tokens_secret("chat")).await?;
+        ensure!(secret.owner_references().len() == 1, "the Secret belongs to the cluster");
+        figure!(space, "6 changes undone, no pod replaced");
+        Ok(())
+    });
+}

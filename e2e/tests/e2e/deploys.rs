@@ -1,0 +1,108 @@
+//! Deploys under live clients: each is moved exactly once, and nothing is lost.
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use sluice_crds::ConditionType;
+
+use crate::{
+    figure,
+    support::{
+        Space, eventually,
+        roll::{Outcome, Roll},
+        spec, test,
+        wait::SHORT,
+    },
+};
+
+const CLIENTS: usize = 60;
+
+async fn deploy(space: &Space, change: Value) -> Result<Outcome> {
+    let cluster = space.cluster("chat", spec(3, json!({}))).await?;
+    cluster.wait_ready().await?;
+    let roll = Roll::start(&cluster, CLIENTS).await?;
+    cluster.change(change).await?;
+    let outcome = roll.finish(3).await?;
+    outcome.nobody_was_dropped(1)?;
+    outcome.moved_once_each()?;
+    outcome.all_pods_replaced()?;
+    let status = cluster.status().await?;
+    ensure!(status.updated_replicas == 3 && status.replicas == 3, "{status:?}");
+    ensure!(status.drains.is_empty() && status.rollout.is_none(), "{status:?}");
+    Ok(outcome)
+}
+
+#[test]
+fn env_change_moves_each_of_60_clients_exactly_once() {
+    test("env_change_moves_each_of_60_clients_exactly_once", async |space| {
+        let env = json!([{ "name": "COLOUR", "value": "blue" }]);
+        deploy(space, json!({ "podTemplate": { "env": env } })).await.map(drop)
+    });
+}
+
+#[test]
+fn image_change_moves_each_of_60_clients_exactly_once() {
+    test("image_change_moves_each_of_60_clients_exactly_once", async |space| {
+        let image = space.place.kubernetes.images()?.channel_node_next;
+        deploy(space, json!({ "image": image })).await.map(drop)
+    });
+}
+
+#[test]
+fn two_deploys_one_after_the_other_move_each_client_twice() {
+    test("two_deploys_one_after_the_other_move_each_client_twice", async |space| {
+        let cluster = space.cluster("chat", spec(2, json!({}))).await?;
+        cluster.wait_ready().await?;
+        let roll = Roll::start(&cluster, 20).await?;
+        let env = |value: &str| json!({ "podTemplate": { "env": [{ "name": "COLOUR", "value": value }] } });
+        cluster.change(env("blue")).await?;
+        roll.until("the first deploy to be done", async || {
+            Ok(cluster.condition(ConditionType::Ready).await?.status == "True")
+        })
+        .await?;
+        cluster.change(env("green")).await?;
+        let outcome = roll.finish(2).await?;
+        outcome.nobody_was_dropped(1)?;
+        ensure!((outcome.report.moves.mean - 2.0).abs() < 0.11, "{:?}", outcome.report.moves);
+        Ok(())
+    });
+}
+
+#[test]
+fn pause_mid_drain_undoes_it_and_going_on_finishes() {
+    test("pause_mid_drain_undoes_it_and_going_on_finishes", async |space| {
+        // Two clients a second: slow enough to be met in the middle.
+        let drain = json!({ "drain": { "batchSize": 2, "batchIntervalSeconds": 2 } });
+        let cluster = space.cluster("chat", spec(2, drain)).await?;
+        cluster.wait_ready().await?;
+        let roll = Roll::start(&cluster, 20).await?;
+        let env = json!([{ "name": "COLOUR", "value": "blue" }]);
+        cluster.change(json!({ "podTemplate": { "env": env } })).await?;
+        roll.until("some clients to be moved", async || {
+            Ok(roll.clients().state("clients").await?.moved > 0)
+        })
+        .await?;
+        cluster.change(json!({ "paused": true })).await?;
+        eventually("the drain to be undone", SHORT, async || {
+            roll.step().await?;
+            let status = cluster.status().await?;
+            ensure!(
+                status.drains.is_empty() && status.draining_replicas == 0,
+                "{:?}",
+                status.drains
+            );
+            let condition = cluster.condition(ConditionType::Paused).await?;
+            ensure!(condition.status == "True", "{condition:?}");
+            for node in cluster.node_statuses().await? {
+                ensure!(node.drain.phase == sluice_node_api::admin::DrainPhase::None, "{node:?}");
+            }
+            Ok(())
+        })
+        .await?;
+        let moved = roll.clients().state("clients").await?.moved;
+        figure!(space, "{moved} of 20 clients had been moved when it was paused");
+        cluster.change(json!({ "paused": false })).await?;
+        let outcome = roll.finish(2).await?;
+        outcome.nobody_was_dropped(1)?;
+        outcome.all_pods_replaced()
+    });
+}

@@ -1,0 +1,18 @@
+//! End-to-end tests: real Kubernetes, real containers, live unmodified phoenix.js clients.
+//!
+//! Each test has a namespace of its own and may run beside the others, in any order. `cargo e2e test` runs them all,
+//! `cargo e2e test NAME` some of them.
+
+mod api;
+mod care;
+mod chat;
+mod clusters;
+mod deploys;
+mod drains;
+mod faults;
+mod live_config;
+mod redis;
+mod release;
+mod scaling;
+mod security;
+mod support;

@@ -1,0 +1,87 @@
+//! PubSub by a Redis that the operator runs, and its loss.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use k8s_openapi::{
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{Pod, ResourceQuota},
+    },
+    apimachinery::pkg::api::resource::Quantity,
+};
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::json;
+use sluice_crds::{ConditionType, names};
+
+use crate::{
+    figure,
+    support::{Clients, LONG, eventually, spec, test},
+};
+
+#[test]
+fn redis_managed_chat_and_redis_killed_then_heals() {
+    test("redis_managed_chat_and_redis_killed_then_heals", async |space| {
+        let redis = json!({ "pubsub": { "adapter": "Redis" }, "redis": { "mode": "Managed" } });
+        let cluster = space.cluster("chat", spec(2, redis)).await?;
+        cluster.wait_ready().await?;
+        cluster.wait_for(ConditionType::RedisReady, "True").await?;
+        let clients = Clients::start(space).await?;
+        let pods = cluster.pods().await?;
+        for (group, pod) in ["here", "there"].into_iter().zip(&pods) {
+            clients.open(group, &[cluster.pod_url(pod)?], "room:lobby", 2).await?;
+        }
+        let say = async |from: &str, id: &str| -> Result<()> {
+            let reply = clients.push(from, 0, "msg", json!({ "id": id })).await?;
+            ensure!(reply.status == "ok", "{reply:?}");
+            Ok(())
+        };
+        say("here", "one").await?;
+        say("there", "two").await?;
+        for group in ["here", "there"] {
+            clients.all_receive(group, &["one", "two"]).await?;
+        }
+        let before = cluster.identities().await?;
+
+        // A quota keeps the controller from making another Redis at once.
+        let quota = json!({
+            "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "no-more" }, "spec": { "hard": { "pods": "2" } },
+        });
+        space.apply::<ResourceQuota>("no-more", quota).await?;
+        eventually("the quota to count", LONG, async || {
+            let status =
+                space.api::<ResourceQuota>().get("no-more").await?.status.unwrap_or_default();
+            let used: BTreeMap<String, Quantity> = status.used.unwrap_or_default();
+            ensure!(used.contains_key("pods"), "{used:?}");
+            Ok(())
+        })
+        .await?;
+        let name = names::redis(&cluster.name);
+        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        space.api::<Pod>().delete(&format!("{name}-0"), &now).await?;
+        let lost = cluster.wait_for(ConditionType::RedisReady, "False").await?;
+        figure!(space, "without Redis: {} {}", lost.reason, lost.message);
+        say("here", "local").await?;
+        clients.all_receive("here", &["local"]).await?;
+
+        space.api::<ResourceQuota>().delete("no-more", &DeleteParams::default()).await?;
+        // The controller waits longer after each refusal; a change of its object wakes it.
+        let wake = Patch::Merge(json!({ "metadata": { "annotations": { "e2e/wake": "now" } } }));
+        space.api::<StatefulSet>().patch(&name, &PatchParams::default(), &wake).await?;
+        cluster.wait_for(ConditionType::RedisReady, "True").await?;
+        say("there", "again").await?;
+        clients.all_receive("here", &["again"]).await?;
+        clients.all_receive("there", &["again"]).await?;
+        ensure!(cluster.identities().await? == before, "nodes are not replaced because of Redis");
+        let (here, there) = (clients.state("here").await?, clients.state("there").await?);
+        ensure!(here.closes + there.closes == 0, "{here:?} {there:?}");
+        let heard = clients.received("there", 0).await?.len();
+        figure!(space, "nobody was dropped; the other pod's clients heard {heard} of 4 messages");
+        let owned = space.api::<StatefulSet>().get(&name).await?;
+        ensure!(owned.owner_references().len() == 1, "Redis belongs to its cluster");
+        Ok(())
+    });
+}

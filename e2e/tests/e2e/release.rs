@@ -1,0 +1,92 @@
+//! The charts, by real helm: a second release beside the one under test, in namespaces of its own.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::{
+    api::apps::v1::Deployment,
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use sluice_crds::ChannelCluster;
+
+use crate::{
+    figure,
+    support::{Clients, LONG, eventually, spec, test},
+};
+
+#[test]
+fn helm_install_upgrade_uninstall_leave_clusters_running() {
+    test("helm_install_upgrade_uninstall_leave_clusters_running", async |space| {
+        let release = "second";
+        let images = space.place.kubernetes.images()?;
+        let (repository, tag) = sluice_e2e::images::split(&images.operator);
+        let chart = space.place.in_repo("charts/sluice").display().to_string();
+        let values = [
+            format!("image.repository={repository}"),
+            format!("image.tag={tag}"),
+            format!("nodeImage={}", images.channel_node),
+            format!("redisImage={}", images.redis),
+            format!("watchNamespaces={{{}}}", space.name),
+        ];
+        let install = async |more: &[&str]| -> Result<String> {
+            let mut arguments =
+                vec!["upgrade", "--install", release, &chart, "--namespace", &space.name];
+            for value in &values {
+                arguments.extend(["--set", value]);
+            }
+            arguments.extend(["--wait", "--timeout", "120s"]);
+            arguments.extend(more);
+            space.helm(&arguments).await
+        };
+        install(&["--dry-run=server"]).await.context("dry run on the server")?;
+        install(&[]).await.context("install")?;
+        let deployments = space.api::<Deployment>();
+        let deployed = deployments.list(&Default::default()).await?;
+        ensure!(deployed.items.len() == 1, "one Deployment");
+        let name = deployed.items[0].name_any();
+        ensure!(
+            available(&deployed.items[0]) == 2,
+            "two replicas are available: the other one stands by"
+        );
+        let lease = space.kubectl(&["get", "leases", "--output=name"]).await?;
+        ensure!(lease.lines().count() == 1, "{lease}");
+
+        let cluster = space.cluster("chat", spec(1, json!({}))).await?;
+        cluster.wait_ready().await?;
+        let clients = Clients::start(space).await?;
+        clients.open("all", &cluster.urls().await?, "room:lobby", 3).await?;
+        let before = cluster.identities().await?;
+
+        install(&["--set", "logFormat=json"]).await.context("upgrade")?;
+        eventually("the upgraded operator", LONG, async || {
+            let deployment = deployments.get(&name).await?;
+            ensure!(available(&deployment) == 2, "{} available", available(&deployment));
+            Ok(())
+        })
+        .await?;
+        cluster.wait_ready().await?;
+        space.helm(&["uninstall", release, "--namespace", &space.name, "--wait"]).await?;
+        let crds = Api::<CustomResourceDefinition>::all(space.client.clone());
+        crds.get("channelclusters.sluice.dev").await.context("the CRD survives")?;
+        space.api::<ChannelCluster>().get("chat").await.context("the cluster survives")?;
+        let left = space
+            .kubectl(&["get", "deployments,roles,rolebindings,services", "--output=name"])
+            .await?;
+        ensure!(!left.contains(release), "left: {left}");
+        ensure!(cluster.identities().await? == before, "pods were touched");
+        let state = clients.state("all").await?;
+        ensure!(state.joined == 3 && state.closes == 0, "{state:?}");
+        clients.push("all", 0, "msg", json!({ "id": "still here" })).await?;
+        clients.all_receive("all", &["still here"]).await?;
+        figure!(
+            space,
+            "installed, upgraded and uninstalled; {} of 3 clients noticed",
+            state.closes
+        );
+        Ok(())
+    });
+}
+
+fn available(deployment: &Deployment) -> i32 {
+    deployment.status.as_ref().and_then(|status| status.available_replicas).unwrap_or_default()
+}
