@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::binaries::{hex, sources};
-use crate::command::{LONG, command, logged};
+use crate::command::{LONG, SHORT, capture, command, logged, output, tail};
 use crate::images::{Archive, Images, archive};
 use crate::processes::write_whole;
 use crate::settings::Target;
@@ -18,6 +18,7 @@ use crate::{Settings, packages, rootfs};
 
 /// Where local images are named to come from: nothing answers there.
 const LOCAL: &str = "localhost/sluice";
+const BASE: &str = "base";
 const POLICY: &str = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
 
 /// The built programs of the product.
@@ -43,12 +44,12 @@ pub fn programs(settings: &Settings) -> Result<Programs> {
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(&settings.repo);
     // cargo tells on its standard output where each program is; what people read goes to the log.
-    let done = crate::command::capture(&mut build, LONG)?;
+    let done = capture(&mut build, LONG)?;
     write_whole(&messages, done.stdout.as_bytes())?;
     fs::create_dir_all(settings.logs())?;
     fs::write(&log, &done.stderr)?;
     if !done.success {
-        bail!("cargo build failed; its log is {}, which ends:\n{}", log.display(), crate::command::tail(&log, 30));
+        bail!("cargo build failed; its log is {}, which ends:\n{}", log.display(), tail(&log, 30));
     }
     let built = |name: &str| -> Result<PathBuf> {
         done.stdout
@@ -106,7 +107,7 @@ impl<'a> Builder<'a> {
         let context = self.context("base")?;
         let paths: Vec<&Path> = all.iter().map(|path| path.as_path()).collect();
         rootfs::base(&context.join("rootfs"), &paths)?;
-        let base = self.build("base", "e2e/images/base", &context, None, None)?;
+        let base = self.build(BASE, "e2e/images/base", &context, None, None)?;
 
         let one = |name: &str, dockerfile: &str, program: &Path, label: Option<&str>| {
             let context = self.context(name)?;
@@ -131,6 +132,7 @@ impl<'a> Builder<'a> {
 
         let images = Images { channel_node, channel_node_next, operator, example_chat, redis };
         images.write(self.settings)?;
+        self.prune(&images, &base)?;
         Ok(images)
     }
 
@@ -156,12 +158,18 @@ impl<'a> Builder<'a> {
         }
         let full = format!("{}/{name}:{tag}", self.prefix);
         let archive = archive(self.settings, &full);
-        let done = if self.remote { archive.file.with_extension("pushed") } else { archive.file.clone() };
-        if done.exists() {
+        let pushed = archive.file.with_extension("pushed");
+        let there = match (base, self.remote) {
+            _ if name == BASE => self.stored(&full)?,
+            (_, true) => pushed.exists(),
+            (_, false) => archive.file.exists(),
+        };
+        if there {
             return Ok(full);
         }
         let log = self.settings.log("images");
-        let mut bud = self.buildah(&["bud", "--quiet", "--pull-never", "--layers=false", "--format=oci"]);
+        let mut bud =
+            self.buildah(&["bud", "--quiet", "--pull-never", "--layers=false", "--format=oci"]);
         bud.arg("--signature-policy").arg(self.policy()).arg("--file").arg(&dockerfile);
         bud.args(["--tag", &full]);
         if let Some(base) = base {
@@ -170,15 +178,15 @@ impl<'a> Builder<'a> {
         if let Some(label) = label {
             bud.arg("--label").arg(format!("sluice.dev/build={label}"));
         }
-        bud.arg(context);
-        logged(&mut bud, &log, LONG)?;
+        logged(bud.arg(context), &log, LONG)?;
+        if name == BASE {
+            return Ok(full);
+        }
         let mut push = self.buildah(&["push", "--quiet"]);
         push.arg("--signature-policy").arg(self.policy()).arg(&full);
         if self.remote {
-            if name != "base" {
-                logged(push.arg(format!("docker://{full}")), &log, LONG)?;
-            }
-            write_whole(&done, b"")?;
+            logged(push.arg(format!("docker://{full}")), &log, LONG)?;
+            write_whole(&pushed, b"")?;
         } else {
             // Written beside and renamed, so that a file that is there is whole.
             let part = archive.file.with_extension("part");
@@ -188,6 +196,31 @@ impl<'a> Builder<'a> {
             fs::rename(&part, &archive.file)?;
         }
         Ok(full)
+    }
+
+    fn stored(&self, full: &str) -> Result<bool> {
+        let mut inspect = self.buildah(&["inspect", "--type", "image", full]);
+        Ok(capture(&mut inspect, SHORT)?.success)
+    }
+
+    /// Removes what earlier builds left: archives under other names, and in buildah's storage all but the base.
+    fn prune(&self, images: &Images, base: &str) -> Result<()> {
+        let wanted: Vec<PathBuf> =
+            images.archives(self.settings).into_iter().map(|archive| archive.file).collect();
+        for entry in fs::read_dir(self.settings.state.join("images"))?.flatten() {
+            let path = entry.path();
+            let archive = path.extension().is_some_and(|end| end == "tar" || end == "part");
+            let pause = path.to_string_lossy().contains("_pause_");
+            if archive && !pause && !wanted.contains(&path) {
+                fs::remove_file(path)?;
+            }
+        }
+        let list = ["images", "--format", "{{.Name}}:{{.Tag}}"];
+        for name in output(&mut self.buildah(&list))?.lines().filter(|name| *name != base) {
+            // Another build's image may be in use by it at this moment: then it stays for once.
+            let _ = capture(&mut self.buildah(&["rmi", "--force", name]), SHORT)?;
+        }
+        Ok(())
     }
 
     fn buildah(&self, arguments: &[&str]) -> Command {

@@ -88,7 +88,7 @@ pub fn farewell(cluster: &Cluster) -> Result<()> {
         None => println!("  chat      kubectl -n {namespace} get services"),
     }
     println!(
-        "  deploy    kubectl -n {namespace} patch chc chat --type merge -p '{{\"spec\":{{\"podTemplate\":{{\"env\":[{{\"name\":\"COLOUR\",\"value\":\"blue\"}}]}}}}}}'"
+        "  deploy    kubectl -n {namespace} patch chc chat --type merge -p '{{\"spec\":{{\"podTemplate\":{{\"env\":[{{\"name\":\"GREETING\",\"value\":\"hi\"}}]}}}}}}'"
     );
     println!("  scale     kubectl -n {namespace} scale chc chat --replicas 5");
     println!("and watch it with: kubectl -n {namespace} get chc chat --watch");
@@ -107,21 +107,17 @@ pub fn example_yaml(cluster: &Cluster) -> Result<String> {
     Ok(localised(&yaml, &cluster.images()?))
 }
 
-/// YAML in which each `image:` of Sluice's is one of those that were built.
+/// YAML in which each image of Sluice's, under its published name, is the one that was built.
 pub fn localised(yaml: &str, images: &Images) -> String {
     let mut text = String::new();
     for line in yaml.lines() {
-        let trimmed = line.trim_start();
-        let built = trimmed.trim_start_matches("- ").strip_prefix("image:").and_then(|image| {
-            let name = image.trim().trim_matches('"').split(['@', ':']).next()?.rsplit('/').next()?;
-            images.names().into_iter().find(|full| split(full).0.rsplit('/').next() == Some(name))
+        let built = line.split_once("image:").and_then(|(before, image)| {
+            let key = before.trim_start_matches([' ', '-']).is_empty();
+            let name = image.trim().trim_matches(['"', '\'']);
+            Some((before, key.then(|| published(name, images)).flatten()?))
         });
         match built {
-            Some(full) => {
-                let before = &line[..line.len() - trimmed.len()];
-                let dash = if trimmed.starts_with("- ") { "- " } else { "" };
-                text.push_str(&format!("{before}{dash}image: {full}"));
-            }
+            Some((before, name)) => text.push_str(&format!("{before}image: {name}")),
             None => text.push_str(line),
         }
         text.push('\n');
@@ -129,11 +125,20 @@ pub fn localised(yaml: &str, images: &Images) -> String {
     text
 }
 
+/// The image that was built in the place of a published one.
+fn published<'a>(name: &str, images: &'a Images) -> Option<&'a str> {
+    match name.rsplit('/').next()?.split(['@', ':']).next()? {
+        "sluice-node" => Some(&images.channel_node),
+        "sluice-operator" => Some(&images.operator),
+        "sluice-example-chat" => Some(&images.example_chat),
+        _ => None,
+    }
+}
+
 fn namespace(cluster: &Cluster, yaml: &str) -> Result<String> {
-    let path = r#"jsonpath={range .items[?(@.kind=="ChannelCluster")]}{.metadata.namespace}{"\n"}{end}"#;
     let done = cluster.kubectl_with_input(["get", "-f", "-", "-o", "json"], yaml)?;
     if !done.success {
-        bail!("the example is not there: {} ({path})", done.stderr.trim());
+        bail!("the example is not there: {}", done.stderr.trim());
     }
     let told: serde_json::Value = serde_json::from_str(&done.stdout)?;
     let one = [told.clone()];
@@ -151,7 +156,7 @@ fn with_state(cluster: &Cluster, error: anyhow::Error, namespace: &str) -> anyho
     let asked: [&[&str]; 3] = [
         &["get", "pods,channelclusters", "-A", "-o", "wide"],
         &["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"],
-        &["logs", "-n", SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=sluice", "--prefix", "--tail=15"],
+        &["logs", "-n", SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=sluice-operator", "--prefix", "--tail=15"],
     ];
     let told: Vec<String> = asked
         .iter()
@@ -162,4 +167,23 @@ fn with_state(cluster: &Cluster, error: anyhow::Error, namespace: &str) -> anyho
         })
         .collect();
     error.context(format!("this is how it stands:\n{}\n", told.join("\n\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_images_are_replaced_by_built_ones_and_others_are_left() {
+        let images = Images {
+            channel_node: "localhost/sluice/channel-node:1".into(),
+            channel_node_next: "localhost/sluice/channel-node:1-next".into(),
+            operator: "localhost/sluice/operator:2".into(),
+            example_chat: "localhost/sluice/example-chat:3".into(),
+            redis: "localhost/sluice/redis:4".into(),
+        };
+        let yaml = "a:\n  - image: \"registry.example/sluice-example-chat:0.1.0\"\n  image: sluice-node@sha256:0\n  image: redis:8\n  # the image: sluice-node\n";
+        let expected = "a:\n  - image: localhost/sluice/example-chat:3\n  image: localhost/sluice/channel-node:1\n  image: redis:8\n  # the image: sluice-node\n";
+        assert_eq!(localised(yaml, &images), expected);
+    }
 }

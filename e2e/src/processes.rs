@@ -68,6 +68,7 @@ pub fn ensure(settings: &Settings, component: &Component) -> Result<bool> {
         }
         stop(settings, &component.name)?;
     }
+    end_strays(settings, component)?;
     let log = log_file(&settings.log(&component.name))?;
     let mut words = Vec::new();
     // Not `ip netns exec`: that mounts a fresh /sys, in which the kubelet finds no cgroups.
@@ -96,6 +97,22 @@ pub fn ensure(settings: &Settings, component: &Component) -> Result<bool> {
     Ok(true)
 }
 
+/// Ends a process of this component that a run started but was killed before it recorded.
+fn end_strays(settings: &Settings, component: &Component) -> Result<()> {
+    let mark = format!("{MARK}={}", mark(settings, &component.name));
+    let program = component.program.as_os_str().as_encoded_bytes();
+    for pid in all_marked(settings) {
+        let same = words(pid, "environ").iter().any(|word| word == mark.as_bytes());
+        let line = words(pid, "cmdline");
+        // Not what the component itself has started: that carries its mark too, but is another program.
+        let starting = line.first().is_some_and(|word| word == b"setsid" || word == b"nsenter");
+        if same && (starting || line.first().is_some_and(|word| word == program)) {
+            end(settings, pid, Signal::KILL, Duration::from_secs(5))?;
+        }
+    }
+    Ok(())
+}
+
 /// The record of a component whose process is alive.
 pub fn running(settings: &Settings, name: &str) -> Option<Record> {
     let text = fs::read_to_string(record_file(settings, name)).ok()?;
@@ -118,10 +135,10 @@ pub fn recorded(settings: &Settings) -> Vec<String> {
 
 /// Ends a component: politely, then not.
 pub fn stop(settings: &Settings, name: &str) -> Result<()> {
-    if let Some(record) = running(settings, name) {
-        if !end(settings, record.pid, Signal::TERM, Duration::from_secs(5))? {
-            end(settings, record.pid, Signal::KILL, Duration::from_secs(5))?;
-        }
+    if let Some(record) = running(settings, name)
+        && !end(settings, record.pid, Signal::TERM, Duration::from_secs(5))?
+    {
+        end(settings, record.pid, Signal::KILL, Duration::from_secs(5))?;
     }
     match fs::remove_file(record_file(settings, name)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
@@ -198,8 +215,12 @@ fn mark(settings: &Settings, name: &str) -> String {
 
 fn marked(settings: &Settings, pid: i32) -> bool {
     let start = format!("{MARK}={}:", settings.state.display());
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|all| all.split(|byte| *byte == 0).any(|word| word.starts_with(start.as_bytes())))
+    words(pid, "environ").iter().any(|word| word.starts_with(start.as_bytes()))
+}
+
+fn words(pid: i32, file: &str) -> Vec<Vec<u8>> {
+    let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
 }
 
 fn record_file(settings: &Settings, name: &str) -> PathBuf {

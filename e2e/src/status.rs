@@ -47,7 +47,7 @@ pub fn logs(settings: &Settings, component: Option<&str>, follow: bool) -> Resul
     };
     if component == "operator" {
         let mut arguments =
-            vec!["logs", "-n", SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=sluice", "--prefix", "--tail=-1"];
+            vec!["logs", "-n", SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=sluice-operator", "--prefix", "--tail=-1"];
         if follow {
             arguments.push("--follow");
         }

@@ -94,6 +94,9 @@ fn kubernetes(settings: &Settings) -> Result<Binaries> {
     if !whole && leftovers::any(settings) {
         step("leftovers of an earlier run cleared", || leftovers::clear(settings))?;
     }
+    if !whole {
+        set_old_logs_aside(settings)?;
+    }
     let pki = step("certificates", || {
         let pki = Pki::ensure(&settings.state)?;
         let admin = fs::read(pki.path("admin.kubeconfig"))?;
@@ -118,6 +121,23 @@ fn kubernetes(settings: &Settings) -> Result<Binaries> {
         wait_for_nodes(settings)
     })?;
     Ok(binaries)
+}
+
+/// A new cluster's logs start empty; the last one's are kept.
+fn set_old_logs_aside(settings: &Settings) -> Result<()> {
+    let previous = settings.logs().join("previous");
+    if previous.exists() {
+        fs::remove_dir_all(&previous)?;
+    }
+    fs::create_dir_all(&previous)?;
+    let steps = ["apt-get.log", "cargo-build.log", "go-build.log", "images.log", "npm.log"];
+    for entry in fs::read_dir(settings.logs())?.flatten() {
+        let name = entry.file_name();
+        if entry.path().is_file() && !steps.iter().any(|step| name == *step) {
+            fs::rename(entry.path(), previous.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 fn wait_for_nodes(settings: &Settings) -> Result<()> {

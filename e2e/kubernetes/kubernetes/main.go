@@ -46,7 +46,7 @@ func main() {
 	case "kubelet":
 		os.Exit(cli.Run(kubelet.NewKubeletCommand(ctx)))
 	case "kubectl":
-		_ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
+		_, _ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
 		if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 			util.CheckErr(err)
 		}
@@ -55,9 +55,9 @@ func main() {
 	case "etcd":
 		etcdmain.Main(os.Args)
 	case "containerd":
-		exitOn(name, containerd.App().Run(ctx, os.Args))
+		exitOn(name, containerd.App().Run(os.Args))
 	case "ctr":
-		exitOn(name, ctr.New().Run(ctx, os.Args))
+		exitOn(name, ctr.New().Run(os.Args))
 	default:
 		fmt.Fprintf(os.Stderr, "%s: call this program by the name of the part to run\n", name)
 		os.Exit(2)
