@@ -25,7 +25,8 @@ export class Client {
     this.socket.onClose((event) => this.closed(event?.code ?? 1006));
     this.channel = this.socket.channel(topic, {});
     this.channel.onMessage = (event, payload) => {
-      if (!event.startsWith("phx_") && !event.startsWith("chan_reply_")) this.received(event, payload);
+      // phoenix.js itself passes null here when a push times out that was already given up.
+      if (event !== null && !/^(phx|chan_reply)_/.test(event)) this.received(event, payload);
       return payload;
     };
   }

@@ -11,6 +11,7 @@ mod deploys;
 mod drains;
 mod faults;
 mod live_config;
+mod page;
 mod redis;
 mod release;
 mod scaling;
