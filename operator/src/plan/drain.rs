@@ -1,0 +1,176 @@
+//! Which drains begin, go on and are undone. A commitment is a slot of the budget; it is written
+//! before the node is told. Nothing here lets a pod go.
+
+use jiff::{SignedDuration, Timestamp};
+use sluice_crds::{ChannelClusterSpec, DrainReason};
+use sluice_node_api::admin::{DrainPhase, DrainRequest};
+
+use super::{
+    DRAIN_TTL_SECONDS, Shape, Slot, Slots, drained_now, release,
+    shape::{Victim, Way},
+};
+use crate::model::{Action, Desired, DrainCommitment, PodRef, PodState, StatefulSetState};
+
+/// What is done about drains.
+#[derive(Debug)]
+pub(crate) struct Drains<'a> {
+    /// Drains that begin.
+    pub commits: Vec<(Slot<'a>, DrainCommitment)>,
+    /// A pod is next, but the budget does not cover it.
+    pub blocked: bool,
+    renew: Vec<(PodRef, DrainRequest)>,
+    drained: Vec<(PodRef, Timestamp)>,
+    cancel: Vec<(PodRef, bool)>,
+}
+
+impl Drains<'_> {
+    /// The steps, in order: undo, then begin, then renew.
+    pub(crate) fn actions(self) -> Vec<Action> {
+        let mut out = Vec::new();
+        for (pod, annotated) in self.cancel {
+            out.push(Action::CancelDrain { pod: pod.clone() });
+            if annotated {
+                out.push(Action::StripAnnotations { pod });
+            }
+        }
+        for (s, commitment) in self.commits {
+            if let Some(p) = s.pod {
+                out.push(Action::Commit { pod: p.into(), commitment });
+            }
+        }
+        out.extend(self.renew.into_iter().map(|(pod, request)| Action::StartDrain { pod, request }));
+        out.extend(self.drained.into_iter().map(|(pod, at)| Action::MarkDrained { pod, at }));
+        out
+    }
+}
+
+/// Decides about drains.
+pub(crate) fn decide<'a>(
+    desired: &Desired<'_>,
+    sts: &StatefulSetState,
+    slots: &Slots<'a>,
+    shape: &Shape,
+    now: Timestamp,
+) -> Drains<'a> {
+    let spec = desired.spec;
+    let (begin, undo, blocked) = select(spec, slots, shape, now);
+    let mut d =
+        Drains { commits: vec![], blocked, renew: vec![], drained: vec![], cancel: vec![] };
+    for (i, s) in slots.list.iter().enumerate() {
+        let Some(p) = s.pod.filter(|p| !p.terminating) else { continue };
+        let going = shape.victim(i).is_some() && !s.pinned() && !undo.contains(&i);
+        match &p.drain {
+            Some(_) if !going => d.cancel.push((p.into(), true)),
+            // A drain that nobody is committed to: its annotations were stripped by hand.
+            None if p.drain_phase().is_some_and(|ph| ph != DrainPhase::None)
+                && !begin.iter().any(|v| v.index == i) =>
+            {
+                d.cancel.push((p.into(), false));
+            }
+            Some(c) => {
+                d.renew.push((p.into(), request(spec)));
+                if c.drained_at.is_none() && drained_now(spec, p) {
+                    d.drained.push((p.into(), now));
+                }
+            }
+            None => {}
+        }
+    }
+    for v in begin {
+        let s = &slots.list[v.index];
+        let Some(p) = s.pod else { continue };
+        let target = match v.reason {
+            DrainReason::Rollout => sts.update_revision.clone(),
+            DrainReason::ScaleDown => String::new(),
+        };
+        let commitment = DrainCommitment {
+            reason: v.reason,
+            started_at: now,
+            deadline: now + SignedDuration::from_secs(spec.drain.timeout_seconds.max(0).into()),
+            target,
+            initial: p.connections(),
+            drained_at: None,
+        };
+        d.commits.push((s.clone(), commitment));
+        d.renew.push((p.into(), request(spec)));
+    }
+    d.renew.extend(slots.outside.iter().filter_map(|p| renew(spec, p)));
+    d
+}
+
+/// Renews every drain under way, decides nothing.
+pub(crate) fn renew_all(spec: &ChannelClusterSpec, slots: &Slots<'_>) -> Vec<Action> {
+    let inside = slots.list.iter().filter_map(|s| s.pod);
+    inside
+        .chain(slots.outside.iter().copied())
+        .filter_map(|p| renew(spec, p))
+        .map(|(pod, request)| Action::StartDrain { pod, request })
+        .collect()
+}
+
+fn renew(spec: &ChannelClusterSpec, p: &PodState) -> Option<(PodRef, DrainRequest)> {
+    (p.drain.is_some() && !p.terminating).then(|| (p.into(), request(spec)))
+}
+
+/// Which drains begin and which are undone to make room for them; and whether the budget is what
+/// is in the way.
+fn select(
+    spec: &ChannelClusterSpec,
+    slots: &Slots<'_>,
+    shape: &Shape,
+    now: Timestamp,
+) -> (Vec<Victim>, Vec<usize>, bool) {
+    let rolling = &spec.update_strategy.rolling_update;
+    let n = spec.replicas.max(0);
+    let broken =
+        shape.victims.iter().filter(|v| slots.list[v.index].broken()).count() as i32;
+    let stop = slots.list.iter().any(|s| s.stays_updated() && s.stuck().is_some());
+
+    let mut serving = slots.serving();
+    let mut active = slots.draining().count() as i32;
+    let (mut begin, mut undo, mut blocked) = (Vec::new(), Vec::new(), false);
+    for v in &shape.victims {
+        let s = &slots.list[v.index];
+        let committed = s.drain().is_some();
+        if blocked && committed && s.available {
+            // Out of turn: it could not go before those ahead of it, and holds their slot.
+            undo.push(v.index);
+        }
+        if committed && s.pinned() {
+            blocked = true;
+        }
+        if committed || release::free(spec, s, now) {
+            continue;
+        }
+        let (limit, allowance) = match (v.reason, v.way) {
+            (DrainReason::ScaleDown, _) => (spec.scale_down.max_concurrent_drains, 0),
+            (_, Way::InPlace) => (rolling.max_unavailable, rolling.max_unavailable),
+            _ => (rolling.max_surge, 0),
+        };
+        let floor = (n - allowance.max(0) - broken).max(0);
+        let covered = !s.serving || serving > floor;
+        let stopped = v.reason == DrainReason::Rollout && stop;
+        // One that serves nobody costs nothing, and may go ahead of its turn.
+        let in_turn = !blocked || !s.serving;
+        if active < limit.max(1) && covered && in_turn && !stopped && !s.pinned() {
+            begin.push(*v);
+            active += 1;
+            serving -= i32::from(s.serving);
+        } else {
+            blocked = true;
+        }
+    }
+    (begin, undo, blocked)
+}
+
+fn request(spec: &ChannelClusterSpec) -> DrainRequest {
+    let d = &spec.drain;
+    DrainRequest {
+        mode: d.mode,
+        initial_delay_seconds: d.initial_delay_seconds.max(0).into(),
+        wait_seconds: d.wait_seconds.max(0).into(),
+        batch_size: d.batch_size(),
+        batch_interval_seconds: d.batch_interval_seconds().into(),
+        ttl_seconds: DRAIN_TTL_SECONDS,
+    }
+}

@@ -1,0 +1,231 @@
+//! The decision: from what is wanted and what was seen to what is done next.
+//!
+//! [`plan`] is a pure function. It sees no client, no clock and no earlier plan; all that it knows
+//! of its own past is in pods' annotations and in the StatefulSet's cursor, so an operator that
+//! was just started decides as one that has been running for a year. It must never let a pod go
+//! that [`release::free`] does not clear, and never begin a drain that [`drain`]'s budget does not
+//! cover. The rest of the operator may trust a plan, and must not add disruptions of its own.
+//!
+//! The way through it: [`slots`] lays the pods out by index → [`shape`] says who leaves, who is
+//! replaced, and how many pods there are to be → [`release`] moves the cursor past those who may
+//! go → [`drain`] begins, renews and undoes drains → [`steer`] says who takes new clients.
+
+mod drain;
+mod release;
+mod shape;
+mod slots;
+mod steer;
+
+#[cfg(test)]
+mod tests;
+
+use jiff::{SignedDuration, Timestamp};
+use sluice_crds::{ChannelClusterSpec, OperatorUpgradePolicy, Reason};
+
+use crate::model::{Cursor, Desired, Observed, Plan, StatefulSetState, TemplateStep, Waiting};
+pub(crate) use release::drained_now;
+pub(crate) use shape::{Shape, shape};
+pub(crate) use slots::{Slot, Slots};
+pub use steer::linked;
+
+/// Seconds that a drain outlives its operator. Each reconcile renews it.
+pub const DRAIN_TTL_SECONDS: f64 = 300.0;
+/// How soon to look again while something moves that no watch tells of: drains, links, load.
+const POLL: SignedDuration = SignedDuration::from_secs(1);
+
+/// Decides what to do about a cluster, given everything that is wanted and everything that was
+/// seen. Asked again about the same, it answers the same.
+pub fn plan(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> Plan {
+    let Some(sts) = &observed.statefulset else {
+        return create(desired.spec);
+    };
+    if !settled(sts) {
+        return hold(desired, observed, sts, now);
+    }
+    let paused = desired.spec.paused;
+    if template_pending(desired, sts) && !paused {
+        let mut p = hold(desired, observed, sts, now);
+        // Frozen: with the partition above every pod, another template touches none.
+        p.cursor =
+            Cursor { partition: sts.replicas, template: TemplateStep::Apply, ..p.cursor };
+        p.waiting.clear();
+        return p;
+    }
+    let slots = Slots::new(desired.spec, observed, sts, now);
+    let shape = shape(desired.spec, &slots);
+    let mut p = Plan {
+        cursor: release::cursor(desired.spec, sts, &slots, &shape, now),
+        ..Plan::default()
+    };
+    let drains = drain::decide(desired, sts, &slots, &shape, now);
+    let leaving: Vec<&str> = drains.commits.iter().map(|(s, _)| s.name()).collect();
+    p.actions.extend(steer::labels(desired.spec, observed, &slots, &shape, &leaving));
+    p.waiting = waiting(desired.spec, &slots, &shape, &drains, now);
+    p.actions.extend(drains.actions());
+    p.requeue_after = requeue(desired.spec, observed, &slots, &shape, now);
+    p
+}
+
+/// Whether the StatefulSet's controller has acted on what was last applied.
+pub(crate) fn settled(sts: &StatefulSetState) -> bool {
+    sts.observed_generation >= sts.generation && !sts.update_revision.is_empty()
+}
+
+/// Whether the rendered template is to be applied. An operator that merely renders it otherwise
+/// than its predecessor does not, unless it was told to.
+pub(crate) fn template_pending(desired: &Desired<'_>, sts: &StatefulSetState) -> bool {
+    desired.spec_hash != sts.spec_hash
+        || (desired.template_hash != sts.template_hash
+            && desired.spec.update_strategy.operator_upgrade_policy
+                == OperatorUpgradePolicy::Automatic)
+}
+
+/// Whether an operator upgrade waits for the next change of the spec.
+pub(crate) fn requires_update(desired: &Desired<'_>, sts: &StatefulSetState) -> bool {
+    desired.spec_hash == sts.spec_hash && desired.template_hash != sts.template_hash
+}
+
+fn create(spec: &ChannelClusterSpec) -> Plan {
+    let n = spec.replicas.max(0);
+    Plan {
+        cursor: Cursor {
+            replicas: n,
+            ordinals_start: 0,
+            partition: n,
+            template: TemplateStep::Apply,
+        },
+        ..Plan::default()
+    }
+}
+
+/// Decides nothing new: the cursor stays, drains under way are renewed.
+fn hold(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    sts: &StatefulSetState,
+    now: Timestamp,
+) -> Plan {
+    let slots = Slots::new(desired.spec, observed, sts, now);
+    Plan {
+        actions: drain::renew_all(desired.spec, &slots),
+        cursor: at(sts),
+        requeue_after: Some(POLL),
+        waiting: vec![Waiting {
+            reason: Reason::RolloutInProgress,
+            pod: None,
+            message: "waiting for the StatefulSet's controller".into(),
+        }],
+    }
+}
+
+/// The cursor where it stands.
+pub(crate) fn at(sts: &StatefulSetState) -> Cursor {
+    Cursor {
+        replicas: sts.replicas,
+        ordinals_start: sts.ordinals_start,
+        partition: sts.partition,
+        template: TemplateStep::Keep,
+    }
+}
+
+fn waiting(
+    spec: &ChannelClusterSpec,
+    slots: &Slots<'_>,
+    shape: &Shape,
+    drains: &drain::Drains<'_>,
+    now: Timestamp,
+) -> Vec<Waiting> {
+    let mut w = Vec::new();
+    let mut say = |reason, s: &Slot<'_>, message: String| {
+        w.push(Waiting { reason, pod: Some(s.name().to_owned()), message });
+    };
+    for s in &slots.list {
+        if let (true, Some(stuck)) = (s.stays_updated(), s.stuck()) {
+            say(Reason::PodStuck, s, format!("{} can't start: {}", s.name(), stuck.as_str()));
+        }
+    }
+    for s in &slots.list {
+        let Some(p) = s.pod else { continue };
+        if p.node_unreachable && !p.terminating {
+            say(Reason::NodeUnreachable, s, format!("the Kubernetes node of {} is not ready", p.name));
+        }
+    }
+    for &i in shape.victims.iter().map(|v| &v.index) {
+        let s = &slots.list[i];
+        if s.pinned() && !release::free(spec, s, now) {
+            say(Reason::DrainHeld, s, format!("{} is annotated not to drain", s.name()));
+        } else if release::held(spec, s, now) {
+            let left = s.pod.and_then(|p| p.connections()).unwrap_or_default();
+            say(Reason::DrainHeld, s, format!("{} is held with {left} connections", s.name()));
+        }
+    }
+    for (s, c) in slots.draining() {
+        let Some(p) = s.pod else { continue };
+        let initial = c.initial.unwrap_or_default();
+        match &p.node {
+            Some(n) => say(
+                Reason::WaitingForDrain,
+                s,
+                format!("draining {}: {} of {initial} connections left", p.name, n.connections),
+            ),
+            None if !p.ready || p.terminating => {}
+            None => say(
+                Reason::DrainEndpointUnreachable,
+                s,
+                format!("{} does not answer on its admin port while it drains", p.name),
+            ),
+        }
+    }
+    for s in &slots.list {
+        if s.updated && !s.available && s.stuck().is_none() {
+            say(Reason::WaitingForPodReady, s, format!("waiting for {} to become ready", s.name()));
+        }
+    }
+    for s in &slots.list {
+        if s.available && s.updated && !s.linked && s.pod.is_some_and(|p| !p.accepting) {
+            say(
+                Reason::WaitingForLinks,
+                s,
+                format!("waiting for {} to be linked with every other node", s.name()),
+            );
+        }
+    }
+    if let (true, Some(v)) = (w.is_empty() && drains.blocked, shape.victims.first()) {
+        let s = &slots.list[v.index];
+        w.push(Waiting {
+            reason: Reason::WaitingForPodReady,
+            pod: None,
+            message: format!("too few pods are ready to drain {}", s.name()),
+        });
+    }
+    w
+}
+
+fn requeue(
+    spec: &ChannelClusterSpec,
+    observed: &Observed,
+    slots: &Slots<'_>,
+    shape: &Shape,
+    now: Timestamp,
+) -> Option<SignedDuration> {
+    if !shape.victims.is_empty() || observed.pods.iter().any(|p| p.drain.is_some()) {
+        return Some(POLL);
+    }
+    let min_ready = min_ready(spec);
+    slots
+        .list
+        .iter()
+        .filter_map(|s| {
+            let p = s.pod.filter(|p| p.ready && !p.terminating)?;
+            if !p.accepting || !s.linked {
+                return Some(POLL);
+            }
+            let left = (p.ready_since? + min_ready).duration_since(now);
+            left.is_positive().then_some(left.max(POLL))
+        })
+        .min()
+}
+
+pub(crate) fn min_ready(spec: &ChannelClusterSpec) -> SignedDuration {
+    SignedDuration::from_secs(spec.min_ready_seconds.max(0).into())
+}

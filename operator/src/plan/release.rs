@@ -1,0 +1,100 @@
+//! Letting pods go: who may, and the cursor that lets them. This is the only place from which a
+//! pod is ever removed, and [`free`] the only judge: a pod with clients goes only past its
+//! deadline, or when a person says so.
+
+use jiff::Timestamp;
+use sluice_crds::{ChannelClusterSpec, TimeoutPolicy};
+use sluice_node_api::admin::DrainPhase;
+
+use super::{
+    Shape, Slot, Slots, at,
+    shape::{self, Way},
+};
+use crate::model::{Cursor, DrainOverride, PodState, StatefulSetState};
+
+/// Whether the pod has, at this look, no more clients than a drained one may: its drain is past
+/// the initial delay, so that balancers have heard of it, and at most `exitAtConnections` are left.
+pub(crate) fn drained_now(spec: &ChannelClusterSpec, pod: &PodState) -> bool {
+    let exit = spec.drain.exit_at_connections.max(0) as u64;
+    pod.node.as_ref().is_some_and(|n| match n.drain.phase {
+        DrainPhase::None | DrainPhase::Delay => false,
+        DrainPhase::Waiting | DrainPhase::Closing | DrainPhase::Drained => n.connections <= exit,
+    })
+}
+
+/// Whether the time of the pod's drain is over.
+pub(crate) fn overdue(s: &Slot<'_>, now: Timestamp) -> bool {
+    s.drain().is_some_and(|c| now >= c.deadline)
+}
+
+/// Whether the pod is kept although its drain's time is over.
+pub(crate) fn held(spec: &ChannelClusterSpec, s: &Slot<'_>, now: Timestamp) -> bool {
+    spec.drain.timeout_policy == TimeoutPolicy::Hold && overdue(s, now) && !free(spec, s, now)
+}
+
+/// Whether the pod of a slot that is to go may go now.
+pub(crate) fn free(spec: &ChannelClusterSpec, s: &Slot<'_>, now: Timestamp) -> bool {
+    let Some(p) = s.pod else { return true };
+    if p.terminating {
+        return true;
+    }
+    // Never served, or serves no longer. What a lost Kubernetes node last told proves nothing.
+    let idle = !p.running || p.connections() == Some(0);
+    if !p.ready && !p.node_unreachable && (p.stuck.is_some() || idle) {
+        return true;
+    }
+    let Some(c) = &p.drain else { return false };
+    match p.drain_override {
+        Some(DrainOverride::Release) => return true,
+        Some(DrainOverride::Cancel) => return false,
+        None => {}
+    }
+    let timed_out = now >= c.deadline && spec.drain.timeout_policy == TimeoutPolicy::Terminate;
+    timed_out || (c.drained_at.is_some() && drained_now(spec, p))
+}
+
+/// Where the cursor is to stand: past every pod that may go, and with the pods that are wanted.
+pub(crate) fn cursor(
+    spec: &ChannelClusterSpec,
+    sts: &StatefulSetState,
+    slots: &Slots<'_>,
+    shape: &Shape,
+    now: Timestamp,
+) -> Cursor {
+    let may_go = |shape: &Shape, i: usize, s: &Slot<'_>, way: Way| {
+        shape.victim(i).is_some_and(|v| v.way == way) && free(spec, s, now)
+    };
+    let left = slots
+        .list
+        .iter()
+        .enumerate()
+        .take_while(|&(i, s)| may_go(shape, i, s, Way::Bottom))
+        .count();
+
+    let rest = &slots.list[left..];
+    let shape = shape::of(spec, rest);
+    let mut len = rest.len();
+    while len as i32 > shape.total && may_go(&shape, len - 1, &rest[len - 1], Way::Top) {
+        len -= 1;
+    }
+    let replicas = (len as i32).max(shape.total);
+
+    let uniform = rest.iter().all(|s| s.updated) && sts.current_revision == sts.update_revision;
+    let partition = if uniform {
+        // Parked: a template that somebody else changes touches no pod.
+        replicas
+    } else {
+        let mut convertible = shape.needed;
+        let run = rest[..len].iter().enumerate().rev().take_while(|&(i, s)| {
+            if s.updated || may_go(&shape, i, s, Way::InPlace) {
+                return true;
+            }
+            // One that would leave at the bottom, but has nothing to lose where it is.
+            let convert = convertible > 0 && may_go(&shape, i, s, Way::Bottom);
+            convertible -= i32::from(convert);
+            convert
+        });
+        (len - run.count()) as i32
+    };
+    Cursor { replicas, ordinals_start: sts.ordinals_start + left as i32, partition, ..at(sts) }
+}

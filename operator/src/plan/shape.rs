@@ -1,0 +1,110 @@
+//! Who leaves, who is replaced, and how many pods there are to be: the one place that knows the
+//! conveyor, the roll in place, scaling and the canary. It looks at positions and revisions only,
+//! never at drains under way, so that a drain can't change its own reason.
+
+use sluice_crds::{ChannelClusterSpec, DrainReason};
+
+use super::{Slot, Slots};
+
+/// How a pod goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Way {
+    /// The lowest ordinals leave: `ordinals.start` moves up.
+    Bottom,
+    /// The highest ordinals leave: `replicas` shrinks.
+    Top,
+    /// The ordinal stays and comes back at the wanted revision: the partition moves down.
+    InPlace,
+}
+
+/// A pod that is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Victim {
+    /// Its index.
+    pub index: usize,
+    /// How it goes.
+    pub way: Way,
+    /// Why.
+    pub reason: DrainReason,
+}
+
+/// Where the cluster is to get to from here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Pods that are to go, in the order in which they do.
+    pub victims: Vec<Victim>,
+    /// Pods that there are to be now, a surge included.
+    pub total: i32,
+    /// New pods that are still needed above those there are, once every old one has left.
+    pub needed: i32,
+    /// Pods that stay at the old revision: the canary stands.
+    pub kept: i32,
+}
+
+impl Shape {
+    /// How the pod at `index` goes, if it does.
+    pub(crate) fn victim(&self, index: usize) -> Option<&Victim> {
+        self.victims.iter().find(|v| v.index == index)
+    }
+}
+
+/// The shape for these pods. While the cluster is paused nobody goes.
+pub(crate) fn shape(spec: &ChannelClusterSpec, slots: &Slots<'_>) -> Shape {
+    of(spec, &slots.list)
+}
+
+/// As [`shape`], for some of the slots.
+pub(crate) fn of(spec: &ChannelClusterSpec, list: &[Slot<'_>]) -> Shape {
+    let n = spec.replicas.max(0);
+    let r = list.len() as i32;
+    let old: Vec<usize> = (0..list.len()).filter(|&i| !list[i].updated).collect();
+    if spec.paused {
+        return Shape { total: r.max(n), kept: old.len() as i32, ..Shape::default() };
+    }
+    let rolling = &spec.update_strategy.rolling_update;
+    let (surge, unavailable) = (rolling.max_surge.max(0), rolling.max_unavailable.max(0));
+    let kept = rolling.partition.max(0).min(n).min(old.len() as i32);
+    let todo = old.len() as i32 - kept;
+    let prefix = list.iter().take_while(|s| !s.updated).count() as i32;
+
+    let mut bottom = prefix.min(todo);
+    let (needed, total);
+    if surge > 0 {
+        needed = (n - (r - bottom)).max(0);
+        total = if needed > 0 && bottom > 0 {
+            n + surge.min(bottom)
+        } else if unavailable == 0 {
+            // None may be missing while one in the middle is replaced.
+            n + surge.min(todo - bottom)
+        } else {
+            n
+        };
+    } else {
+        // In place: only a surplus leaves.
+        total = n;
+        bottom = bottom.min(r - n).max(0);
+        needed = 0;
+    }
+    let top = ((r - total).max(0) - bottom).max(0);
+
+    let reason = |i: usize| {
+        let scaling = list[i].updated || n == 0 || r > n + surge;
+        if scaling { DrainReason::ScaleDown } else { DrainReason::Rollout }
+    };
+    let victim = |index: usize, way: Way| Victim { index, way, reason: reason(index) };
+    let mut victims: Vec<Victim> = Vec::new();
+    victims.extend((0..bottom as usize).map(|i| victim(i, Way::Bottom)));
+    let upper = list.len() - top as usize;
+    victims.extend((upper..list.len()).rev().map(|i| victim(i, Way::Top)));
+    // From the top: the lowest are the canary's that stay.
+    let rest = (todo - bottom).max(0) as usize;
+    victims.extend(
+        old.iter()
+            .rev()
+            .filter(|&&i| i >= bottom as usize)
+            .take(rest)
+            .filter(|&&i| i < upper)
+            .map(|&i| Victim { index: i, way: Way::InPlace, reason: DrainReason::Rollout }),
+    );
+    Shape { victims, total, needed, kept }
+}

@@ -1,0 +1,124 @@
+//! The StatefulSet's pods laid out by index, with what is missing made visible. It only sorts and
+//! classifies; it decides nothing.
+
+use jiff::Timestamp;
+use sluice_crds::ChannelClusterSpec;
+
+use super::{min_ready, steer};
+use crate::model::{
+    DrainCommitment, DrainOverride, Observed, PodState, StatefulSetState, StuckReason,
+};
+
+/// One index of the StatefulSet, counted from its start.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot<'a> {
+    /// The pod, unless there is none now.
+    pub pod: Option<&'a PodState>,
+    /// It is at the wanted revision; a pod that is missing or going: it comes back at it.
+    pub updated: bool,
+    /// It is Ready, and has been for `minReadySeconds`.
+    pub available: bool,
+    /// Its node is linked with every other ready node.
+    pub linked: bool,
+    /// It takes its share of the clients: what the budget counts.
+    pub serving: bool,
+    /// Its name, known even when it is missing.
+    name: String,
+}
+
+impl Slot<'_> {
+    /// The pod's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+    /// There is no pod, or it is on its way out.
+    pub(crate) fn gone(&self) -> bool {
+        self.pod.is_none_or(|p| p.terminating)
+    }
+    /// The drain that a pod which has not begun to go is committed to.
+    pub(crate) fn drain(&self) -> Option<&DrainCommitment> {
+        self.pod.filter(|p| !p.terminating)?.drain.as_ref()
+    }
+    /// Why it can't start, if it can't.
+    pub(crate) fn stuck(&self) -> Option<StuckReason> {
+        self.pod.filter(|p| !p.ready && !p.terminating)?.stuck
+    }
+    /// There is a pod at the wanted revision that is not going.
+    pub(crate) fn stays_updated(&self) -> bool {
+        self.updated && !self.gone()
+    }
+    /// A person asked that it be left alone.
+    pub(crate) fn pinned(&self) -> bool {
+        self.pod.is_some_and(|p| p.drain_override == Some(DrainOverride::Cancel))
+    }
+    /// Its capacity is lost already, for a reason that may last.
+    pub(crate) fn broken(&self) -> bool {
+        self.pod.is_some_and(|p| !p.ready && (p.stuck.is_some() || p.node_unreachable))
+    }
+}
+
+/// All of them, and the pods outside.
+#[derive(Clone, Debug)]
+pub(crate) struct Slots<'a> {
+    /// By index.
+    pub list: Vec<Slot<'a>>,
+    /// Pods whose ordinal the StatefulSet has let go.
+    pub outside: Vec<&'a PodState>,
+}
+
+impl<'a> Slots<'a> {
+    /// Lays out what was seen.
+    pub(crate) fn new(
+        spec: &ChannelClusterSpec,
+        observed: &'a Observed,
+        sts: &StatefulSetState,
+        now: Timestamp,
+    ) -> Self {
+        let prefix = observed.pods.iter().find_map(|p| {
+            p.name.strip_suffix(&format!("-{}", p.ordinal)).map(str::to_owned)
+        });
+        let slot = |index: i32| {
+            let ordinal = sts.ordinals_start + index;
+            let pod = observed.pods.iter().find(|p| p.ordinal == ordinal);
+            let comes_back_updated =
+                index >= sts.partition || sts.current_revision == sts.update_revision;
+            let mut s = Slot {
+                pod,
+                updated: match pod {
+                    Some(p) if !p.terminating => p.revision == sts.update_revision,
+                    _ => comes_back_updated,
+                },
+                available: pod.is_some_and(|p| p.available(min_ready(spec), now)),
+                linked: pod.is_some_and(|p| steer::linked(spec, observed, p)),
+                serving: false,
+                name: match (pod, &prefix) {
+                    (Some(p), _) => p.name.clone(),
+                    (None, Some(prefix)) => format!("{prefix}-{ordinal}"),
+                    (None, None) => ordinal.to_string(),
+                },
+            };
+            s.serving = s.available
+                && pod.is_some_and(|p| {
+                    p.drain.is_none()
+                        && !p.node_unreachable
+                        // Its controller is about to replace it.
+                        && (s.updated || index < sts.partition)
+                        && (s.linked || p.accepting || !s.updated)
+                });
+            s
+        };
+        let list = (0..sts.replicas.max(0)).map(slot).collect();
+        let inside = sts.ordinals_start..sts.ordinals_start + sts.replicas.max(0);
+        let outside = observed.pods.iter().filter(|p| !inside.contains(&p.ordinal)).collect();
+        Self { list, outside }
+    }
+
+    /// Those that are committed to a drain and not going yet.
+    pub(crate) fn draining(&self) -> impl Iterator<Item = (&Slot<'a>, &DrainCommitment)> {
+        self.list.iter().filter_map(|s| s.drain().map(|c| (s, c)))
+    }
+    /// Pods that take their share of the clients.
+    pub(crate) fn serving(&self) -> i32 {
+        self.list.iter().filter(|s| s.serving).count() as i32
+    }
+}

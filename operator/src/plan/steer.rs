@@ -1,0 +1,96 @@
+//! Who takes new clients. A label on each pod says so; the client Service selects by it. As long
+//! as a ready pod that does not drain exists, somebody takes them.
+
+use sluice_crds::{Adapter, ChannelClusterSpec};
+
+use super::{Shape, Slot, Slots};
+use crate::model::{Action, Observed, PodRef, PodState};
+
+/// Whether the pod's node is linked, in both directions, with every other ready node: what is
+/// broadcast anywhere reaches its clients. With adapter Redis: whether it reaches Redis.
+pub fn linked(spec: &ChannelClusterSpec, observed: &Observed, pod: &PodState) -> bool {
+    let Some(node) = &pod.node else { return false };
+    if spec.pubsub.adapter == Adapter::Redis {
+        return node.redis_connected == Some(true);
+    }
+    observed
+        .pods
+        .iter()
+        .filter(|o| o.uid != pod.uid && o.ready && !o.terminating && !o.node_unreachable)
+        .all(|o| node.peers.iter().any(|l| l.name == o.name && l.inbound && l.outbound))
+}
+
+/// The labels to change, all of them in one step. `leaving`: pods whose drain begins now, their
+/// label goes with the commitment.
+pub(crate) fn labels(
+    spec: &ChannelClusterSpec,
+    observed: &Observed,
+    slots: &Slots<'_>,
+    shape: &Shape,
+    leaving: &[&str],
+) -> Option<Action> {
+    let wanted = accepting(spec, observed, slots, shape, leaving);
+    let mut pods: Vec<(PodRef, bool)> = observed
+        .pods
+        .iter()
+        .filter(|p| !p.terminating && !leaving.contains(&p.name.as_str()))
+        .map(|p| (p, wanted.contains(&p.name.as_str())))
+        .filter(|(p, on)| p.accepting != *on)
+        .map(|(p, on)| (p.into(), on))
+        .collect();
+    // Those that begin to take clients first: nobody is turned away in between.
+    pods.sort_by_key(|(_, on)| !on);
+    (!pods.is_empty()).then_some(Action::SetAccepting { pods })
+}
+
+/// Names of the pods that are to take new clients: the first set of the ladder that is not empty.
+fn accepting<'a>(
+    spec: &ChannelClusterSpec,
+    observed: &Observed,
+    slots: &'a Slots<'_>,
+    shape: &Shape,
+    leaving: &[&str],
+) -> Vec<&'a str> {
+    let rolling = !shape.victims.is_empty();
+    let candidates: Vec<(&Slot<'_>, bool)> = slots
+        .list
+        .iter()
+        .enumerate()
+        .filter(|(_, s)| {
+            s.pod.is_some_and(|p| {
+                p.ready && !p.terminating && p.drain.is_none() && !leaving.contains(&s.name())
+            })
+        })
+        .map(|(i, s)| (s, shape.victim(i).is_none()))
+        .collect();
+    let fit = |s: &Slot<'_>| {
+        s.pod.is_some_and(|p| p.accepting) || (s.linked && (s.available || !rolling))
+    };
+    let total: u64 = observed.pods.iter().filter_map(PodState::connections).sum();
+    let mean = total as f64 / f64::from(spec.replicas.max(1));
+    // A node that does not answer keeps its label: its load is unknown, not great.
+    let load = |s: &Slot<'_>| s.pod.and_then(PodState::connections).map_or(0.0, |n| n as f64);
+    let pick = |stays: bool, below: f64| {
+        candidates
+            .iter()
+            .filter(|(s, st)| *st == stays && fit(s) && load(s) < below)
+            .map(|(s, _)| s.name())
+            .collect::<Vec<_>>()
+    };
+    // With no client anywhere every load is below any bound.
+    let bound = |factor: f64| if total == 0 { f64::INFINITY } else { mean * factor };
+    let ladder = if rolling {
+        vec![
+            pick(true, bound(1.05)),
+            pick(true, bound(1.15)),
+            pick(false, bound(1.05)),
+            pick(true, f64::INFINITY),
+            pick(false, f64::INFINITY),
+        ]
+    } else {
+        vec![pick(true, f64::INFINITY)]
+    };
+    // At last: ready, though not linked. Better served alone than not at all.
+    let anyone = || candidates.iter().map(|(s, _)| s.name()).collect();
+    ladder.into_iter().find(|set| !set.is_empty()).unwrap_or_else(anyone)
+}
