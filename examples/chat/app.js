@@ -29,7 +29,8 @@ socket.onOpen(() => show("joining"));
 socket.onError(() => show("connecting"));
 socket.onClose((event) => {
   show("connecting");
-  if (node && !away) away = { at: performance.now(), code: event?.code ?? 0 };
+  // In a hidden tab the client waits until the tab is looked at.
+  if (node && !away) away = { at: performance.now(), code: event?.code ?? 0, hidden: document.hidden };
 });
 
 const channel = socket.channel(`room:${room}`, {});
@@ -53,7 +54,7 @@ function joined(now) {
   if (before === null) {
     channel.push("arrived", { name, node: now });
   } else if (away) {
-    move(before, now, Math.round(performance.now() - away.at), away.code);
+    move(before, now, away);
     channel.push("moved", { name, from: before, to: now });
   }
   away = null;
@@ -92,14 +93,15 @@ function append(item) {
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
-function move(from, to, took, code) {
+function move(from, to, { at, code, hidden }) {
+  const took = `in ${Math.round(performance.now() - at)} ms${hidden ? " (tab was hidden)" : ""}`;
   moves += 1;
   $("count").textContent = moves;
   $("hint").hidden = true;
   const item = element("li");
   const path = element("p");
   path.append("moved from ", pod(from), " to ", pod(to));
-  item.append(path, element("p", "detail", `in ${took} ms · close code ${code} · ${new Date().toLocaleTimeString()}`));
+  item.append(path, element("p", "detail", `${took} · close code ${code} · ${new Date().toLocaleTimeString()}`));
   $("moves").prepend(item);
 }
 
