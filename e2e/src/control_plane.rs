@@ -38,7 +38,7 @@ pub fn ensure(settings: &Settings, binaries: &Binaries, pki: &Pki) -> Result<()>
     processes::ensure(settings, &etcd(settings, binaries))?;
     processes::ensure(settings, &api_server(settings, binaries, pki)?)?;
     wait_for_api(settings, binaries)?;
-    for controller in [controllers(binaries, pki), scheduler(binaries, pki)] {
+    for controller in [controllers(settings, binaries, pki), scheduler(binaries, pki)] {
         processes::ensure(settings, &controller)?;
     }
     processes::ensure(settings, &dns(settings, binaries, pki)?)?;
@@ -140,13 +140,14 @@ fn controller_flags(pki: &Pki, user: &str) -> Vec<String> {
     ]
 }
 
-fn controllers(binaries: &Binaries, pki: &Pki) -> Component {
+fn controllers(settings: &Settings, binaries: &Binaries, pki: &Pki) -> Component {
     let mut arguments = controller_flags(pki, "controller-manager");
     arguments.extend([
         format!("--root-ca-file={}", pki.path("ca.crt")),
         format!("--service-account-private-key-file={}", pki.path("service-accounts.key")),
         "--use-service-account-credentials=true".into(),
         "--node-monitor-grace-period=16s".into(), // a dead node is noticed while a test waits
+        format!("--flex-volume-plugin-dir={}", settings.state.join("volume-plugins").display()),
     ]);
     component(binaries, "kube-controller-manager", arguments, "")
 }

@@ -51,6 +51,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.internal.v1.
     runtime_path = "{}"
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
       BinaryName = "{}"
+      Root = "{folder}/runc"
       SystemdCgroup = false
 "#,
         shim.display(),
