@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::{
     TopologySpreadConstraint,
 };
 use kube::KubeSchema;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Labels, resources, scheduling and environment of the nodes' pods.
@@ -78,8 +77,12 @@ pub struct PodTemplate {
 }
 
 /// A Secret mounted as files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.mountPath != '/etc/sluice' && !self.mountPath.startsWith('/etc/sluice/')")
+        .message("podTemplate.secretMounts: mountPath may not be /etc/sluice or below: the node's own files are there")
+)]
 pub struct SecretMount {
     /// The Secret's name, in the cluster's namespace.
     #[schemars(length(min = 1, max = 253))]

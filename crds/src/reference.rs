@@ -150,5 +150,6 @@ fn rules(out: &mut String, schema: &Value) {
     }
     for (_, field) in schema["properties"].as_object().into_iter().flatten() {
         rules(out, field);
+        rules(out, &field["items"]);
     }
 }

@@ -51,6 +51,7 @@ fn messages(schema: &Value, found: &mut Vec<String>) {
     }
     for child in schema["properties"].as_object().into_iter().flat_map(|p| p.values()) {
         messages(child, found);
+        messages(&child["items"], found);
     }
 }
 
