@@ -11,6 +11,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::pubsub::Broadcast;
+use crate::queue::Item;
 
 /// Largest frame of an authenticated link, in bytes: twice the largest message of a client.
 pub const MAX_FRAME: usize = 16 << 20;
@@ -109,39 +110,23 @@ fn text(bytes: &[u8]) -> Result<Arc<str>, CodecError> {
     std::str::from_utf8(bytes).map(Arc::from).map_err(|_| CodecError::NotUtf8)
 }
 
-/// A broadcast ready for the wire: shared by the queues of all peers, encoded once.
-#[derive(Clone, Debug)]
-pub struct Encoded {
-    /// Length, kind, lengths, topic and event.
-    pub head: Bytes,
-    /// The payload as it came.
-    pub payload: Bytes,
-}
-
-impl Encoded {
-    /// Encodes; `None` when it does not fit a frame (topic or event over 65,535 bytes, or the
-    /// whole over [`MAX_FRAME`]).
-    pub fn broadcast(b: &Broadcast) -> Option<Self> {
-        let topic_len = u16::try_from(b.topic.len()).ok()?;
-        let event_len = u16::try_from(b.event.len()).ok()?;
-        let len = 1 + 4 + b.topic.len() + b.event.len() + b.payload.len();
-        if len > MAX_FRAME {
-            return None;
-        }
-        let mut head = BytesMut::with_capacity(HEADER + len - b.payload.len());
-        head.put_u32(u32::try_from(len).ok()?);
-        head.put_u8(BROADCAST);
-        head.put_u16(topic_len);
-        head.put_u16(event_len);
-        head.put_slice(b.topic.as_bytes());
-        head.put_slice(b.event.as_bytes());
-        Some(Self { head: head.freeze(), payload: b.payload.clone() })
+/// A broadcast ready for the wire; `None` when it does not fit a frame (topic or event over 65,535
+/// bytes, or the whole over [`MAX_FRAME`]).
+pub fn encode(b: &Broadcast) -> Option<Item> {
+    let topic_len = u16::try_from(b.topic.len()).ok()?;
+    let event_len = u16::try_from(b.event.len()).ok()?;
+    let len = 1 + 4 + b.topic.len() + b.event.len() + b.payload.len();
+    if len > MAX_FRAME {
+        return None;
     }
-
-    /// Bytes on the wire.
-    pub fn size(&self) -> usize {
-        self.head.len() + self.payload.len()
-    }
+    let mut head = BytesMut::with_capacity(HEADER + len - b.payload.len());
+    head.put_u32(u32::try_from(len).ok()?);
+    head.put_u8(BROADCAST);
+    head.put_u16(topic_len);
+    head.put_u16(event_len);
+    head.put_slice(b.topic.as_bytes());
+    head.put_slice(b.event.as_bytes());
+    Some(Item { head: head.freeze(), payload: b.payload.clone() })
 }
 
 /// A heartbeat on the wire.
@@ -163,7 +148,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn wire(e: &Encoded) -> Vec<u8> {
+    fn wire(e: &Item) -> Vec<u8> {
         [&e.head[..], &e.payload[..]].concat()
     }
 
@@ -192,7 +177,7 @@ mod tests {
             cut in 200_usize..4096,
         ) {
             let b = Broadcast { topic: topic.into(), event: event.into(), payload: payload.into() };
-            let bytes = [wire(&Encoded::broadcast(&b).unwrap()), GOODBYE_BYTES.to_vec()].concat();
+            let bytes = [wire(&encode(&b).unwrap()), GOODBYE_BYTES.to_vec()].concat();
             let mut buf = BytesMut::new();
             let mut got = Vec::new();
             for chunk in bytes.chunks(cut) {

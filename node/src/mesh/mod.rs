@@ -13,7 +13,6 @@ mod inbound;
 pub mod metrics;
 mod outbound;
 mod peers;
-pub mod queue;
 pub mod transport;
 
 use std::collections::BTreeSet;
@@ -35,7 +34,6 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::pubsub::{Adapter, Broadcast, Local};
-use codec::Encoded;
 use handshake::Identity;
 use metrics::{MeshMetrics, count};
 use peers::Peers;
@@ -169,7 +167,7 @@ impl Mesh {
 
 impl Adapter for Mesh {
     fn send(&self, broadcast: &Broadcast) {
-        let Some(frame) = Encoded::broadcast(broadcast) else {
+        let Some(frame) = codec::encode(broadcast) else {
             count(&self.0.metrics.dropped, "too_long", 1);
             return;
         };

@@ -14,13 +14,14 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::Inner;
-use super::codec::{Encoded, Frame, GOODBYE_BYTES, HEARTBEAT_BYTES, decode};
+use super::codec::{Frame, GOODBYE_BYTES, HEARTBEAT_BYTES, decode};
 use super::handshake::{Dialer, Refusal, Remote};
 use super::inbound::read_handshake;
 use super::metrics::count;
 use super::peers::{Peer, Who};
 use super::transport::BoxStream;
 use crate::backoff::Backoff;
+use crate::queue::Item;
 
 /// Bytes that are put together for one write.
 const BATCH: usize = 256 << 10;
@@ -271,11 +272,8 @@ async fn speak(
     }
 }
 
-async fn write_batch(
-    write: &mut (impl AsyncWrite + Unpin),
-    batch: &[Encoded],
-) -> std::io::Result<()> {
-    let copied = |f: &Encoded| if f.payload.len() < COPY_BELOW { f.size() } else { f.head.len() };
+async fn write_batch(write: &mut (impl AsyncWrite + Unpin), batch: &[Item]) -> std::io::Result<()> {
+    let copied = |f: &Item| if f.payload.len() < COPY_BELOW { f.size() } else { f.head.len() };
     let mut buf = BytesMut::with_capacity(batch.iter().map(copied).sum());
     for f in batch {
         buf.put_slice(&f.head);

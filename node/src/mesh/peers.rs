@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::MAX_PEERS;
 use super::handshake::Instance;
-use super::queue::Queue;
+use crate::queue::Queue;
 
 /// An address that this node dials.
 pub(super) struct Peer {

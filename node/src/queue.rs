@@ -1,19 +1,35 @@
-//! What waits for one peer: a queue bounded by bytes that drops its oldest, and counts.
+//! What waits for one peer, or for Redis: a queue bounded by bytes that drops its oldest, and
+//! counts.
 //!
 //! Never blocks the sender. Order is that of the pushes.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-
-use super::codec::Encoded;
 
 /// How long a link that was up may be down before what waits for it is stale, and dropped.
 pub const RESUME_WINDOW: Duration = Duration::from_secs(10);
 
-/// Frames that wait for one peer.
+/// One message that waits; cheap to clone, so that the queues of all peers share it.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// What comes first on the wire.
+    pub head: Bytes,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+impl Item {
+    /// Bytes in all.
+    pub fn size(&self) -> usize {
+        self.head.len() + self.payload.len()
+    }
+}
+
+/// Messages that wait.
 pub struct Queue {
     limit: usize,
     state: Mutex<State>,
@@ -22,7 +38,7 @@ pub struct Queue {
 
 #[derive(Default)]
 struct State {
-    frames: VecDeque<Encoded>,
+    items: VecDeque<Item>,
     bytes: usize,
     gate: Gate,
 }
@@ -56,7 +72,7 @@ impl Queue {
     }
 
     /// Appends a frame; tells what was dropped for it.
-    pub fn push(&self, frame: Encoded) -> Dropped {
+    pub fn push(&self, frame: Item) -> Dropped {
         let mut dropped = Dropped::default();
         let mut s = self.state.lock();
         match s.gate {
@@ -69,13 +85,13 @@ impl Queue {
         }
         let size = frame.size();
         while s.bytes + size > self.limit {
-            let Some(old) = s.frames.pop_front() else { break };
+            let Some(old) = s.items.pop_front() else { break };
             s.bytes -= old.size();
             dropped.full += 1;
         }
         s.bytes += size;
-        s.frames.push_back(frame);
-        let first = s.frames.len() == 1;
+        s.items.push_back(frame);
+        let first = s.items.len() == 1;
         drop(s);
         if first {
             self.ready.notify_one();
@@ -84,11 +100,11 @@ impl Queue {
     }
 
     /// Moves frames of about `bytes` in all, at least one if there is any, to `into`.
-    pub fn take(&self, bytes: usize, into: &mut Vec<Encoded>) {
+    pub fn take(&self, bytes: usize, into: &mut Vec<Item>) {
         let mut s = self.state.lock();
         let mut taken = 0;
         while taken < bytes {
-            let Some(f) = s.frames.pop_front() else { break };
+            let Some(f) = s.items.pop_front() else { break };
             s.bytes -= f.size();
             taken += f.size();
             into.push(f);
@@ -105,7 +121,7 @@ impl Queue {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.state.lock().frames.is_empty()
+        self.state.lock().items.is_empty()
     }
 
     /// Bytes that wait.
@@ -143,8 +159,8 @@ impl Queue {
 
 impl State {
     fn close(&mut self) -> u64 {
-        let n = self.frames.len() as u64;
-        self.frames = VecDeque::new();
+        let n = self.items.len() as u64;
+        self.items = VecDeque::new();
         self.bytes = 0;
         self.gate = Gate::Closed;
         n
@@ -154,11 +170,10 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use proptest::prelude::*;
 
-    fn frame(n: u8, size: usize) -> Encoded {
-        Encoded { head: Bytes::copy_from_slice(&[n]), payload: Bytes::from(vec![n; size - 1]) }
+    fn frame(n: u8, size: usize) -> Item {
+        Item { head: Bytes::copy_from_slice(&[n]), payload: Bytes::from(vec![n; size - 1]) }
     }
 
     #[test]

@@ -1,0 +1,154 @@
+//! What a configuration must mean beyond being well formed. Pure; finds every problem at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use sluice_node_api::config::{Adapter, ChannelRule, LiveConfig, NodeConfig};
+
+/// (field, what is wrong with it).
+pub type Found = Vec<(String, String)>;
+
+/// Longest pause of a drain, in seconds: a day.
+const MAX_SECONDS: f64 = 86_400.0;
+/// Most topic rules.
+const MAX_RULES: usize = 256;
+/// Largest client message that still fits the mesh.
+const MAX_MESSAGE: u64 = 16_000_000;
+
+/// Checks a [`NodeConfig`]; empty when all is well. Files it names are not looked at.
+pub fn check_node(c: &NodeConfig) -> Found {
+    let mut out = Out::default();
+    out.that("cluster", (1..=255).contains(&c.cluster.len()), "must have 1 to 255 bytes");
+    listen(c, &mut out);
+    discovery(c, &mut out);
+    pubsub(c, &mut out);
+    socket(c, &mut out);
+    out.that("shutdownSeconds", c.shutdown_seconds <= 86_400, "must be at most 86400");
+    out.0
+}
+
+/// Checks a [`LiveConfig`]; empty when all is well.
+pub fn check_live(c: &LiveConfig) -> Found {
+    let mut out = Out::default();
+    out.that("channels", c.channels.len() <= MAX_RULES, "must be at most 256 rules");
+    let mut seen = BTreeMap::new();
+    for (i, rule) in c.channels.iter().enumerate().take(MAX_RULES) {
+        let at = format!("channels[{i}]");
+        check_rule(&at, rule, &mut out);
+        if let Some(first) = seen.insert(rule.topic.as_str(), i) {
+            let reason = format!("{:?} is the topic of channels[{first}] already", rule.topic);
+            out.add(&format!("{at}.topic"), reason);
+        }
+    }
+    for (field, value) in [
+        ("drain.initialDelaySeconds", c.drain.initial_delay_seconds),
+        ("drain.waitSeconds", c.drain.wait_seconds),
+        ("drain.batchIntervalSeconds", c.drain.batch_interval_seconds),
+    ] {
+        // False for NaN too.
+        out.that(field, (0.0..=MAX_SECONDS).contains(&value), "must be 0 to 86400 seconds");
+    }
+    out.that("drain.batchSize", c.drain.batch_size >= 1, "must be at least 1");
+    out.0
+}
+
+#[derive(Default)]
+struct Out(Found);
+
+impl Out {
+    fn add(&mut self, field: &str, reason: impl Into<String>) {
+        self.0.push((field.to_owned(), reason.into()));
+    }
+    fn that(&mut self, field: &str, ok: bool, must: &str) {
+        if !ok {
+            self.add(field, must);
+        }
+    }
+}
+
+fn check_rule(at: &str, rule: &ChannelRule, out: &mut Out) {
+    let topic = format!("{at}.topic");
+    out.that(&topic, (1..=255).contains(&rule.topic.len()), "must have 1 to 255 bytes");
+    let stars = rule.topic.matches('*').count();
+    let trailing = stars == 0 || stars == 1 && rule.topic.ends_with('*');
+    out.that(&topic, trailing, "may have one `*`, as its last character");
+    out.that(&topic, rule.topic != "phoenix", "`phoenix` is reserved for heartbeats");
+    let events = format!("{at}.events");
+    out.that(&events, (1..=64).contains(&rule.events.len()), "must be 1 to 64 events");
+    let mut seen = BTreeSet::new();
+    for e in &rule.events {
+        out.that(&events, (1..=255).contains(&e.len()), "an event must have 1 to 255 bytes");
+        out.that(&events, !e.starts_with("phx_"), "events `phx_*` are reserved");
+        if !seen.insert(e) {
+            out.add(&events, format!("{e:?} stands there twice"));
+        }
+    }
+    let payload = (1..=8_000_000).contains(&rule.max_payload_bytes);
+    out.that(&format!("{at}.maxPayloadBytes"), payload, "must be 1 to 8000000");
+}
+
+fn listen(c: &NodeConfig, out: &mut Out) {
+    let mut seen = BTreeMap::new();
+    for (field, value) in [
+        ("listen.http", &c.listen.http),
+        ("listen.mesh", &c.listen.mesh),
+        ("listen.admin", &c.listen.admin),
+        ("listen.publish", &c.listen.publish),
+    ] {
+        match value.parse::<SocketAddr>() {
+            Err(_) => out.add(field, format!("{value:?} is no address: write `ip:port`")),
+            Ok(a) if a.port() != 0 => {
+                if let Some(other) = seen.insert(a, field) {
+                    out.add(field, format!("{value} is taken by {other}"));
+                }
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+fn discovery(c: &NodeConfig, out: &mut Out) {
+    if let Some(dns) = &c.discovery.dns {
+        let ok = (1..=253).contains(&dns.name.len())
+            && dns.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        out.that("discovery.dns.name", ok, "must be a DNS name");
+        out.that("discovery.dns.port", dns.port != 0, "must be 1 to 65535");
+        let interval = (1..=3600).contains(&dns.interval_seconds);
+        out.that("discovery.dns.intervalSeconds", interval, "must be 1 to 3600");
+    }
+    out.that("discovery.peers", c.discovery.peers.len() <= 1024, "must be at most 1024 peers");
+    for (i, peer) in c.discovery.peers.iter().enumerate() {
+        if crate::discovery::split_host_port(peer).is_none() {
+            let field = format!("discovery.peers[{i}]");
+            out.add(&field, format!("{peer:?} is no address: write `host:port`"));
+        }
+    }
+    let finds = c.discovery.dns.is_some() || !c.discovery.peers.is_empty();
+    if finds && c.pubsub.adapter == Adapter::Mesh && c.tokens.mesh_file.is_none() {
+        let reason = "needs `tokens.meshFile`: without a token there are no links between nodes";
+        out.add("discovery", reason);
+    }
+}
+
+fn pubsub(c: &NodeConfig, out: &mut Out) {
+    let ok = (65_536..=1 << 32).contains(&c.pubsub.peer_buffer_bytes);
+    out.that("pubsub.peerBufferBytes", ok, "must be 65536 to 4294967296");
+    if c.pubsub.adapter == Adapter::Redis && c.pubsub.redis.is_none() {
+        out.add("pubsub.adapter", "Redis needs `pubsub.redis.urlFile`");
+    }
+}
+
+fn socket(c: &NodeConfig, out: &mut Out) {
+    let s = &c.socket;
+    let path = s.path.starts_with('/')
+        && s.path.len() > 1
+        && !s.path.ends_with('/')
+        && s.path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b));
+    out.that("socket.path", path, "must be a path such as `/socket`, without a slash at its end");
+    let frame = (1024..=MAX_MESSAGE).contains(&s.max_frame_bytes);
+    out.that("socket.maxFrameBytes", frame, "must be 1024 to 16000000");
+    out.that("socket.idleTimeoutSeconds", s.idle_timeout_seconds >= 1, "must be at least 1");
+    out.that("socket.maxChannels", s.max_channels >= 1, "must be at least 1");
+    let connects = s.max_connects_per_second >= 1;
+    out.that("socket.maxConnectsPerSecond", connects, "must be at least 1");
+}

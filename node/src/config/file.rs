@@ -1,0 +1,114 @@
+//! Reads the YAML files and says precisely what is wrong with them.
+
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use sluice_node_api::config::{LiveConfig, NodeConfig};
+
+use super::locate::locate;
+
+/// Largest file, in bytes: a ConfigMap's limit.
+const MAX_FILE: u64 = 1 << 20;
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1, where known.
+    pub line: Option<u64>,
+    /// What is wrong, with the field's name, and what would be right.
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}: {}", self.file.display(), self.reason),
+            None => write!(f, "{}: {}", self.file.display(), self.reason),
+        }
+    }
+}
+
+/// Why a configuration is refused: every problem found, at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub Vec<Problem>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, p) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{p}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    fn one(file: &Path, line: Option<u64>, reason: String) -> Self {
+        Self(vec![Problem { file: file.into(), line, reason }])
+    }
+
+    /// Gives each (field, reason) its line in `text`.
+    pub(super) fn located(file: &Path, text: &str, problems: Vec<(String, String)>) -> Self {
+        let problem = |(field, reason): (String, String)| Problem {
+            file: file.into(),
+            line: locate(text, &field),
+            reason: format!("{field}: {reason}"),
+        };
+        Self(problems.into_iter().map(problem).collect())
+    }
+}
+
+/// SHA-256 of a file's text, in hex.
+pub fn hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+    let wrong = |e: std::io::Error| ConfigError::one(path, None, format!("cannot be read: {e}"));
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(wrong)?;
+    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(wrong)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(ConfigError::one(path, None, format!("is larger than {MAX_FILE} bytes")));
+    }
+    Ok(text)
+}
+
+/// Reads a [`NodeConfig`]; its meaning is not checked yet ([`super::check_node`]).
+///
+/// # Errors
+/// Bad YAML, an unknown key, a value of another type: with line and reason.
+pub fn parse_node(path: &Path, text: &str) -> Result<NodeConfig, ConfigError> {
+    parse(path, text)
+}
+
+/// Reads and checks a [`LiveConfig`].
+///
+/// # Errors
+/// As [`parse_node`], and what [`super::check_live`] finds.
+pub fn parse_live(path: &Path, text: &str) -> Result<LiveConfig, ConfigError> {
+    let live = parse(path, text)?;
+    let problems = super::check_live(&live);
+    if problems.is_empty() { Ok(live) } else { Err(ConfigError::located(path, text, problems)) }
+}
+
+fn parse<T: DeserializeOwned + Default>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    // A file of comments alone is a null document, not a struct.
+    if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
+        return Ok(T::default());
+    }
+    serde_saphyr::from_str(text).map_err(|e| {
+        let e = e.without_snippet();
+        let line = e.location().map(|l| l.line());
+        ConfigError::one(path, line, e.to_string().lines().next().unwrap_or_default().to_owned())
+    })
+}

@@ -1,0 +1,137 @@
+//! The live configuration: read again whenever its content changes, without a restart.
+//!
+//! Looks at content, not at times or inodes, because a mounted ConfigMap changes by a swap of
+//! symlinks. A change for the worse never takes effect: the last valid one stays in force.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use sluice_node_api::config::LiveConfig;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::file::{ConfigError, hash, parse_live, read};
+
+/// Between two looks at the file.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A cheap handle to the live configuration.
+#[derive(Clone)]
+pub struct LiveFile(Arc<Shared>);
+
+struct Shared {
+    path: Option<PathBuf>,
+    now: Mutex<Now>,
+    reloads: Family<ResultLabel, Counter>,
+}
+
+struct Now {
+    config: Arc<LiveConfig>,
+    hash: String,
+    /// What was last seen and refused, so that it is reported once.
+    refused: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+impl LiveFile {
+    /// Reads the file for the first time; without one the defaults hold.
+    ///
+    /// # Errors
+    /// When it is not valid: there is no earlier one to keep.
+    pub fn open(path: Option<PathBuf>) -> Result<Self, ConfigError> {
+        let (config, hash) = match &path {
+            None => (LiveConfig::default(), String::new()),
+            Some(path) => {
+                let text = read(path)?;
+                (parse_live(path, &text)?, hash(&text))
+            }
+        };
+        let now = Mutex::new(Now { config: Arc::new(config), hash, refused: None });
+        Ok(Self(Arc::new(Shared { path, now, reloads: Family::default() })))
+    }
+
+    /// What is in force.
+    pub fn config(&self) -> Arc<LiveConfig> {
+        self.0.now.lock().config.clone()
+    }
+
+    /// The hash of what is in force; empty without a file.
+    pub fn hash(&self) -> String {
+        self.0.now.lock().hash.clone()
+    }
+
+    /// Looks at the file once; the new configuration, if there is one.
+    pub fn look(&self) -> Option<Arc<LiveConfig>> {
+        let path = self.0.path.as_ref()?;
+        let text = read(path);
+        let seen = match &text {
+            Ok(text) => hash(text),
+            Err(e) => e.to_string(),
+        };
+        let mut now = self.0.now.lock();
+        if seen == now.hash {
+            now.refused = None;
+            return None;
+        }
+        if now.refused.as_ref() == Some(&seen) {
+            return None;
+        }
+        match text.and_then(|text| parse_live(path, &text)) {
+            Ok(config) => {
+                *now = Now { config: Arc::new(config), hash: seen, refused: None };
+                self.count("ok");
+                info!(hash = now.hash, "the live configuration changed");
+                Some(now.config.clone())
+            }
+            Err(error) => {
+                now.refused = Some(seen);
+                self.count("refused");
+                error!(%error, in_force = now.hash, "refused the changed live configuration");
+                None
+            }
+        }
+    }
+
+    fn count(&self, result: &'static str) {
+        self.0.reloads.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Looks every `interval` and hands each new configuration to `apply`, until `stop`.
+    pub async fn watch(
+        self,
+        interval: Duration,
+        stop: CancellationToken,
+        apply: impl Fn(Arc<LiveConfig>) + Send,
+    ) {
+        if self.0.path.is_none() {
+            return;
+        }
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(interval) => {}
+            }
+            // A mounted volume may hang; the runtime's threads must not hang with it.
+            let this = self.clone();
+            if let Ok(Some(config)) = tokio::task::spawn_blocking(move || this.look()).await {
+                apply(config);
+            }
+        }
+    }
+
+    /// Registers the count of reloads.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Changes of the live configuration, taken or refused";
+        registry.register("live_config_reloads", help, self.0.reloads.clone());
+    }
+}

@@ -1,0 +1,164 @@
+//! Configurations that are taken, and those that are refused with line and reason.
+
+use std::fs;
+use std::path::Path;
+
+use prometheus_client::registry::Registry;
+use sluice_node_api::config::{LiveConfig, NodeConfig};
+
+use super::*;
+
+fn env() -> Env {
+    Env { node: "n".into(), ..Env::default() }
+}
+
+fn refusal(text: &str) -> String {
+    let dir = tempdir();
+    let path = dir.0.join("config.yaml");
+    fs::write(&path, text).unwrap();
+    let Err(error) = load(Some(&path), env()) else { panic!("was not refused:\n{text}") };
+    error.to_string().replace(&format!("{}/", dir.0.display()), "")
+}
+
+struct Dir(PathBuf);
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn tempdir() -> Dir {
+    let dir = std::env::temp_dir().join(format!("sluice-config-{:016x}", rand::random::<u64>()));
+    fs::create_dir(&dir).unwrap();
+    Dir(dir)
+}
+
+#[test]
+fn no_file_and_an_empty_file_are_the_defaults() {
+    assert_eq!(load(None, env()).unwrap().config, NodeConfig::default());
+    let path = Path::new("x");
+    assert_eq!(parse_node(path, "# nothing\n\n").unwrap(), NodeConfig::default());
+    assert_eq!(parse_live(path, "").unwrap(), LiveConfig::default());
+}
+
+#[test]
+fn the_example_is_valid() {
+    let text = include_str!("../../examples/config.yaml");
+    let config = parse_node(Path::new("config.yaml"), text).unwrap();
+    assert_eq!(check_node(&config), []);
+    let live = include_str!("../../examples/live.yaml");
+    parse_live(Path::new("live.yaml"), live).unwrap();
+}
+
+#[test]
+fn bad_files_are_refused_with_line_and_reason() {
+    for (text, line, reason) in [
+        ("cluster: c\nlisten:\n  htp: x\n", 3, "htp"),
+        ("cluster: [\n", 0, ""),
+        ("cluster: c\nshutdownSeconds: soon\n", 2, ""),
+        ("listen:\n  http: nowhere\n", 2, "listen.http: \"nowhere\" is no address"),
+        ("listen:\n  http: 1.1.1.1:1\n  mesh: 1.1.1.1:1\n", 3, "taken by listen.http"),
+        ("pubsub:\n  adapter: Redis\n", 2, "Redis needs `pubsub.redis.urlFile`"),
+        ("pubsub:\n  adapter: NATS\n", 2, "NATS"),
+        ("discovery:\n  peers: [a]\n", 2, "write `host:port`"),
+        ("discovery:\n  peers: ['a:1']\n", 1, "needs `tokens.meshFile`"),
+        ("tokens:\n  adminFile: /nowhere\n", 2, "cannot read the token in /nowhere"),
+        ("socket:\n  path: socket\n", 2, "must be a path"),
+        ("socket:\n  maxChannels: 0\n", 2, "must be at least 1"),
+        ("liveFile: /nowhere.yaml\n", 0, "/nowhere.yaml: cannot be read"),
+    ] {
+        let got = refusal(text);
+        if line > 0 {
+            assert!(got.starts_with(&format!("config.yaml:{line}: ")), "{got}");
+        }
+        assert!(got.contains(reason), "{got} lacks {reason}");
+    }
+}
+
+#[test]
+fn every_problem_is_told_at_once() {
+    let got = refusal("listen:\n  http: x\n  mesh: y\nsocket:\n  maxChannels: 0\n");
+    assert_eq!(got.lines().count(), 3, "{got}");
+}
+
+#[test]
+fn topic_rules_are_checked() {
+    for (rule, reason) in [
+        ("topic: 'a*b'", "as its last character"),
+        ("topic: '**'", "as its last character"),
+        ("topic: ''", "1 to 255"),
+        ("topic: phoenix", "reserved"),
+        ("topic: a\n  events: []", "1 to 64"),
+        ("topic: a\n  events: [phx_join]", "reserved"),
+        ("topic: a\n  events: [x, x]", "twice"),
+        ("topic: a\n  maxPayloadBytes: 0", "1 to 8000000"),
+        ("topic: a\n- topic: a", "already"),
+    ] {
+        let text = format!("channels:\n- {rule}\n");
+        let got = parse_live(Path::new("live.yaml"), &text).unwrap_err().to_string();
+        assert!(got.contains(reason), "{got} lacks {reason}");
+    }
+    for drain in ["initialDelaySeconds: .nan", "waitSeconds: -1", "batchSize: 0"] {
+        assert!(parse_live(Path::new("x"), &format!("drain:\n  {drain}\n")).is_err(), "{drain}");
+    }
+}
+
+#[test]
+fn short_and_unprintable_tokens_are_refused_and_never_shown() {
+    let dir = tempdir();
+    for (name, content) in [("short", "hunter2\n"), ("odd", "hunter2-hunter2-hunter2\u{7f}")] {
+        let file = dir.0.join(name);
+        fs::write(&file, content).unwrap();
+        let got = refusal(&format!("tokens:\n  meshFile: {}\n", file.display()));
+        assert!(!got.contains("hunter2"), "{got}");
+    }
+    let file = dir.0.join("good");
+    fs::write(&file, "0123456789abcdef\n").unwrap();
+    assert_eq!(read_token(file.to_str().unwrap(), 16).unwrap(), "0123456789abcdef");
+}
+
+#[test]
+fn the_environment_names_the_node() {
+    let get = |key: &str| match key {
+        "POD_NAME" => Some("chat-0".to_owned()),
+        "POD_IP" => Some("10.0.0.1".to_owned()),
+        _ => None,
+    };
+    let env = Env::read(get);
+    assert_eq!((env.node.as_str(), env.ip()), ("chat-0", "10.0.0.1".parse().ok()));
+    let bad = Env { pod_ip: "x".into(), ..env };
+    assert!(load(None, bad).is_err());
+}
+
+#[test]
+fn a_bad_change_keeps_the_last_valid_live_configuration() {
+    let dir = tempdir();
+    let path = dir.0.join("live.yaml");
+    // As a ConfigMap volume does it: the name is a symlink that is swapped.
+    let put = |n: &str, text: &str| {
+        let real = dir.0.join(n);
+        fs::write(&real, text).unwrap();
+        let link = dir.0.join("next");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        fs::rename(&link, &path).unwrap();
+    };
+    put("1", "channels:\n- topic: 'a:*'\n");
+    let live = LiveFile::open(Some(path.clone())).unwrap();
+    let first = live.hash();
+    assert!(live.look().is_none(), "nothing changed");
+    put("2", "channels:\n- topic: 'a*b'\n");
+    assert!(live.look().is_none() && live.look().is_none());
+    assert_eq!((live.hash(), live.config().channels[0].topic.as_str()), (first, "a:*"));
+    fs::remove_file(&path).unwrap();
+    assert!(live.look().is_none(), "a file that is gone changes nothing");
+    put("3", "channels:\n- topic: 'b:*'\n");
+    assert_eq!(live.look().unwrap().channels[0].topic, "b:*");
+    assert_eq!(live.hash(), hash("channels:\n- topic: 'b:*'\n"));
+    let mut registry = Registry::default();
+    live.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    assert!(text.contains("reloads_total{result=\"refused\"} 2"), "{text}");
+    assert!(text.contains("reloads_total{result=\"ok\"} 1"), "{text}");
+}

@@ -1,0 +1,81 @@
+//! The bytes of a broadcast in Redis: `version (u8) · instance (16) · event length (u16 BE) ·
+//! event · payload`, on the channel of its topic. Without I/O.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::RedisConfig;
+use crate::mesh::handshake::Instance;
+use crate::pubsub::Broadcast;
+use crate::queue::Item;
+
+const VERSION: u8 = 1;
+const FIXED: usize = 1 + 16 + 2;
+
+/// The channel of a topic.
+pub(super) fn channel(cluster: &str, topic: &str) -> String {
+    format!("sluice:{cluster}:{topic}")
+}
+
+/// The channel as head, the envelope as payload; `None` for an event over 65,535 bytes.
+pub(super) fn encode(config: &RedisConfig, b: &Broadcast) -> Option<Item> {
+    let event_len = u16::try_from(b.event.len()).ok()?;
+    let mut out = BytesMut::with_capacity(FIXED + b.event.len() + b.payload.len());
+    out.put_u8(VERSION);
+    out.put_slice(&config.instance);
+    out.put_u16(event_len);
+    out.put_slice(b.event.as_bytes());
+    out.put_slice(&b.payload);
+    let head = Bytes::from(channel(&config.cluster, &b.topic));
+    Some(Item { head, payload: out.freeze() })
+}
+
+/// The broadcast and who sent it; `None` for what is no envelope of this version.
+pub(super) fn decode(cluster: &str, channel: &str, bytes: &[u8]) -> Option<(Instance, Broadcast)> {
+    let topic = channel.strip_prefix("sluice:")?.strip_prefix(cluster)?.strip_prefix(':')?;
+    let (fixed, rest) = bytes.split_first_chunk::<FIXED>()?;
+    let (version, fixed) = fixed.split_first()?;
+    if *version != VERSION {
+        return None;
+    }
+    let (instance, len) = fixed.split_first_chunk::<16>()?;
+    let len = usize::from(u16::from_be_bytes(*len.first_chunk()?));
+    let event = std::str::from_utf8(rest.get(..len)?).ok()?;
+    let broadcast = Broadcast {
+        topic: Arc::from(topic),
+        event: Arc::from(event),
+        payload: Bytes::copy_from_slice(&rest[len..]),
+    };
+    Some((*instance, broadcast))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn config(cluster: &str) -> RedisConfig {
+        RedisConfig { url_file: "x".into(), cluster: cluster.into(), instance: [7; 16], buffer: 1 }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(
+            cluster in "[a-z:/]{1,10}", topic in ".{0,30}", event in ".{0,30}",
+            payload in proptest::collection::vec(any::<u8>(), 0..500),
+        ) {
+            let b = Broadcast { topic: topic.into(), event: event.into(), payload: payload.into() };
+            let item = encode(&config(&cluster), &b).unwrap();
+            let channel = std::str::from_utf8(&item.head).unwrap();
+            let got = decode(&cluster, channel, &item.payload);
+            prop_assert_eq!(got, Some(([7; 16], b)));
+        }
+
+        #[test]
+        fn any_bytes_are_an_envelope_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = decode("c", "sluice:c:t", &bytes);
+            prop_assert_eq!(decode("c", "sluice:d:t", &bytes), None);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Carries broadcasts through Redis, subscribed by topic: a node receives only the topics that it
+//! has subscribers of.
+//!
+//! Delivery on this node never depends on Redis. While Redis is away, joins do not wait, chat
+//! among the clients of one node goes on, and what is for others waits a few seconds in a bounded
+//! queue. At most once: what was being written when a connection broke is not repeated.
+//!
+//! The URL holds a password: it is read anew for each connection, so that it may be rotated, and
+//! is never logged.
+
+mod envelope;
+mod publisher;
+mod subscriber;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::mesh::handshake::Instance;
+use crate::mesh::metrics::{ByReason, count};
+use crate::pubsub::{Adapter, Broadcast, Local};
+use crate::queue::Queue;
+use subscriber::Wanted;
+
+/// For connecting to Redis, and for its answer to a command.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a join waits for Redis to confirm the subscription of its topic.
+pub const CONFIRM_WAIT: Duration = Duration::from_secs(1);
+/// Between two signs of life asked from Redis.
+pub(crate) const PING: Duration = Duration::from_secs(1);
+
+/// What an adapter is made of.
+pub struct RedisConfig {
+    /// The file with the URL.
+    pub url_file: PathBuf,
+    /// The cluster's name; its channels are `sluice:{cluster}:{topic}`.
+    pub cluster: String,
+    /// This run of this node's process; its own messages are skipped by it.
+    pub instance: Instance,
+    /// Bytes that may wait to be published.
+    pub buffer: usize,
+}
+
+/// A cheap handle to the adapter.
+#[derive(Clone)]
+pub struct RedisAdapter(Arc<Inner>);
+
+struct Inner {
+    config: RedisConfig,
+    local: Arc<dyn Local>,
+    queue: Queue,
+    wanted: Mutex<Wanted>,
+    changed: Notify,
+    /// One connection broke: the other had better look at once.
+    suspect: Notify,
+    publisher_up: AtomicBool,
+    subscriber_up: AtomicBool,
+    metrics: Metrics,
+    leaving: CancellationToken,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+#[derive(Clone, Default)]
+struct Metrics {
+    dropped: ByReason,
+    published: Counter,
+    received: Counter,
+    lost_connections: Counter,
+}
+
+/// Reads the URL in `path`.
+///
+/// # Errors
+/// What is wrong, without a word of the URL itself.
+pub fn read_url(path: &Path) -> Result<redis::Client, String> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| format!("cannot read the Redis URL in {shown}: {e}"))?;
+    redis::Client::open(text.trim())
+        .map_err(|_| format!("{shown} holds no `redis://[user:password@]host:port[/db]`"))
+}
+
+impl RedisAdapter {
+    /// Starts both connections; whether Redis is there yet does not matter.
+    pub fn start(config: RedisConfig, local: Arc<dyn Local>) -> Self {
+        let inner = Arc::new(Inner {
+            queue: Queue::new(config.buffer),
+            config,
+            local,
+            wanted: Mutex::default(),
+            changed: Notify::new(),
+            suspect: Notify::new(),
+            publisher_up: AtomicBool::new(false),
+            subscriber_up: AtomicBool::new(false),
+            metrics: Metrics::default(),
+            leaving: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        inner.tasks.spawn(publisher::run(inner.clone()));
+        inner.tasks.spawn(subscriber::run(inner.clone()));
+        Self(inner)
+    }
+
+    /// Whether both connections are up and every topic is subscribed.
+    pub fn connected(&self) -> bool {
+        self.0.publisher_up.load(Ordering::Acquire) && self.0.subscriber_up.load(Ordering::Acquire)
+    }
+
+    /// Publishes what waits, and is gone after `bound` at the latest.
+    pub async fn leave(&self, bound: Duration) {
+        self.0.leaving.cancel();
+        self.0.tasks.close();
+        let _ = tokio::time::timeout(bound, self.0.tasks.wait()).await;
+        self.0.stop.cancel();
+        self.0.tasks.wait().await;
+    }
+
+    /// Registers the adapter's metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        let m = &self.0.metrics;
+        registry.register("redis_dropped", "Broadcasts that were not published", m.dropped.clone());
+        registry.register("redis_published", "Broadcasts published", m.published.clone());
+        registry.register("redis_received", "Broadcasts of other nodes", m.received.clone());
+        registry.register(
+            "redis_lost_connections",
+            "Connections to Redis that broke",
+            m.lost_connections.clone(),
+        );
+        registry.register_collector(Box::new(Gauges(self.clone())));
+    }
+}
+
+impl Adapter for RedisAdapter {
+    fn send(&self, broadcast: &Broadcast) {
+        let Some(item) = envelope::encode(&self.0.config, broadcast) else {
+            count(&self.0.metrics.dropped, "too_long", 1);
+            return;
+        };
+        let dropped = self.0.queue.push(item);
+        count(&self.0.metrics.dropped, "full", dropped.full);
+        count(&self.0.metrics.dropped, "stale", dropped.stale);
+    }
+
+    fn subscribe(&self, topic: &Arc<str>) -> BoxFuture<'static, ()> {
+        let (tell, told) = oneshot::channel();
+        let wait = self.0.wanted.lock().want(topic, tell);
+        self.0.changed.notify_one();
+        Box::pin(async move {
+            if wait {
+                // Whatever comes of it, a join goes on.
+                let _ = tokio::time::timeout(CONFIRM_WAIT, told).await;
+            }
+        })
+    }
+
+    fn unsubscribe(&self, topic: &Arc<str>) {
+        self.0.wanted.lock().unwant(topic);
+        self.0.changed.notify_one();
+    }
+}
+
+/// Gauges read from the live state at each scrape.
+struct Gauges(RedisAdapter);
+
+impl std::fmt::Debug for Gauges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gauges")
+    }
+}
+
+impl Collector for Gauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (name, help, n) in [
+            ("redis_connected", "Whether Redis is connected", i64::from(self.0.connected())),
+            ("redis_queue_bytes", "Bytes that wait for Redis", self.0.0.queue.bytes() as i64),
+            ("redis_topics", "Topics wanted", self.0.0.wanted.lock().len() as i64),
+        ] {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(n).encode(gauge)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+//! The connection that subscribes. What is wanted is kept apart from what is confirmed, so that a
+//! new connection subscribes everything again and a topic wanted, unwanted and wanted in between
+//! ends up right.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::StreamExt;
+use redis::RedisResult;
+use redis::aio::{PubSub, PubSubSink, PubSubStream};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::publisher::what;
+use super::{Inner, PATIENCE, PING, envelope, read_url};
+use crate::backoff::Backoff;
+
+/// Topics of one command.
+const BATCH: usize = 512;
+
+/// The topics that this node has subscribers of.
+#[derive(Default)]
+pub(super) struct Wanted {
+    topics: HashMap<Arc<str>, Vec<oneshot::Sender<()>>>,
+    confirmed: HashSet<Arc<str>>,
+    dirty: HashSet<Arc<str>>,
+    connected: bool,
+}
+
+impl Wanted {
+    /// Wants `topic`; whether waiting for `tell` makes sense: not when it is confirmed already,
+    /// nor when there is no connection that could confirm it.
+    pub(super) fn want(&mut self, topic: &Arc<str>, tell: oneshot::Sender<()>) -> bool {
+        let waiters = self.topics.entry(topic.clone()).or_default();
+        if self.confirmed.contains(topic) && !self.dirty.contains(topic) {
+            return false;
+        }
+        self.dirty.insert(topic.clone());
+        if self.connected {
+            waiters.retain(|w| !w.is_closed());
+            waiters.push(tell);
+        }
+        self.connected
+    }
+
+    /// Wants `topic` no longer.
+    pub(super) fn unwant(&mut self, topic: &Arc<str>) {
+        if self.topics.remove(topic).is_some() {
+            self.dirty.insert(topic.clone());
+        }
+    }
+
+    /// How many are wanted.
+    pub(super) fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    fn connected(&mut self) {
+        self.connected = true;
+        self.confirmed.clear();
+        self.dirty = self.topics.keys().cloned().collect();
+    }
+
+    fn disconnected(&mut self) {
+        self.connected = false;
+        self.confirmed.clear();
+        // Nobody will confirm: whoever waits goes on.
+        for waiters in self.topics.values_mut() {
+            *waiters = Vec::new();
+        }
+    }
+
+    /// What to subscribe and what to unsubscribe now; both empty when all is as wanted.
+    fn step(&mut self) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        let some: Vec<Arc<str>> = self.dirty.iter().take(BATCH).cloned().collect();
+        let (mut on, mut off) = (Vec::new(), Vec::new());
+        for topic in some {
+            self.dirty.remove(&topic);
+            match (self.topics.contains_key(&topic), self.confirmed.contains(&topic)) {
+                (true, false) => on.push(topic),
+                (false, true) => off.push(topic),
+                (true, true) => self.confirm(&[topic]),
+                (false, false) => {}
+            }
+        }
+        (on, off)
+    }
+
+    fn confirm(&mut self, topics: &[Arc<str>]) {
+        for topic in topics {
+            self.confirmed.insert(topic.clone());
+            for waiter in self.topics.get_mut(topic).map(std::mem::take).unwrap_or_default() {
+                let _ = waiter.send(());
+            }
+        }
+    }
+}
+
+pub(super) async fn run(inner: Arc<Inner>) {
+    let new = || Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+    let (mut backoff, mut told) = (new(), false);
+    loop {
+        let connected = tokio::select! {
+            c = connect(&inner) => c,
+            () = inner.leaving.cancelled() => return,
+        };
+        match connected {
+            Ok(pubsub) => {
+                info!("subscribed through Redis");
+                (backoff, told) = (new(), false);
+                inner.wanted.lock().connected();
+                let (sink, stream) = pubsub.split();
+                let error = tokio::select! {
+                    e = keep_subscribed(&inner, sink) => e.err().map(|e| what(&e)),
+                    () = hear(&inner, stream) => Some("closed".to_owned()),
+                    () = inner.leaving.cancelled() => None,
+                };
+                inner.subscriber_up.store(false, Ordering::Release);
+                inner.wanted.lock().disconnected();
+                let Some(error) = error else { return };
+                inner.metrics.lost_connections.inc();
+                inner.suspect.notify_one();
+                warn!(error, "lost Redis's messages; what is local goes on");
+            }
+            Err(error) if !told => {
+                told = true;
+                warn!(error, "no Redis to subscribe to; trying on");
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.pause()) => {}
+            () = inner.leaving.cancelled() => return,
+        }
+    }
+}
+
+async fn connect(inner: &Inner) -> Result<PubSub, String> {
+    let client = read_url(&inner.config.url_file)?;
+    match timeout(PATIENCE, client.get_async_pubsub()).await {
+        Ok(Ok(pubsub)) => Ok(pubsub),
+        Ok(Err(error)) => Err(what(&error)),
+        Err(_) => Err("no answer in time".into()),
+    }
+}
+
+/// Makes Redis's subscriptions those that are wanted, again and again; ends with an error.
+async fn keep_subscribed(inner: &Inner, mut sink: PubSubSink) -> RedisResult<()> {
+    let late = |_| redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    loop {
+        loop {
+            let (on, off) = inner.wanted.lock().step();
+            if on.is_empty() && off.is_empty() && inner.wanted.lock().dirty.is_empty() {
+                break;
+            }
+            let names = |topics: &[Arc<str>]| -> Vec<String> {
+                topics.iter().map(|t| envelope::channel(&inner.config.cluster, t)).collect()
+            };
+            if !on.is_empty() {
+                timeout(PATIENCE, sink.subscribe(names(&on))).await.map_err(late)??;
+                inner.wanted.lock().confirm(&on);
+            }
+            if !off.is_empty() {
+                timeout(PATIENCE, sink.unsubscribe(names(&off))).await.map_err(late)??;
+                let mut wanted = inner.wanted.lock();
+                for topic in &off {
+                    wanted.confirmed.remove(topic);
+                    if wanted.topics.contains_key(topic) {
+                        wanted.dirty.insert(topic.clone());
+                    }
+                }
+            }
+        }
+        inner.subscriber_up.store(true, Ordering::Release);
+        tokio::select! {
+            () = inner.changed.notified() => {}
+            () = tokio::time::sleep(PING) => {
+                timeout(PATIENCE, sink.ping::<redis::Value>()).await.map_err(late)??;
+            }
+        }
+    }
+}
+
+/// Delivers what other nodes published, until the connection ends.
+async fn hear(inner: &Inner, mut stream: PubSubStream) {
+    while let Some(message) = stream.next().await {
+        let Ok(channel) = message.get_channel::<String>() else { continue };
+        let bytes = message.get_payload_bytes();
+        match envelope::decode(&inner.config.cluster, &channel, bytes) {
+            Some((instance, _)) if instance == inner.config.instance => {}
+            Some((_, broadcast)) => {
+                inner.metrics.received.inc();
+                inner.local.deliver(broadcast);
+            }
+            None => {
+                crate::mesh::metrics::count(&inner.metrics.dropped, "malformed", 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The Redis adapter against a real redis-server, which each test starts for itself.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sluice_node::pubsub::{Adapter, Broadcast, Local};
+use sluice_node::redis_adapter::{RedisAdapter, RedisConfig};
+
+const BOUND: Duration = Duration::from_secs(15);
+const PASSWORD: &str = "correct-horse";
+
+/// A redis-server of this test alone; ended by its process id.
+struct Redis {
+    dir: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Redis {
+    fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("sluice-redis-{:016x}", rand::random::<u64>()));
+        std::fs::create_dir(&dir).unwrap();
+        // Free a moment ago; a start that fails because it is taken by now is told by `start`.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = format!("redis://:{PASSWORD}@127.0.0.1:{port}\n");
+        std::fs::write(dir.join("url"), url).unwrap();
+        Self { dir, port, child: None }
+    }
+
+    fn start(&mut self) {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.args(["--port", &self.port.to_string(), "--requirepass", PASSWORD]);
+        command.arg("--dir").arg(&self.dir).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.spawn() {
+            Ok(child) => self.child = Some(child),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                panic!("redis-server is not installed; on Debian: apt-get install redis-server")
+            }
+            Err(e) => panic!("redis-server does not start: {e}"),
+        }
+        let end = Instant::now() + BOUND;
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let ended = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten());
+            assert!(ended.is_none(), "redis-server ended: {ended:?}");
+            assert!(Instant::now() < end, "redis-server does not listen within {BOUND:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    fn node(&self, cluster: &str) -> Node {
+        let kept = Arc::new(Kept::default());
+        let config = RedisConfig {
+            url_file: self.dir.join("url"),
+            cluster: cluster.into(),
+            instance: rand::random(),
+            buffer: 1 << 20,
+        };
+        Node { adapter: RedisAdapter::start(config, kept.clone()), kept }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[derive(Default)]
+struct Kept(Mutex<Vec<Broadcast>>);
+
+impl Local for Kept {
+    fn deliver(&self, b: Broadcast) {
+        self.0.lock().push(b);
+    }
+}
+
+struct Node {
+    adapter: RedisAdapter,
+    kept: Arc<Kept>,
+}
+
+impl Node {
+    fn say(&self, topic: &str, text: &str) {
+        self.adapter.send(&Broadcast {
+            topic: topic.into(),
+            event: "msg".into(),
+            payload: Bytes::copy_from_slice(text.as_bytes()),
+        });
+    }
+
+    fn heard(&self) -> Vec<String> {
+        let all = self.kept.0.lock();
+        all.iter().map(|b| format!("{} {}", b.topic, String::from_utf8_lossy(&b.payload))).collect()
+    }
+
+    /// Connections lost so far.
+    fn lost(&self) -> u64 {
+        let mut registry = prometheus_client::registry::Registry::default();
+        self.adapter.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let line = text.lines().find_map(|l| l.strip_prefix("redis_lost_connections_total "));
+        line.map_or(0, |n| n.parse().unwrap())
+    }
+
+    async fn connected(&self) {
+        until("connected", || self.adapter.connected()).await;
+    }
+}
+
+async fn until(what: &str, mut ok: impl FnMut() -> bool) {
+    let end = Instant::now() + BOUND;
+    while !ok() {
+        assert!(Instant::now() < end, "not within {BOUND:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_topic_reaches_the_nodes_that_subscribed_it_and_no_other() {
+    let mut redis = Redis::new();
+    redis.start();
+    let (a, b, other) = (redis.node("c"), redis.node("c"), redis.node("d"));
+    for n in [&a, &b, &other] {
+        n.connected().await;
+        n.adapter.subscribe(&"room:1".into()).await;
+    }
+    a.adapter.subscribe(&"room:2".into()).await;
+    // No pause: `subscribe` ended, so Redis has confirmed.
+    for i in 0..200 {
+        a.say("room:1", &i.to_string());
+    }
+    a.say("room:2", "nobody there");
+    b.say("room:2", "for a");
+    let want: Vec<String> = (0..200).map(|i| format!("room:1 {i}")).collect();
+    until("in order", || b.heard() == want).await;
+    until("the other topic", || a.heard() == ["room:2 for a"]).await;
+    assert!(other.heard().is_empty(), "another cluster heard: {:?}", other.heard());
+    b.adapter.unsubscribe(&"room:1".into());
+    b.adapter.subscribe(&"room:3".into()).await;
+    a.say("room:1", "late");
+    a.say("room:3", "last");
+    until("heard the last", || b.heard().last().is_some_and(|t| t == "room:3 last")).await;
+    assert_eq!(b.heard().len(), 201, "an unsubscribed topic came");
+}
+
+#[tokio::test]
+async fn a_topic_wanted_again_at_once_stays_subscribed() {
+    let mut redis = Redis::new();
+    redis.start();
+    let (a, b) = (redis.node("c"), redis.node("c"));
+    a.connected().await;
+    b.connected().await;
+    let topic: Arc<str> = "room:1".into();
+    for i in 0..50 {
+        b.adapter.subscribe(&topic).await;
+        a.say("room:1", &i.to_string());
+        until("heard", || b.heard().len() == i + 1).await;
+        b.adapter.unsubscribe(&topic);
+    }
+}
+
+#[tokio::test]
+async fn redis_killed_delays_no_join_and_heals_when_it_is_back() {
+    let mut redis = Redis::new();
+    redis.start();
+    let (a, b) = (redis.node("c"), redis.node("c"));
+    a.connected().await;
+    b.connected().await;
+    b.adapter.subscribe(&"room:1".into()).await;
+    redis.kill();
+    until("both connections noticed", || a.lost() == 2 && b.lost() == 2).await;
+    assert!(!a.adapter.connected() && !b.adapter.connected());
+    let begun = Instant::now();
+    b.adapter.subscribe(&"room:2".into()).await;
+    assert!(begun.elapsed() < Duration::from_millis(500), "a join waited for a dead Redis");
+    redis.start();
+    a.connected().await;
+    b.connected().await;
+    a.say("room:1", "one");
+    a.say("room:2", "two");
+    until("healed", || b.heard() == ["room:1 one", "room:2 two"]).await;
+}
+
+#[tokio::test]
+async fn starts_without_redis_and_leaves_without_it() {
+    let redis = Redis::new();
+    let a = redis.node("c");
+    a.adapter.subscribe(&"room:1".into()).await;
+    a.say("room:1", "x");
+    assert!(!a.adapter.connected());
+    let begun = Instant::now();
+    a.adapter.leave(BOUND).await;
+    assert!(begun.elapsed() < BOUND / 3);
+}
