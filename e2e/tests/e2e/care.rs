@@ -17,7 +17,7 @@ use sluice_crds::{ChannelCluster, names};
 
 use crate::{
     figure,
-    support::{LONG, Space, eventually, operator, spec, test},
+    support::{LONG, Space, audit, eventually, operator, spec, test},
 };
 
 /// The resource version of everything that belongs to clusters in the namespace.
@@ -77,6 +77,7 @@ fn idle_cluster_causes_no_writes() {
             Ok(())
         })
         .await?;
+        let mark = space.place.is_local().then(|| audit::mark(&space.place)).transpose()?;
         let reconciled = operator::metric(&space.place, "sluice_operator_reconcile_total").await;
         let mut rounds = 0;
         for number in 0..3 {
@@ -104,6 +105,11 @@ fn idle_cluster_causes_no_writes() {
             .collect();
         figure!(space, "woken {rounds} times: of {} objects {} changed", now.len(), changed.len());
         ensure!(changed.is_empty(), "written although nothing changed: {changed:?}");
+        if let Some(mark) = mark {
+            let writes = audit::writes(space, &mark)?;
+            figure!(space, "writes by the operator in the audit log: {}", writes.len());
+            ensure!(writes.is_empty(), "{writes:?}");
+        }
         let account = space.api::<ServiceAccount>().get("chat").await?;
         ensure!(account.labels().get("e2e/wake").is_some(), "somebody else's label was taken off");
         Ok(())

@@ -11,7 +11,7 @@ use sluice_crds::ChannelCluster;
 
 use crate::{
     figure,
-    support::{Clients, LONG, eventually, spec, test},
+    support::{Clients, LONG, eventually, place::OPERATOR_NAMESPACE, spec, test},
 };
 
 #[test]
@@ -78,6 +78,19 @@ fn helm_install_upgrade_uninstall_leave_clusters_running() {
         ensure!(state.joined == 3 && state.closes == 0, "{state:?}");
         clients.push("all", 0, "msg", json!({ "id": "still here" })).await?;
         clients.all_receive("all", &["still here"]).await?;
+
+        // The CRD's own release may go and come back too.
+        let crds_release = ["uninstall", "sluice-crds", "--namespace", OPERATOR_NAMESPACE];
+        space.helm(&crds_release).await?;
+        let kept = crds.get("channelclusters.sluice.dev").await;
+        let cluster_kept = space.api::<ChannelCluster>().get("chat").await;
+        let chart = space.place.in_repo("charts/sluice-crds").display().to_string();
+        let back =
+            ["upgrade", "--install", "sluice-crds", &chart, "--namespace", OPERATOR_NAMESPACE];
+        space.helm(&back).await.context("installing the CRD's chart again")?;
+        let kept = kept.context("the CRD survives its chart")?;
+        ensure!(kept.metadata.deletion_timestamp.is_none(), "the CRD is being deleted");
+        cluster_kept.context("the cluster survives the CRD's chart")?;
         figure!(
             space,
             "installed, upgraded and uninstalled; {} of 3 clients noticed",

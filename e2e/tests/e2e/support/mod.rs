@@ -2,6 +2,7 @@
 //!
 //! Waits are bounded and ask for a condition; nothing here sleeps for luck or asserts a time.
 
+pub mod audit;
 pub mod clients;
 pub mod cluster;
 pub mod dump;
