@@ -1,0 +1,259 @@
+//! What is new since the previous status, as events that read as a story.
+
+use sluice_crds::{ChannelClusterStatus, ConditionType, DrainReport, DrainReportPhase, Reason};
+
+use super::{Progress, conditions, find};
+use crate::{
+    model::{Desired, Observed, Plan},
+    plan,
+};
+
+/// Why an event is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventReason {
+    /// Pods begin to be replaced.
+    RolloutStarted,
+    /// Every pod is at the wanted revision.
+    RolloutCompleted,
+    /// The wanted revision changed before all pods were at it.
+    RolloutSuperseded,
+    /// The cluster begins to shrink.
+    ScaleDownStarted,
+    /// A pod begins to drain.
+    DrainStarted,
+    /// A pod has drained.
+    DrainCompleted,
+    /// A drain was undone.
+    DrainCancelled,
+    /// `spec.paused` was set.
+    Paused,
+    /// `spec.paused` was taken back.
+    Resumed,
+    /// A drain's time was over with connections left.
+    DrainTimedOut,
+    /// A draining node's admin API does not answer.
+    DrainEndpointUnreachable,
+    /// A pod can't start.
+    PodStuck,
+    /// A pod that could not start makes way.
+    StuckPodReplaced,
+    /// Nothing moved for `progressDeadlineSeconds`.
+    ProgressDeadlineExceeded,
+    /// A Kubernetes node is not ready.
+    NodeUnreachable,
+    /// Redis is not reached.
+    RedisUnavailable,
+}
+
+impl EventReason {
+    /// Whether its type is `Warning`.
+    pub fn is_warning(self) -> bool {
+        use EventReason::*;
+        matches!(
+            self,
+            DrainTimedOut
+                | DrainEndpointUnreachable
+                | PodStuck
+                | StuckPodReplaced
+                | ProgressDeadlineExceeded
+                | NodeUnreachable
+                | RedisUnavailable
+        )
+    }
+    /// As it is written.
+    pub fn as_str(self) -> String {
+        format!("{self:?}")
+    }
+}
+
+/// An event to publish about the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Why.
+    pub reason: EventReason,
+    /// Name and UID of the pod that it is related to.
+    pub pod: Option<(String, String)>,
+    /// A sentence for a person.
+    pub message: String,
+}
+
+pub(super) fn since(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    plan: &Plan,
+    progress: &Progress,
+    status: &ChannelClusterStatus,
+    previous: Option<&ChannelClusterStatus>,
+) -> Vec<Event> {
+    let empty = ChannelClusterStatus::default();
+    let before = previous.unwrap_or(&empty);
+    let mut out = Vec::new();
+    let mut say = |reason, message: String| out.push(Event { reason, pod: None, message });
+
+    paused(status, before, &mut say);
+    rollout(progress, status, before, &mut say);
+    let reason_of = |s: &ChannelClusterStatus, t| {
+        find(&s.conditions, t).filter(|c| c.status == "True").map(|c| c.reason.clone())
+    };
+    let scaling = Some(conditions::reason_name(Reason::ScalingDown));
+    if reason_of(status, ConditionType::Progressing) == scaling
+        && reason_of(before, ConditionType::Progressing) != scaling
+    {
+        say(
+            EventReason::ScaleDownStarted,
+            format!("Scaling down from {} to {} pods", status.replicas, desired.spec.replicas),
+        );
+    }
+    drains(desired, observed, status, before, &mut out);
+    stuck(observed, plan, &mut out);
+    troubles(status, before, &mut out);
+    out
+}
+
+fn paused(
+    status: &ChannelClusterStatus,
+    before: &ChannelClusterStatus,
+    say: &mut dyn FnMut(EventReason, String),
+) {
+    let is = |s: &ChannelClusterStatus| {
+        find(&s.conditions, ConditionType::Paused).is_some_and(|c| c.status == "True")
+    };
+    match (is(before), is(status)) {
+        (false, true) => {
+            say(EventReason::Paused, "Paused: nothing begins, drains are undone".into());
+        }
+        (true, false) => say(EventReason::Resumed, "Resumed".into()),
+        _ => {}
+    }
+}
+
+fn rollout(
+    progress: &Progress,
+    status: &ChannelClusterStatus,
+    before: &ChannelClusterStatus,
+    say: &mut dyn FnMut(EventReason, String),
+) {
+    let target = |s: &ChannelClusterStatus| {
+        s.rollout.as_ref().map(|r| r.target_revision.clone()).filter(|t| !t.is_empty())
+    };
+    match (target(before), target(status)) {
+        (None, Some(t)) => {
+            say(EventReason::RolloutStarted, format!("Rolling {} pods to revision {t}", status.replicas));
+        }
+        (Some(old), Some(new)) if old != new => say(
+            EventReason::RolloutSuperseded,
+            format!("Rolling to revision {new} instead of {old}"),
+        ),
+        (Some(t), None) => {
+            let kept = match progress.kept {
+                0 => String::new(),
+                k => format!(", {k} stay at the old one (partition)"),
+            };
+            let message = format!("{} pods at revision {t}{kept}", status.updated_replicas);
+            say(EventReason::RolloutCompleted, message);
+        }
+        _ => {}
+    }
+}
+
+fn drains(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    status: &ChannelClusterStatus,
+    before: &ChannelClusterStatus,
+    out: &mut Vec<Event>,
+) {
+    use DrainReportPhase::{Cancelling, Drained, Held, Releasing};
+    let exit = i64::from(desired.spec.drain.exit_at_connections);
+    let over = |d: &DrainReport| matches!(d.phase, Drained | Releasing);
+    let mut say = |reason, d: &DrainReport, message| {
+        out.push(Event { reason, pod: Some((d.pod_name.clone(), d.pod_uid.clone())), message });
+    };
+    let ended = |d: &DrainReport| {
+        let moved = (d.initial_connections - d.remaining_connections).max(0);
+        if d.remaining_connections > exit {
+            let left = d.remaining_connections;
+            let text = format!("{} goes with {left} connections: its drain's time is over", d.pod_name);
+            (EventReason::DrainTimedOut, text)
+        } else {
+            (EventReason::DrainCompleted, format!("{} has drained, {moved} connections moved", d.pod_name))
+        }
+    };
+    for d in &status.drains {
+        let was = before.drains.iter().find(|b| b.pod_uid == d.pod_uid);
+        if was.is_none() && d.phase != Cancelling {
+            let why = match d.reason {
+                sluice_crds::DrainReason::Rollout => "another revision takes its place",
+                sluice_crds::DrainReason::ScaleDown => "the cluster shrinks",
+            };
+            let n = d.initial_connections;
+            let text = format!("Draining {} with {n} connections: {why}", d.pod_name);
+            say(EventReason::DrainStarted, d, text);
+        }
+        if over(d) && !was.is_some_and(over) {
+            let (reason, text) = ended(d);
+            say(reason, d, text);
+        }
+        if d.phase == Held && was.is_none_or(|b| b.phase != Held) {
+            let left = d.remaining_connections;
+            let text = format!("{} is held with {left} connections: its drain's time is over", d.pod_name);
+            say(EventReason::DrainTimedOut, d, text);
+        }
+    }
+    for d in &before.drains {
+        if status.drains.iter().any(|n| n.pod_uid == d.pod_uid) {
+            continue;
+        }
+        if observed.pods.iter().any(|p| p.uid == d.pod_uid) {
+            let text = format!("{} serves again, its drain is undone", d.pod_name);
+            say(EventReason::DrainCancelled, d, text);
+        } else if !over(d) {
+            // Gone between two looks, and its last count is not its count when it went: only its
+            // deadline can have let it go with clients.
+            let text = format!("{} has drained and is gone", d.pod_name);
+            say(EventReason::DrainCompleted, d, text);
+        }
+    }
+}
+
+fn stuck(observed: &Observed, plan: &Plan, out: &mut Vec<Event>) {
+    let Some(sts) = &observed.statefulset else { return };
+    if !plan::settled(sts) || plan.cursor == plan::at(sts) {
+        return;
+    }
+    let c = plan.cursor;
+    for p in observed.pods.iter().filter(|p| !p.terminating && !p.ready) {
+        let (Some(why), index) = (p.stuck, p.ordinal - c.ordinals_start) else { continue };
+        let replaced = index >= c.partition && p.revision != sts.update_revision;
+        if replaced || !(0..c.replicas).contains(&index) {
+            out.push(Event {
+                reason: EventReason::StuckPodReplaced,
+                pod: Some((p.name.clone(), p.uid.clone())),
+                message: format!("{} could not start ({}) and makes way", p.name, why.as_str()),
+            });
+        }
+    }
+}
+
+fn troubles(
+    status: &ChannelClusterStatus,
+    before: &ChannelClusterStatus,
+    out: &mut Vec<Event>,
+) {
+    let Some(now) = find(&status.conditions, ConditionType::Ready) else { return };
+    if find(&before.conditions, ConditionType::Ready).is_some_and(|b| b.reason == now.reason) {
+        return;
+    }
+    let all = [
+        (Reason::PodStuck, EventReason::PodStuck),
+        (Reason::ProgressDeadlineExceeded, EventReason::ProgressDeadlineExceeded),
+        (Reason::NodeUnreachable, EventReason::NodeUnreachable),
+        (Reason::DrainEndpointUnreachable, EventReason::DrainEndpointUnreachable),
+        (Reason::RedisUnavailable, EventReason::RedisUnavailable),
+    ];
+    for (reason, event) in all {
+        if now.reason == conditions::reason_name(reason) {
+            out.push(Event { reason: event, pod: None, message: now.message.clone() });
+        }
+    }
+}

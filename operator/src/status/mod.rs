@@ -1,0 +1,161 @@
+//! What a person is told: the status of a cluster, and the events of its story.
+//!
+//! [`report`] is pure. A status is rebuilt from what was seen each time and is never read back to
+//! decide anything; the previous one serves only to keep `lastTransitionTime` and to tell what is
+//! new. It must hold nothing that changes while the cluster does not, or each write of it would
+//! wake the reconciler for the next.
+
+mod conditions;
+mod events;
+mod progress;
+
+#[cfg(test)]
+mod tests;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use sluice_crds::{
+    ChannelClusterStatus, DrainReport, DrainReportPhase, Reason, Rollout,
+    names::{CLUSTER_LABEL, COMPONENT_LABEL, COMPONENT_NODE},
+};
+use sluice_node_api::admin::DrainPhase;
+
+pub use conditions::{find, reason_name, type_name};
+pub use events::{Event, EventReason};
+pub use progress::{Progress, progress};
+
+use crate::{
+    model::{Action, Desired, Observed, Plan, PodState},
+    plan::drained_now,
+};
+
+/// What else is known when a status is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The image of the wanted revision, as rendered.
+    pub image: String,
+    /// Why the spec can't be carried out ([`Reason::InvalidSpec`]) or applied
+    /// ([`Reason::ApplyConflict`]), with a sentence for a person.
+    pub trouble: Option<(Reason, String)>,
+}
+
+/// The status of a cluster, and what is new in it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The status to write, if it differs from the one that is there.
+    pub status: ChannelClusterStatus,
+    /// What to publish, in order.
+    pub events: Vec<Event>,
+}
+
+/// Says how a cluster is. `previous`: the status that it has now.
+pub fn report(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    plan: &Plan,
+    facts: &Facts,
+    previous: Option<&ChannelClusterStatus>,
+    now: Timestamp,
+) -> Report {
+    let progress = progress(desired, observed, now);
+    let pods: Vec<&PodState> = observed.pods.iter().filter(|p| !p.terminating).collect();
+    let count = |f: &dyn Fn(&PodState) -> bool| pods.iter().filter(|p| f(p)).count() as i32;
+    let min_ready = crate::plan::min_ready(desired.spec);
+    let sts = observed.statefulset.as_ref();
+    let drains = drains(desired, observed, plan, previous, now);
+    let mut status = ChannelClusterStatus {
+        observed_generation: Some(desired.generation),
+        replicas: pods.len() as i32,
+        ready_replicas: count(&|p| p.ready),
+        available_replicas: count(&|p| p.available(min_ready, now)),
+        updated_replicas: progress.updated,
+        draining_replicas: drains.len() as i32,
+        connections: observed.pods.iter().filter_map(PodState::connections).sum::<u64>() as i64,
+        current_revision: sts.map(|s| s.current_revision.clone()).unwrap_or_default(),
+        update_revision: sts.map(|s| s.update_revision.clone()).unwrap_or_default(),
+        image: facts.image.clone(),
+        selector: format!(
+            "{CLUSTER_LABEL}={},{COMPONENT_LABEL}={COMPONENT_NODE}",
+            desired.name
+        ),
+        rollout: progress.rolling.then(|| Rollout {
+            // While the next template is on its way to the controller, the last one told.
+            target_revision: Some(progress.target.clone())
+                .filter(|t| !t.is_empty())
+                .or_else(|| previous?.rollout.as_ref().map(|r| r.target_revision.clone()))
+                .unwrap_or_default(),
+            started_at: sts.and_then(|s| s.rollout_started_at).map(Time),
+            last_progress_at: progress.last_progress_at.map(Time),
+            current_pod: progress.current_pod.clone(),
+        }),
+        drains,
+        conditions: Vec::new(),
+    };
+    status.conditions =
+        conditions::all(desired, observed, plan, facts, &progress, &status, previous, now);
+    let events = events::since(desired, observed, plan, &progress, &status, previous);
+    Report { status, events }
+}
+
+fn drains(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    plan: &Plan,
+    previous: Option<&ChannelClusterStatus>,
+    now: Timestamp,
+) -> Vec<DrainReport> {
+    let cancelled = |p: &PodState| {
+        plan.actions.iter().any(|a| matches!(a, Action::CancelDrain { pod } if pod.uid == p.uid))
+    };
+    let began = |p: &PodState| {
+        plan.actions.iter().find_map(|a| match a {
+            Action::Commit { pod, commitment } if pod.uid == p.uid => Some(commitment),
+            _ => None,
+        })
+    };
+    let inside = |p: &PodState| {
+        observed.statefulset.as_ref().is_some_and(|s| {
+            (s.ordinals_start..s.ordinals_start + s.replicas).contains(&p.ordinal)
+        })
+    };
+    let mut pods: Vec<&PodState> = observed.pods.iter().collect();
+    pods.sort_by_key(|p| p.ordinal);
+    pods.into_iter()
+        .filter_map(|p| {
+            let c = p.drain.as_ref().or_else(|| began(p))?;
+            let initial = c.initial.unwrap_or_default() as i64;
+            let last = previous
+                .and_then(|s| s.drains.iter().find(|d| d.pod_uid == p.uid))
+                .map(|d| d.remaining_connections);
+            let remaining = p.connections().map_or(last.unwrap_or(initial), |n| n as i64);
+            let phase = if p.terminating || !inside(p) {
+                DrainReportPhase::Releasing
+            } else if cancelled(p) {
+                DrainReportPhase::Cancelling
+            } else if drained_now(desired.spec, p) {
+                DrainReportPhase::Drained
+            } else if now >= c.deadline
+                && desired.spec.drain.timeout_policy == sluice_crds::TimeoutPolicy::Hold
+            {
+                DrainReportPhase::Held
+            } else {
+                match p.drain_phase() {
+                    None | Some(DrainPhase::None) => DrainReportPhase::Selected,
+                    Some(DrainPhase::Delay) => DrainReportPhase::Delay,
+                    Some(DrainPhase::Waiting) => DrainReportPhase::Waiting,
+                    Some(DrainPhase::Closing | DrainPhase::Drained) => DrainReportPhase::Closing,
+                }
+            };
+            Some(DrainReport {
+                pod_name: p.name.clone(),
+                pod_uid: p.uid.clone(),
+                reason: c.reason,
+                phase,
+                started_at: Some(Time(c.started_at)),
+                deadline: Some(Time(c.deadline)),
+                initial_connections: initial,
+                remaining_connections: remaining,
+            })
+        })
+        .collect()
+}
