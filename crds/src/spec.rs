@@ -273,7 +273,8 @@ pub struct Drain {
     #[serde(default = "defaults::initial_delay")]
     #[schemars(range(min = 0, max = 3600))]
     pub initial_delay_seconds: i32,
-    /// Seconds after that during which clients may leave in their own time.
+    /// Seconds after the delay during which clients may leave in their own time, with mode
+    /// `Batched`. With `Wait` that lasts until the timeout anyway.
     #[serde(default)]
     #[schemars(range(min = 0, max = 86400))]
     pub wait_seconds: i32,

@@ -1,4 +1,4 @@
-//! What the operator reports. It is never read back: each reconcile rebuilds it from pods,
+//! What the operator reports. No decision reads it back: each reconcile rebuilds it from pods,
 //! StatefulSet and nodes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
