@@ -148,10 +148,11 @@ fn select(
             _ => (rolling.max_surge, 0),
         };
         let floor = (n - allowance.max(0) - broken).max(0);
-        let covered = !s.serving || serving > floor;
+        let ready = s.pod.is_some_and(|p| p.ready);
+        let covered = !ready || serving - i32::from(s.serving) >= floor;
         let stopped = v.reason == DrainReason::Rollout && stop;
         // One that serves nobody costs nothing, and may go ahead of its turn.
-        let in_turn = !blocked || !s.serving;
+        let in_turn = !blocked || !ready;
         if active < limit.max(1) && covered && in_turn && !stopped && !s.pinned() {
             begin.push(*v);
             active += 1;

@@ -139,8 +139,8 @@ fn waiting(
     let mut say = |reason, s: &Slot<'_>, message: String| {
         w.push(Waiting { reason, pod: Some(s.name().to_owned()), message });
     };
-    for s in &slots.list {
-        if let (true, Some(stuck)) = (s.stays_updated(), s.stuck()) {
+    for (i, s) in slots.list.iter().enumerate() {
+        if let (None, Some(stuck)) = (shape.victim(i), s.stuck()) {
             say(Reason::PodStuck, s, format!("{} can't start: {}", s.name(), stuck.as_str()));
         }
     }

@@ -2,6 +2,7 @@
 //! histories, and small models exhausted.
 
 mod conveyor;
+mod random;
 mod sim;
 
 use sluice_crds::ChannelClusterSpec;

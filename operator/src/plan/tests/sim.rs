@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sluice_crds::{ChannelClusterSpec, TimeoutPolicy};
 use sluice_node_api::admin::{DrainPhase, DrainRequest, DrainStatus, NodeStatus, PeerStatus};
 
@@ -378,7 +378,8 @@ impl World {
         let floor = n - if in_place { rolling.max_unavailable } else { 0 } - broken;
         assert!(
             serving >= floor || !was_ready,
-            "{serving} pods serve, {floor} must (n {n}, broken {broken}): {self:#?}"
+            "{serving} pods serve, {floor} must (n {n}, broken {broken}): {}",
+            self.brief()
         );
     }
 
@@ -494,7 +495,8 @@ impl World {
         let exit = self.spec.drain.exit_at_connections as usize;
         assert!(
             load <= exit || over || p.pin == Some(DrainOverride::Release) || !self.calm && !self.up(&p),
-            "chat-{ordinal} let go with {load} clients: {self:#?}"
+            "chat-{ordinal} let go with {load} clients: {}",
+            self.brief()
         );
         if let Some(p) = self.pods.get_mut(&ordinal) {
             p.terminating = true;
@@ -632,7 +634,7 @@ impl World {
             }
             self.step();
         }
-        panic!("not converged after {at_most} steps: {:#?}\nplan {:#?}", self, self.plan());
+        panic!("not converged after {at_most} steps: {}\nplan {:#?}", self.brief(), self.plan());
     }
 
     /// Lays the clients evenly over the pods, as if they had always been there.
@@ -643,8 +645,33 @@ impl World {
         }
         self.peak = 0;
     }
-    /// Sim time, for deadlines.
-    pub fn seconds(n: i64) -> SignedDuration {
-        SignedDuration::from_secs(n)
+    /// All that matters, on a few lines.
+    pub fn brief(&self) -> String {
+        let r = &self.spec.update_strategy.rolling_update;
+        let mut out = format!(
+            "\nnow {} want {} template {} paused {} surge {} unavailable {} partition {} set {:?}",
+            self.now,
+            self.spec.replicas,
+            self.template,
+            self.spec.paused,
+            r.max_surge,
+            r.max_unavailable,
+            r.partition,
+            self.set
+        );
+        for (o, p) in &self.pods {
+            out += &format!(
+                "\n  chat-{o} t{} {} {} {} clients {:?} drain {:?} down {} silent {}",
+                p.template,
+                if p.ready_since.is_some() { "ready" } else { "-" },
+                if p.terminating { "terminating" } else { "-" },
+                if p.accepting { "accepting" } else { "-" },
+                self.load(p.uid),
+                (&p.annotations, p.draining),
+                p.down_until.max(p.node_down_until),
+                p.silent_until
+            );
+        }
+        out
     }
 }

@@ -1,0 +1,170 @@
+//! Random histories: the spec changes, pods die, nodes fall silent, the operator is killed between
+//! any two steps. The promises hold throughout, and once the faults stop everything settles.
+
+use proptest::prelude::*;
+
+use super::{sim::World, spec};
+
+/// What happens between two looks.
+#[derive(Clone, Debug)]
+enum Event {
+    Steps(u8),
+    Template(u32),
+    Replicas(i32),
+    Pause(bool),
+    Surge(i32),
+    Unavailable(i32),
+    Partition(i32),
+    Concurrent(i32),
+    Hold(bool),
+    Kill(u8),
+    Crash(u8),
+    Silent(u8, u8),
+    NodeDown(u8, u8),
+    /// The operator dies after so many steps of its plan.
+    DieAfter(u8),
+    /// The operator is away; everything else goes on.
+    Absent(u16),
+    /// The StatefulSet controller is away, the operator is not.
+    SlowController(u8),
+}
+
+fn calm_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => (1u8..40).prop_map(Event::Steps),
+        4 => (1u32..4).prop_map(Event::Template),
+        4 => (0i32..7).prop_map(Event::Replicas),
+        1 => any::<bool>().prop_map(Event::Pause),
+        1 => (0i32..4).prop_map(Event::Surge),
+        1 => (0i32..3).prop_map(Event::Unavailable),
+        1 => (0i32..4).prop_map(Event::Partition),
+        1 => (1i32..4).prop_map(Event::Concurrent),
+        3 => (0u8..6).prop_map(Event::DieAfter),
+        2 => (1u16..20).prop_map(Event::Absent),
+        2 => (1u8..5).prop_map(Event::SlowController),
+    ]
+}
+
+fn fault() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => calm_event(),
+        1 => any::<u8>().prop_map(Event::Kill),
+        1 => any::<u8>().prop_map(Event::Crash),
+        1 => (any::<u8>(), 1u8..60).prop_map(|(p, t)| Event::Silent(p, t)),
+        1 => (any::<u8>(), 1u8..60).prop_map(|(p, t)| Event::NodeDown(p, t)),
+        1 => (4u32..6).prop_map(Event::Template),
+        1 => any::<bool>().prop_map(Event::Hold),
+        1 => (100u16..400).prop_map(Event::Absent),
+    ]
+}
+
+fn happen(w: &mut World, e: &Event) {
+    let nth = |w: &World, i: u8| {
+        let n = w.pods.len().max(1);
+        w.pods.keys().copied().nth(usize::from(i) % n)
+    };
+    let rolling = &mut w.spec.update_strategy.rolling_update;
+    match *e {
+        Event::Steps(n) => (0..n).for_each(|_| w.step()),
+        Event::Template(t) => w.template = t,
+        Event::Replicas(n) => w.spec.replicas = n,
+        Event::Pause(p) => w.spec.paused = p,
+        Event::Surge(n) => {
+            rolling.max_surge = n;
+            rolling.max_unavailable = rolling.max_unavailable.max(i32::from(n == 0));
+        }
+        Event::Unavailable(n) => {
+            rolling.max_unavailable = n;
+            rolling.max_surge = rolling.max_surge.max(i32::from(n == 0));
+        }
+        Event::Partition(n) => rolling.partition = n,
+        Event::Concurrent(n) => w.spec.scale_down.max_concurrent_drains = n,
+        Event::Hold(h) => {
+            w.spec.drain.timeout_policy = match h {
+                true => sluice_crds::TimeoutPolicy::Hold,
+                false => sluice_crds::TimeoutPolicy::Terminate,
+            };
+        }
+        Event::Kill(i) => {
+            w.calm = false;
+            if let Some(o) = nth(w, i) {
+                w.kill(o);
+            }
+        }
+        Event::Crash(i) | Event::Silent(i, _) | Event::NodeDown(i, _) => {
+            w.calm = false;
+            let (now, at) = (w.now, nth(w, i));
+            if let Some(p) = at.and_then(|o| w.pods.get_mut(&o)) {
+                match *e {
+                    Event::Silent(_, t) => p.silent_until = now + i64::from(t),
+                    Event::NodeDown(_, t) => p.node_down_until = now + i64::from(t),
+                    _ => p.down_until = now + 3,
+                }
+            }
+        }
+        Event::DieAfter(k) => {
+            w.controller();
+            w.reconcile(usize::from(k));
+            w.tick();
+        }
+        Event::Absent(n) => {
+            for _ in 0..n {
+                w.controller();
+                w.tick();
+            }
+        }
+        Event::SlowController(n) => {
+            for _ in 0..n {
+                w.reconcile(usize::MAX);
+                w.tick();
+            }
+        }
+    }
+}
+
+fn run(seed: u64, clients: usize, replicas: i32, events: &[Event]) -> World {
+    let mut w = World::new(spec(replicas), clients);
+    w.seed(seed);
+    // Templates whose pods never start.
+    w.bad = [4, 5].into();
+    w.settle(100);
+    for e in events {
+        happen(&mut w, e);
+    }
+    w.spec.paused = false;
+    w.spec.drain.timeout_policy = sluice_crds::TimeoutPolicy::Terminate;
+    if w.bad.contains(&w.template) {
+        w.template = 3;
+    }
+    if !w.calm || w.pods.values().any(|p| w.bad.contains(&p.template)) {
+        // A canary that can't start is kept: only a person may end that.
+        w.spec.update_strategy.rolling_update.partition = 0;
+    }
+    w.settle(6000);
+    w
+}
+
+/// As many as `PROPTEST_CASES` says, or enough to be worth while.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn changes_and_restarts_keep_the_promises(
+        seed in 1u64..1000, clients in 0usize..60, n in 0i32..6,
+        events in prop::collection::vec(calm_event(), 0..25),
+    ) {
+        run(seed, clients, n, &events);
+    }
+
+    #[test]
+    fn faults_keep_the_promises(
+        seed in 1u64..1000, clients in 0usize..60, n in 0i32..6,
+        events in prop::collection::vec(fault(), 0..25),
+    ) {
+        run(seed, clients, n, &events);
+    }
+}
