@@ -287,9 +287,9 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
 fn finish(opcode: u8, payload: Cow<'_, [u8]>) -> Result<Item<'_>, Violation> {
     Ok(match opcode {
         TEXT => Item::Text(match payload {
-            Cow::Borrowed(bytes) => Cow::Borrowed(
-                simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::BadUtf8)?,
-            ),
+            Cow::Borrowed(bytes) => {
+                Cow::Borrowed(simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::BadUtf8)?)
+            }
             Cow::Owned(bytes) => {
                 Cow::Owned(String::from_utf8(bytes).map_err(|_| Violation::BadUtf8)?)
             }

@@ -3,15 +3,28 @@
 //! A [`Hub`] never holds a socket: it passes work to the shards and reads counters. Every call
 //! returns at once, from any thread.
 
-use std::sync::Arc;
+mod metrics;
 
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use sluice_node_api::{
-    admin::{DrainRequest, DrainStatus, ShedRequest, ShedResponse},
+    admin::{DrainPhase, DrainRequest, DrainStatus, ShedRequest, ShedResponse},
     config::LiveConfig,
 };
 
-use crate::pubsub::{Adapter, Broadcast, Local};
+pub use self::metrics::{Code, HubMetrics, Reason};
+use crate::{
+    drain::{self, Drain, Shed},
+    plane::{Pacing, Plane},
+    pubsub::{Adapter, Broadcast, Local},
+    relay::Rules,
+    shard::{fanout::Fanout, inbox::Task},
+};
 
 /// What is open on this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,62 +37,184 @@ pub struct Counts {
 
 /// A cheap handle to a running data plane.
 #[derive(Clone)]
-pub struct Hub {}
+pub struct Hub {
+    plane: Arc<Plane>,
+}
 
 impl Hub {
+    pub(crate) fn start(plane: Arc<Plane>) -> Self {
+        tokio::spawn(pace(plane.clone()));
+        Self { plane }
+    }
+
     /// Puts the adapter in force that carries broadcasts to the other nodes; until then there is
     /// none. Topics that already have subscribers are subscribed again through it.
-    pub fn set_adapter(&self, _adapter: Arc<dyn Adapter>) {}
+    ///
+    /// The adapter's `subscribe` and `unsubscribe` must not call back into the hub.
+    pub fn set_adapter(&self, adapter: Arc<dyn Adapter>) {
+        self.plane.interest.set_adapter(adapter);
+    }
 
     /// Broadcasts to every node: through the adapter, then to the subscribers here (`P-PS-2`).
-    pub fn broadcast(&self, _broadcast: Broadcast) {}
+    pub fn broadcast(&self, broadcast: Broadcast) {
+        self.plane.interest.send(&broadcast);
+        self.fan_out("local", broadcast);
+    }
+
+    fn fan_out(&self, origin: &'static str, broadcast: Broadcast) {
+        self.plane.metrics.broadcasts.get_or_create(&Reason { reason: origin }).inc();
+        self.plane.fan_out(&Arc::new(Fanout::new(broadcast)), None);
+    }
 
     /// Puts other topic rules in force, from the next message on.
-    pub fn set_live(&self, _live: Arc<LiveConfig>) {}
+    pub fn set_live(&self, live: Arc<LiveConfig>) {
+        *self.plane.rules.write() = Arc::new(Rules::new(&live, &self.plane.node));
+    }
 
     /// What is open on this node.
     pub fn counts(&self) -> Counts {
-        Counts::default()
+        let channels = u64::try_from(self.plane.metrics.channels.get()).unwrap_or(0);
+        Counts { connections: self.plane.connections(), channels }
     }
 
     /// Refuses new connections with 503, or takes them again.
-    pub fn cordon(&self, _on: bool) {}
+    pub fn cordon(&self, on: bool) {
+        self.plane.door.cordon(on);
+    }
 
     /// Whether [`Hub::cordon`] is on; a drain refuses connections without it.
     pub fn cordoned(&self) -> bool {
-        false
+        self.plane.door.cordoned()
     }
 
     /// Starts a drain, or changes the one under way, and renews its TTL.
-    pub fn start_drain(&self, _request: DrainRequest) -> DrainStatus {
-        DrainStatus::default()
+    pub fn start_drain(&self, request: DrainRequest) -> DrainStatus {
+        let now = Instant::now();
+        let open = self.plane.connections();
+        let mut pacing = self.plane.pacing.lock();
+        let drain = match &mut pacing.drain {
+            Some(drain) => {
+                drain.renew(request, now);
+                drain
+            }
+            none => {
+                self.plane.metrics.drain("started");
+                none.insert(Drain::new(request, now, Timestamp::now(), open))
+            }
+        };
+        self.plane.door.set_draining(true);
+        self.plane.repaced.notify_one();
+        drain.status(now, open)
     }
 
     /// How far the drain is.
     pub fn drain_status(&self) -> DrainStatus {
-        DrainStatus::default()
+        let open = self.plane.connections();
+        let pacing = self.plane.pacing.lock();
+        match &pacing.drain {
+            Some(drain) => drain.status(Instant::now(), open),
+            None => DrainStatus { remaining: open, ..DrainStatus::default() },
+        }
     }
 
     /// Ends the drain: the node takes connections again.
     pub fn cancel_drain(&self) -> DrainStatus {
-        DrainStatus::default()
+        give_up(&self.plane, &mut self.plane.pacing.lock(), "cancelled");
+        self.drain_status()
     }
 
-    /// Closes some sockets with code 1012, paced, and goes on serving.
-    pub fn shed(&self, _request: ShedRequest) -> ShedResponse {
-        ShedResponse { shedding: 0 }
+    /// Closes some sockets with code 1012, paced, and goes on serving. A shed under way is
+    /// replaced.
+    pub fn shed(&self, request: ShedRequest) -> ShedResponse {
+        let open = self.plane.open().iter().sum();
+        let shed = Shed::new(&request, Instant::now(), open);
+        let shedding = shed.left();
+        self.plane.pacing.lock().shed = Some(shed);
+        self.plane.repaced.notify_one();
+        ShedResponse { shedding }
     }
 
     /// Ends when a drain is over: phase `Drained`. Never ends without a drain.
-    pub async fn drained(&self) {}
+    pub async fn drained(&self) {
+        // The sender lives as long as the plane, which we hold.
+        let _ = self.plane.drained.subscribe().wait_for(|drained| *drained).await;
+    }
 
     /// Ends when, after shutdown, every shard has closed its sockets and its thread is gone.
-    pub async fn stopped(&self) {}
+    pub async fn stopped(&self) {
+        let _ = self.plane.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+
+    /// What the data plane counts.
+    pub fn metrics(&self) -> &HubMetrics {
+        &self.plane.metrics
+    }
 
     /// Registers the data plane's metrics.
-    pub fn register(&self, _registry: &mut Registry) {}
+    pub fn register(&self, registry: &mut Registry) {
+        self.plane.metrics.register(registry);
+    }
 }
 
 impl Local for Hub {
-    fn deliver(&self, _broadcast: Broadcast) {}
+    fn deliver(&self, broadcast: Broadcast) {
+        self.fan_out("remote", broadcast);
+    }
+}
+
+fn give_up(plane: &Plane, pacing: &mut Pacing, outcome: &'static str) {
+    if pacing.drain.take().is_some() {
+        plane.metrics.drain(outcome);
+        plane.door.set_draining(false);
+        plane.drained.send_replace(false);
+    }
+}
+
+/// Carries out drains and sheds until shutdown.
+async fn pace(plane: Arc<Plane>) {
+    while !plane.shutdown.is_cancelled() {
+        let again = step(&plane);
+        tokio::select! {
+            () = plane.repaced.notified() => {}
+            () = tokio::time::sleep(again) => {}
+            () = plane.shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// What is due now; gives the time until there is more.
+fn step(plane: &Plane) -> Duration {
+    let now = Instant::now();
+    let open = plane.open();
+    let mut again = Duration::from_secs(3600);
+    let mut pacing = plane.pacing.lock();
+    if let Some(drain) = &mut pacing.drain {
+        let step = drain.step(now, open.iter().sum());
+        again = step.again;
+        close(plane, step.close, &open, drain.moved());
+        let drained = drain.phase(now, plane.connections()) == DrainPhase::Drained;
+        if plane.drained.send_replace(drained) != drained && drained {
+            plane.metrics.drain("completed");
+        }
+        if drain.is_expired(now) {
+            tracing::warn!("nobody renewed the drain: serving again");
+            give_up(plane, &mut pacing, "expired");
+        }
+    } else if let Some(shed) = &mut pacing.shed {
+        let step = shed.step(now);
+        again = step.again;
+        close(plane, step.close, &open, &Arc::default());
+        if shed.left() == 0 {
+            pacing.shed = None;
+        }
+    }
+    again
+}
+
+fn close(plane: &Plane, count: u64, open: &[u64], moved: &Arc<AtomicU64>) {
+    for (shard, share) in plane.shards.iter().zip(drain::split(count, open)) {
+        if share > 0 {
+            shard.inbox.push(Task::Close(share, moved.clone()));
+        }
+    }
 }

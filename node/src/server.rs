@@ -2,10 +2,16 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use axum::Router;
 use sluice_node_api::config::{LiveConfig, NodeConfig};
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::Hub;
+use crate::{accept, handshake, hub::Hub, plane::Plane, shard};
+
+/// Connections that the kernel keeps for us until they are taken.
+const BACKLOG: i32 = 4096;
 
 /// Why the data plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +31,113 @@ pub enum StartError {
     Shard(#[source] std::io::Error),
 }
 
+/// A data plane that is not started yet.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), sluice_node::server::StartError> {
+/// use sluice_node::server::Builder;
+/// use tokio_util::sync::CancellationToken;
+///
+/// let config = sluice_node_api::config::NodeConfig::default();
+/// let shutdown = CancellationToken::new();
+/// let (hub, address) = Builder::new(&config).name("chat-0").start(shutdown.clone()).await?;
+/// println!("{address} has {} sockets", hub.counts().connections);
+/// shutdown.cancel();
+/// hub.stopped().await;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Builder {
+    config: NodeConfig,
+    name: String,
+    live: Arc<LiveConfig>,
+    shards: usize,
+    routes: Router,
+}
+
+impl Builder {
+    /// With `config`'s socket settings, the default topic rules and one shard a core.
+    pub fn new(config: &NodeConfig) -> Self {
+        Self {
+            config: config.clone(),
+            name: String::new(),
+            live: Arc::default(),
+            shards: 0,
+            routes: Router::new(),
+        }
+    }
+
+    /// The node's name, as joins announce it.
+    #[must_use]
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// The topic rules.
+    #[must_use]
+    pub fn live(self, live: Arc<LiveConfig>) -> Self {
+        Self { live, ..self }
+    }
+
+    /// How many shards; 0 is one a core.
+    #[must_use]
+    pub fn shards(self, shards: usize) -> Self {
+        Self { shards, ..self }
+    }
+
+    /// Routes to serve beside the socket, on the clients' address.
+    #[must_use]
+    pub fn routes(self, routes: Router) -> Self {
+        Self { routes, ..self }
+    }
+
+    /// Starts; see [`start`].
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be bound or a thread cannot be started.
+    pub async fn start(self, shutdown: CancellationToken) -> Result<(Hub, SocketAddr), StartError> {
+        let Self { config, name, live, shards, routes } = self;
+        let listen = |source| StartError::Listen { address: config.listen.http.clone(), source };
+        let listener = bind(&config.listen.http).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let shards = if shards == 0 { cores() } else { shards }.min(usize::from(u16::MAX));
+        let stop = shutdown.clone();
+        let plane = Arc::new(Plane::new(name, &config.socket, &live, shards, stop));
+        let routes = handshake::routes(&config.socket.path, plane.clone(), routes);
+        for id in 0..shards {
+            let id = u16::try_from(id).unwrap_or(u16::MAX);
+            if let Err(error) = shard::spawn(id, plane.clone(), routes.clone()) {
+                shutdown.cancel();
+                return Err(StartError::Shard(error));
+            }
+        }
+        tokio::spawn(accept::accept(listener, plane.clone(), shutdown));
+        Ok((Hub::start(plane), address))
+    }
+}
+
+async fn bind(address: &str) -> std::io::Result<TcpListener> {
+    let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "no such address");
+    for address in tokio::net::lookup_host(address).await? {
+        match listen(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
 /// Starts the data plane with `shards` threads (0: one a core) and serves `config.listen.http`.
 /// Gives the handle and the bound address. When `shutdown` is cancelled, no connection is taken
 /// any more, what is open is closed with code 1012, and [`Hub::stopped`] ends.
@@ -33,11 +146,11 @@ pub enum StartError {
 ///
 /// When the address cannot be bound or a thread cannot be started.
 pub async fn start(
-    _config: &NodeConfig,
-    _node_name: String,
-    _live: Arc<LiveConfig>,
-    _shards: usize,
-    _shutdown: CancellationToken,
+    config: &NodeConfig,
+    node_name: String,
+    live: Arc<LiveConfig>,
+    shards: usize,
+    shutdown: CancellationToken,
 ) -> Result<(Hub, SocketAddr), StartError> {
-    Ok((Hub {}, SocketAddr::from(([127, 0, 0, 1], 0))))
+    Builder::new(config).name(node_name).live(live).shards(shards).start(shutdown).await
 }

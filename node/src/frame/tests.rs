@@ -251,9 +251,8 @@ fn oracle(bytes: &[u8]) -> (Vec<Got>, bool) {
             Ok(())
         }
     }
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(LIMIT))
-        .max_frame_size(Some(LIMIT));
+    let config =
+        WebSocketConfig::default().max_message_size(Some(LIMIT)).max_frame_size(Some(LIMIT));
     let mut oracle = WebSocketContext::new(Role::Server, Some(config));
     let mut wire = Wire(bytes);
     let mut got = Vec::new();

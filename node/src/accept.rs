@@ -1,0 +1,148 @@
+//! The door of a node: who is let in, and which shard a connection goes to.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{plane::Plane, shard::inbox::Task};
+
+/// Why a handshake is refused, with 503 and `Retry-After`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Cordoned, draining or shutting down.
+    Closed(&'static str),
+    /// More handshakes a second than configured.
+    Rate,
+}
+
+impl Refusal {
+    /// The label of the metric.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Closed(reason) => reason,
+            Self::Rate => "rate",
+        }
+    }
+}
+
+/// Whether handshakes are taken, and at which rate.
+pub(crate) struct Door {
+    cordoned: AtomicBool,
+    draining: AtomicBool,
+    bucket: Mutex<Bucket>,
+}
+
+/// A token bucket that holds one second's worth.
+struct Bucket {
+    rate: f64,
+    tokens: f64,
+    at: Instant,
+}
+
+impl Door {
+    /// An open door that lets in `rate` a second.
+    pub(crate) fn new(rate: u32, now: Instant) -> Self {
+        let rate = f64::from(rate.max(1));
+        let bucket = Mutex::new(Bucket { rate, tokens: rate, at: now });
+        Self { cordoned: false.into(), draining: false.into(), bucket }
+    }
+
+    /// Asks for one connection.
+    pub(crate) fn admit(&self, now: Instant) -> Result<(), Refusal> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(Refusal::Closed("drain"));
+        }
+        if self.cordoned() {
+            return Err(Refusal::Closed("cordon"));
+        }
+        let mut bucket = self.bucket.lock();
+        let elapsed = now.saturating_duration_since(bucket.at).as_secs_f64();
+        bucket.at = now;
+        bucket.tokens = (bucket.tokens + elapsed * bucket.rate).min(bucket.rate);
+        if bucket.tokens < 1.0 {
+            return Err(Refusal::Rate);
+        }
+        bucket.tokens -= 1.0;
+        Ok(())
+    }
+
+    pub(crate) fn cordon(&self, on: bool) {
+        self.cordoned.store(on, Ordering::Release);
+    }
+
+    pub(crate) fn cordoned(&self) -> bool {
+        self.cordoned.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_draining(&self, on: bool) {
+        self.draining.store(on, Ordering::Release);
+    }
+}
+
+/// Takes connections and hands each to the shard with the fewest, until `shutdown`.
+pub(crate) async fn accept(listener: TcpListener, plane: Arc<Plane>, shutdown: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        let handed = accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer)));
+        match handed {
+            Ok((stream, peer)) => hand_over(&plane, stream, peer),
+            Err(error) => {
+                // Out of descriptors, most likely: trying again at once would spin.
+                tracing::warn!(%error, "cannot take a connection");
+                plane.metrics.refuse("accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+fn hand_over(plane: &Plane, stream: std::net::TcpStream, peer: SocketAddr) {
+    let least = plane.shards.iter().min_by_key(|shard| shard.sockets.load(Ordering::Relaxed));
+    let Some(shard) = least else { return };
+    shard.sockets.fetch_add(1, Ordering::Relaxed);
+    if !shard.inbox.push(Task::Socket(stream, peer)) {
+        shard.sockets.fetch_sub(1, Ordering::Relaxed);
+        plane.metrics.refuse("inbox");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_door_lets_in_its_rate_a_second() {
+        let start = Instant::now();
+        let door = Door::new(3, start);
+        let taken = |at| (0..10).filter(|_| door.admit(at).is_ok()).count();
+        assert_eq!(taken(start), 3);
+        assert_eq!(door.admit(start), Err(Refusal::Rate));
+        assert_eq!(taken(start + Duration::from_millis(700)), 2);
+        assert_eq!(taken(start + Duration::from_secs(60)), 3, "no more than a second's worth");
+    }
+
+    #[test]
+    fn a_cordon_and_a_drain_close_it_each() {
+        let start = Instant::now();
+        let door = Door::new(3, start);
+        door.cordon(true);
+        assert_eq!(door.admit(start), Err(Refusal::Closed("cordon")));
+        door.set_draining(true);
+        door.cordon(false);
+        assert_eq!(door.admit(start), Err(Refusal::Closed("drain")));
+        door.set_draining(false);
+        assert_eq!(door.admit(start), Ok(()));
+    }
+}

@@ -1,0 +1,171 @@
+//! The client-facing HTTP: routing and the WebSocket handshake. After it the shard takes over the
+//! raw TCP stream; no HTTP state is kept for an open socket.
+//!
+//! Origins are not checked yet: put a node behind something that does if browsers of other sites
+//! must not reach it.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    Extension, Router,
+    extract::{Query, Request, State, rejection::QueryRejection},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version as Http, header};
+use hyper::upgrade::OnUpgrade;
+use parking_lot::Mutex;
+use sha1::{Digest, Sha1};
+
+use crate::{accept::Refusal, plane::Plane, serializer::Version};
+
+/// Where a handshake leaves the connection that it upgrades.
+#[derive(Clone, Default)]
+pub(crate) struct Ticket(Arc<Mutex<Option<(OnUpgrade, Version)>>>);
+
+impl Ticket {
+    /// The upgrade, if the connection has become a channel socket.
+    pub(crate) fn take(&self) -> Option<(OnUpgrade, Version)> {
+        self.0.lock().take()
+    }
+}
+
+/// The routes of a node: the socket under `path`, and what a library user adds.
+pub(crate) fn routes(path: &str, plane: Arc<Plane>, more: Router) -> Router {
+    let path = path.trim_end_matches('/');
+    // P-CON-1: a trailing slash also matches.
+    Router::new()
+        .route(&format!("{path}/websocket"), any(websocket))
+        .route(&format!("{path}/websocket/"), any(websocket))
+        .with_state(plane)
+        .merge(more)
+}
+
+/// `GET <path>/websocket`, in the order of `P-CON-4`: door, method, `vsn`, then the headers
+/// (`P-CON-1`). Every refusal of a client is 403 with an empty body.
+async fn websocket(
+    State(plane): State<Arc<Plane>>,
+    Extension(ticket): Extension<Ticket>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    mut request: Request,
+) -> Response {
+    if let Err(refusal) = plane.door.admit(Instant::now()) {
+        plane.metrics.refuse(refusal.reason());
+        return busy(refusal);
+    }
+    if request.method() != Method::GET {
+        plane.metrics.refuse("method");
+        return StatusCode::BAD_REQUEST.into_response();
+    }
+    let Some(version) = query.ok().and_then(|Query(params)| vsn(&params)) else {
+        plane.metrics.refuse("vsn");
+        return StatusCode::FORBIDDEN.into_response();
+    };
+    let accept = match accept_key(request.version(), request.headers()) {
+        Ok(accept) => accept,
+        Err(reason) => {
+            plane.metrics.refuse("headers");
+            return (StatusCode::BAD_REQUEST, reason).into_response();
+        }
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    *ticket.0.lock() = Some((upgrade, version));
+    let upgrade = (header::UPGRADE, HeaderValue::from_static("websocket"));
+    let connection = (header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    let accept = (header::SEC_WEBSOCKET_ACCEPT, accept);
+    (StatusCode::SWITCHING_PROTOCOLS, [upgrade, connection, accept]).into_response()
+}
+
+fn busy(refusal: Refusal) -> Response {
+    let seconds = match refusal {
+        Refusal::Closed(_) => "2",
+        Refusal::Rate => "1",
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, seconds)]).into_response()
+}
+
+/// `P-CON-2`; the last `vsn` counts, and one that is not a plain string is refused.
+fn vsn(params: &[(String, String)]) -> Option<Version> {
+    let named = |key: &str| key == "vsn" || key.starts_with("vsn[");
+    match params.iter().rev().find(|(key, _)| named(key)) {
+        Some((key, vsn)) if key == "vsn" => Version::from_vsn(Some(vsn)),
+        Some(_) => None,
+        None => Version::from_vsn(None),
+    }
+}
+
+/// The answer to the client's key (RFC 6455 4.2), or what is wrong with the headers.
+fn accept_key(http: Http, headers: &HeaderMap) -> Result<HeaderValue, &'static str> {
+    let has = |name: HeaderName, token: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    if http < Http::HTTP_11 {
+        return Err("a WebSocket needs HTTP/1.1");
+    }
+    if !has(header::CONNECTION, "upgrade") {
+        return Err("header Connection does not say Upgrade");
+    }
+    if !has(header::UPGRADE, "websocket") {
+        return Err("header Upgrade does not say websocket");
+    }
+    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
+        return Err("header Sec-WebSocket-Version is not 13");
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
+    let key = key.filter(|key| STANDARD.decode(key).is_ok_and(|key| key.len() == 16));
+    let key = key.ok_or("header Sec-WebSocket-Key is not 16 bytes in base64")?;
+    let mut hash = Sha1::new();
+    hash.update(key);
+    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    HeaderValue::from_str(&STANDARD.encode(hash.finalize())).map_err(|_| "unusable key")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v)))
+            .collect()
+    }
+
+    const GOOD: [(&str, &str); 4] = [
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "WebSocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    #[test]
+    fn the_key_is_answered_as_in_rfc_6455() {
+        let accept = accept_key(Http::HTTP_11, &headers(&GOOD)).expect("valid");
+        assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn p_con_1_each_header_is_needed() {
+        for missing in 0..GOOD.len() {
+            let mut some = GOOD.to_vec();
+            some.remove(missing);
+            assert!(accept_key(Http::HTTP_11, &headers(&some)).is_err());
+        }
+        assert!(accept_key(Http::HTTP_10, &headers(&GOOD)).is_err());
+    }
+
+    #[test]
+    fn p_con_2_the_last_vsn_counts_and_must_be_a_string() {
+        let vsn = |pairs: &[(&str, &str)]| {
+            let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+            vsn(&pairs)
+        };
+        assert_eq!(vsn(&[("a", "b")]), Some(Version::V1));
+        assert_eq!(vsn(&[("vsn", "1.0.0"), ("vsn", "2.0.0")]), Some(Version::V2));
+        assert_eq!(vsn(&[("vsn[]", "2.0.0")]), None);
+    }
+}

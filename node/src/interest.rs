@@ -1,0 +1,184 @@
+//! Which shards of this node have subscribers of a topic, and the same told to the other nodes.
+//!
+//! It never touches a socket. One topic's calls to the adapter are made in order, under the lock
+//! that orders its shards.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use parking_lot::RwLock;
+use smallvec::SmallVec;
+
+use crate::pubsub::{Adapter, Broadcast};
+
+const STRIPES: usize = 64;
+/// A join never waits longer for the other nodes.
+const LONGEST_SUBSCRIBE: Duration = Duration::from_secs(10);
+
+/// Shards by their number.
+pub(crate) type Shards = SmallVec<[u16; 8]>;
+/// Ends when broadcasts made on other nodes arrive here.
+pub(crate) type Ready = Shared<BoxFuture<'static, ()>>;
+
+/// The node's subscriptions, by topic.
+pub(crate) struct Interest {
+    adapter: RwLock<Arc<dyn Adapter>>,
+    hasher: RandomState,
+    stripes: Box<[RwLock<HashMap<Arc<str>, Topic>>]>,
+}
+
+struct Topic {
+    shards: Shards,
+    ready: Option<Ready>,
+}
+
+impl Default for Interest {
+    fn default() -> Self {
+        Self {
+            adapter: RwLock::new(Arc::new(Alone)),
+            hasher: RandomState::new(),
+            stripes: (0..STRIPES).map(|_| RwLock::default()).collect(),
+        }
+    }
+}
+
+impl Interest {
+    fn stripe(&self, topic: &str) -> &RwLock<HashMap<Arc<str>, Topic>> {
+        &self.stripes[self.hasher.hash_one(topic) as usize % STRIPES]
+    }
+
+    /// Puts another adapter in force and subscribes every topic through it.
+    pub(crate) fn set_adapter(&self, adapter: Arc<dyn Adapter>) {
+        *self.adapter.write() = adapter;
+        for stripe in &self.stripes {
+            for (name, topic) in stripe.write().iter_mut() {
+                topic.ready = self.subscribe(name);
+            }
+        }
+    }
+
+    /// `None`: done already.
+    fn subscribe(&self, topic: &Arc<str>) -> Option<Ready> {
+        let mut subscribe = self.adapter.read().subscribe(topic);
+        if (&mut subscribe).now_or_never().is_some() {
+            return None;
+        }
+        let bounded = async move {
+            // Missing what others send meanwhile is better than joining later still.
+            let _ = tokio::time::timeout(LONGEST_SUBSCRIBE, subscribe).await;
+        };
+        let ready = bounded.boxed().shared();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(ready.clone());
+        }
+        Some(ready)
+    }
+
+    /// `shard` has a subscriber of `topic`, or will have. Gives the node's one copy of the name,
+    /// and what to wait for.
+    pub(crate) fn acquire(&self, topic: Arc<str>, shard: u16) -> (Arc<str>, Option<Ready>) {
+        let mut topics = self.stripe(&topic).write();
+        match topics.entry(topic) {
+            Entry::Occupied(mut entry) => {
+                let known = entry.get_mut();
+                if !known.shards.contains(&shard) {
+                    known.shards.push(shard);
+                }
+                if known.ready.as_ref().is_some_and(|ready| ready.peek().is_some()) {
+                    known.ready = None;
+                }
+                let ready = known.ready.clone();
+                (entry.key().clone(), ready)
+            }
+            Entry::Vacant(entry) => {
+                let name = entry.key().clone();
+                let ready = self.subscribe(&name);
+                let shards = SmallVec::from_slice(&[shard]);
+                entry.insert(Topic { shards, ready: ready.clone() });
+                (name, ready)
+            }
+        }
+    }
+
+    /// `shard` has no subscriber of `topic` any more.
+    pub(crate) fn release(&self, topic: &Arc<str>, shard: u16) {
+        let mut topics = self.stripe(topic).write();
+        let Some(known) = topics.get_mut(topic) else { return };
+        known.shards.retain(|other| *other != shard);
+        if known.shards.is_empty() {
+            topics.remove(topic);
+            self.adapter.read().unsubscribe(topic);
+        }
+    }
+
+    /// The shards with subscribers of `topic`.
+    pub(crate) fn shards(&self, topic: &str) -> Shards {
+        let topics = self.stripe(topic).read();
+        topics.get(topic).map(|known| known.shards.clone()).unwrap_or_default()
+    }
+
+    /// Sends to the other nodes.
+    pub(crate) fn send(&self, broadcast: &Broadcast) {
+        self.adapter.read().send(broadcast);
+    }
+}
+
+/// The adapter of a node without others.
+struct Alone;
+
+impl Adapter for Alone {
+    fn send(&self, _: &Broadcast) {}
+    fn subscribe(&self, _: &Arc<str>) -> BoxFuture<'static, ()> {
+        std::future::ready(()).boxed()
+    }
+    fn unsubscribe(&self, _: &Arc<str>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Log(Mutex<Vec<String>>);
+
+    impl Adapter for Log {
+        fn send(&self, _: &Broadcast) {}
+        fn subscribe(&self, topic: &Arc<str>) -> BoxFuture<'static, ()> {
+            self.0.lock().push(format!("+{topic}"));
+            std::future::ready(()).boxed()
+        }
+        fn unsubscribe(&self, topic: &Arc<str>) {
+            self.0.lock().push(format!("-{topic}"));
+        }
+    }
+
+    #[test]
+    fn the_adapter_hears_of_the_first_and_the_last_shard_only() {
+        let log = Arc::new(Log::default());
+        let interest = Interest::default();
+        let (early, _) = interest.acquire("early".into(), 3);
+        interest.set_adapter(log.clone());
+        let (name, ready) = interest.acquire("t".into(), 0);
+        assert!(ready.is_none(), "nothing to wait for");
+        let (again, _) = interest.acquire("t".into(), 1);
+        assert!(Arc::ptr_eq(&name, &again), "one copy of a name a node");
+        assert_eq!(interest.shards("t").as_slice(), [0, 1]);
+        interest.release(&name, 0);
+        interest.release(&name, 0);
+        assert_eq!(interest.shards("t").as_slice(), [1]);
+        interest.release(&name, 1);
+        interest.release(&early, 3);
+        assert!(interest.shards("t").is_empty());
+        assert_eq!(*log.0.lock(), ["+early", "+t", "-t", "-early"]);
+    }
+}

@@ -1,0 +1,100 @@
+//! Channel messages as values, apart from any encoding.
+//!
+//! Payloads stay encoded JSON from end to end: a relay never needs to look inside.
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+
+/// Longest `ref` or `join_ref` in bytes of JSON, and longest topic and event in bytes
+/// (`P-BIN-5` has no room for more).
+pub const MAX_FIELD: usize = 255;
+
+/// A `ref` or `join_ref`: opaque JSON that goes back as it came (`P-V2-2`), or null.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ref(Option<Box<str>>);
+
+impl Ref {
+    /// Null.
+    pub const NULL: Self = Self(None);
+
+    /// From JSON text; `None` when it is longer than [`MAX_FIELD`].
+    pub fn from_json(json: &str) -> Option<Self> {
+        match json {
+            "null" => Some(Self::NULL),
+            json if json.len() <= MAX_FIELD => Some(Self(Some(json.into()))),
+            _ => None,
+        }
+    }
+
+    /// The JSON text.
+    pub fn as_json(&self) -> &str {
+        self.0.as_deref().unwrap_or("null")
+    }
+
+    /// Whether it is null.
+    pub fn is_null(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Itself, or `other` if null.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        if self.is_null() { other.clone() } else { self.clone() }
+    }
+}
+
+/// What came with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// Any JSON value (`P-V2-3`), as text.
+    Json(&'a str),
+    /// Bytes (`P-BIN-1`).
+    Binary(&'a [u8]),
+}
+
+/// A message from a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming<'a> {
+    /// The join that it belongs to.
+    pub join_ref: Ref,
+    /// What the reply should carry.
+    pub reference: Ref,
+    /// The topic.
+    pub topic: Cow<'a, str>,
+    /// The event.
+    pub event: Cow<'a, str>,
+    /// The payload.
+    pub payload: Payload<'a>,
+}
+
+/// The status of a reply (`P-RPL-1`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Accepted.
+    Ok,
+    /// Refused.
+    Error,
+}
+
+/// What a message to a client says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// `phx_reply` with a status and a response, which is JSON.
+    Reply(Status, Bytes),
+    /// An event with a payload, which is a JSON object.
+    Event(Cow<'static, str>, Bytes),
+}
+
+/// A message to one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The join that it belongs to.
+    pub join_ref: Ref,
+    /// The message that it answers.
+    pub reference: Ref,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The rest.
+    pub body: Body,
+}

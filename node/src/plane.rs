@@ -1,0 +1,139 @@
+//! What the shards of a node share. Everything else that a shard has is its own, and unlocked.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Mutex, RwLock};
+use sluice_node_api::config;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    accept::Door,
+    drain::{Drain, Shed},
+    hub::HubMetrics,
+    interest::Interest,
+    relay::Rules,
+    shard::{
+        fanout::Fanout,
+        inbox::{Inbox, Task},
+    },
+};
+
+/// The socket settings of a node.
+pub(crate) struct Settings {
+    /// Time without an inbound frame after which a socket is closed.
+    pub(crate) idle_timeout: Duration,
+    /// Largest message in bytes.
+    pub(crate) max_frame: usize,
+    /// Channels a socket may join.
+    pub(crate) max_channels: usize,
+}
+
+impl From<&config::Socket> for Settings {
+    fn from(socket: &config::Socket) -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(socket.idle_timeout_seconds.max(1).into()),
+            max_frame: usize::try_from(socket.max_frame_bytes).unwrap_or(usize::MAX),
+            max_channels: usize::try_from(socket.max_channels).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// A shard, seen from other threads.
+#[derive(Default)]
+pub(crate) struct ShardHandle {
+    /// What it shall do.
+    pub(crate) inbox: Inbox,
+    /// TCP connections, channel sockets or not.
+    pub(crate) sockets: AtomicUsize,
+    /// Channel sockets.
+    pub(crate) connections: AtomicU64,
+    /// Channel sockets that have been told to close.
+    pub(crate) closing: AtomicU64,
+}
+
+/// The drain and the shed under way.
+#[derive(Default)]
+pub(crate) struct Pacing {
+    pub(crate) drain: Option<Drain>,
+    pub(crate) shed: Option<Shed>,
+}
+
+/// The shared part of a node's data plane.
+pub(crate) struct Plane {
+    pub(crate) node: String,
+    pub(crate) settings: Settings,
+    pub(crate) rules: RwLock<Arc<Rules>>,
+    pub(crate) interest: Interest,
+    pub(crate) shards: Vec<ShardHandle>,
+    pub(crate) door: Door,
+    pub(crate) metrics: HubMetrics,
+    pub(crate) pacing: Mutex<Pacing>,
+    /// Something in `pacing` changed.
+    pub(crate) repaced: Notify,
+    /// Whether a drain is over; sends on every change.
+    pub(crate) drained: watch::Sender<bool>,
+    /// Shards that still run.
+    pub(crate) running: watch::Sender<usize>,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Plane {
+    pub(crate) fn new(
+        node: String,
+        socket: &config::Socket,
+        live: &config::LiveConfig,
+        shards: usize,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            settings: Settings::from(socket),
+            rules: RwLock::new(Arc::new(Rules::new(live, &node))),
+            node,
+            interest: Interest::default(),
+            shards: (0..shards).map(|_| ShardHandle::default()).collect(),
+            door: Door::new(socket.max_connects_per_second, Instant::now()),
+            metrics: HubMetrics::default(),
+            pacing: Mutex::default(),
+            repaced: Notify::new(),
+            drained: watch::Sender::new(false),
+            running: watch::Sender::new(shards),
+            shutdown,
+        }
+    }
+
+    /// Channel sockets now open.
+    pub(crate) fn connections(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Channel sockets of each shard that are not being closed.
+    pub(crate) fn open(&self) -> Vec<u64> {
+        let open = |shard: &ShardHandle| {
+            let connections = shard.connections.load(Ordering::Relaxed);
+            connections.saturating_sub(shard.closing.load(Ordering::Relaxed))
+        };
+        self.shards.iter().map(open).collect()
+    }
+
+    /// Hands a broadcast to every shard with subscribers but `except`; whether `except` has some.
+    pub(crate) fn fan_out(&self, fanout: &Arc<Fanout>, except: Option<u16>) -> bool {
+        let mut excepted = false;
+        for shard in self.interest.shards(fanout.topic()) {
+            if Some(shard) == except {
+                excepted = true;
+            } else if let Some(handle) = self.shards.get(usize::from(shard))
+                && !handle.inbox.push(Task::Fanout(fanout.clone()))
+            {
+                self.metrics.drop("inbox", 1);
+            }
+        }
+        excepted
+    }
+}

@@ -1,0 +1,219 @@
+//! The protocol of one socket, sans-I/O: a message in, [`Effect`]s out, in the order in which they
+//! must happen.
+//!
+//! A [`Session`] never sees a socket, an encoding or a clock. Its driver carries out the effects,
+//! and hands over no message between [`Effect::Subscribe`] and [`Session::subscribed`]: a transport
+//! waits while a join settles (`P-JOIN-2`).
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use serde_json::json;
+use smallvec::SmallVec;
+
+use crate::{
+    message::{Body, Incoming, Outgoing, Payload, Ref, Status},
+    pubsub::Broadcast,
+    relay::{Rule, Rules},
+};
+
+#[cfg(test)]
+mod tests;
+
+const EMPTY: Bytes = Bytes::from_static(b"{}");
+const UNMATCHED: &str = "unmatched topic";
+
+/// What the driver of a [`Session`] must do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send a message to the client.
+    Send(Outgoing),
+    /// Subscribe the socket to the topic, then call [`Session::subscribed`].
+    Subscribe(Arc<str>),
+    /// The socket no longer subscribes the topic.
+    Unsubscribe(Arc<str>),
+    /// Broadcast to every node; `to_sender`: to this socket too.
+    Publish {
+        /// What to broadcast.
+        broadcast: Broadcast,
+        /// Whether this socket receives it too (`P-BC-2`).
+        to_sender: bool,
+    },
+}
+
+/// One channel of a socket.
+#[derive(Debug)]
+struct Joined {
+    topic: Arc<str>,
+    /// The join's `join_ref` as it came: `phx_close` carries it.
+    join_ref: Ref,
+    /// The same, or the join's `ref` if it was null: later replies carry it (`P-JOIN-4`).
+    effective: Ref,
+}
+
+#[derive(Debug)]
+struct Joining {
+    join_ref: Ref,
+    reference: Ref,
+    response: Bytes,
+}
+
+/// The channels of one socket.
+#[derive(Debug)]
+pub struct Session {
+    channels: SmallVec<[Joined; 1]>,
+    joining: Option<Box<Joining>>,
+    max_channels: usize,
+}
+
+impl Session {
+    /// A socket without channels, that may join `max_channels` (`P-CON-11`).
+    pub fn new(max_channels: usize) -> Self {
+        Self { channels: SmallVec::new(), joining: None, max_channels }
+    }
+
+    /// How many channels are joined.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Takes one message of the client.
+    pub fn receive(&mut self, message: &Incoming<'_>, rules: &Rules, effects: &mut Vec<Effect>) {
+        if message.topic == "phoenix" {
+            return effects.push(match message.event.as_ref() {
+                "heartbeat" => reply(message, Ref::NULL, Status::Ok, EMPTY),
+                _ => refuse(message, Ref::NULL, UNMATCHED),
+            });
+        }
+        let at = self.channels.iter().position(|joined| *joined.topic == *message.topic);
+        match (message.event.as_ref(), at) {
+            ("phx_join", at) => self.join(message, at, rules, effects),
+            ("phx_leave", None) => {
+                effects.push(reply(message, message.join_ref.clone(), Status::Ok, EMPTY));
+            }
+            (_, None) => effects.push(refuse(message, Ref::NULL, UNMATCHED)),
+            (_, Some(at)) if self.channels[at].is_stale(&message.join_ref) => {}
+            ("phx_leave", Some(at)) => self.leave(message, at, effects),
+            (_, Some(at)) => push(message, &self.channels[at], rules, effects),
+        }
+    }
+
+    fn join(
+        &mut self,
+        message: &Incoming<'_>,
+        at: Option<usize>,
+        rules: &Rules,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(rule) = rules.find(&message.topic) else {
+            return effects.push(refuse(message, Ref::NULL, UNMATCHED));
+        };
+        let joined = |topic| Joined {
+            topic,
+            join_ref: message.join_ref.clone(),
+            effective: message.join_ref.or(&message.reference),
+        };
+        if let Some(at) = at {
+            // P-JOIN-5: the socket stays subscribed; the old channel closes after the reply.
+            let topic = self.channels[at].topic.clone();
+            let old = std::mem::replace(&mut self.channels[at], joined(topic));
+            let response = rule.join_response().clone();
+            effects.push(reply(message, message.join_ref.clone(), Status::Ok, response));
+            return effects.push(old.close());
+        }
+        if self.channels.len() >= self.max_channels {
+            let reason = "too many channels joined";
+            return effects.push(refuse(message, message.join_ref.clone(), reason));
+        }
+        self.joining = Some(Box::new(Joining {
+            join_ref: message.join_ref.clone(),
+            reference: message.reference.clone(),
+            response: rule.join_response().clone(),
+        }));
+        effects.push(Effect::Subscribe(message.topic.as_ref().into()));
+    }
+
+    /// The subscription that [`Effect::Subscribe`] asked for is made: the join is accepted.
+    pub fn subscribed(&mut self, topic: Arc<str>, effects: &mut Vec<Effect>) {
+        let Some(joining) = self.joining.take() else { return };
+        let Joining { join_ref, reference, response } = *joining;
+        let effective = join_ref.or(&reference);
+        self.channels.push(Joined { topic: topic.clone(), join_ref: join_ref.clone(), effective });
+        let body = Body::Reply(Status::Ok, response);
+        effects.push(Effect::Send(Outgoing { join_ref, reference, topic, body }));
+    }
+
+    fn leave(&mut self, message: &Incoming<'_>, at: usize, effects: &mut Vec<Effect>) {
+        let joined = self.channels.swap_remove(at);
+        if self.channels.is_empty() {
+            self.channels.shrink_to_fit();
+        }
+        effects.push(Effect::Unsubscribe(joined.topic.clone()));
+        effects.push(reply(message, joined.effective.clone(), Status::Ok, EMPTY));
+        effects.push(joined.close());
+    }
+}
+
+impl Joined {
+    /// Whether a message belongs to an earlier join (`P-PUSH-1`, `P-PUSH-2`).
+    fn is_stale(&self, join_ref: &Ref) -> bool {
+        !join_ref.is_null() && *join_ref != self.join_ref && *join_ref != self.effective
+    }
+
+    /// `phx_close` (`P-LEAVE-1`).
+    fn close(self) -> Effect {
+        Effect::Send(Outgoing {
+            join_ref: self.join_ref.clone(),
+            reference: self.join_ref,
+            topic: self.topic,
+            body: Body::Event(Cow::Borrowed("phx_close"), EMPTY),
+        })
+    }
+}
+
+/// An event of a client on a channel that it has joined.
+fn push(message: &Incoming<'_>, joined: &Joined, rules: &Rules, effects: &mut Vec<Effect>) {
+    let join_ref = joined.effective.clone();
+    let Some(rule) = rules.find(&message.topic) else {
+        return effects.push(refuse(message, join_ref, UNMATCHED));
+    };
+    match payload(message, rule) {
+        Err(reason) => effects.push(refuse(message, join_ref, &reason)),
+        Ok(payload) => {
+            let event = message.event.as_ref().into();
+            let broadcast = Broadcast { topic: joined.topic.clone(), event, payload };
+            effects.push(Effect::Publish { broadcast, to_sender: rule.include_sender() });
+            // P-BC-5: the broadcast precedes the reply.
+            effects.push(reply(message, join_ref, Status::Ok, EMPTY));
+        }
+    }
+}
+
+/// The payload to broadcast, or why there is none.
+fn payload(message: &Incoming<'_>, rule: &Rule) -> Result<Bytes, Cow<'static, str>> {
+    if !rule.allows(&message.event) {
+        return Err("event not allowed".into());
+    }
+    let limit = rule.max_payload();
+    match message.payload {
+        Payload::Json(json) if json.len() > limit => {
+            Err(format!("payload too large, at most {limit} bytes").into())
+        }
+        Payload::Json(json) if json.starts_with('{') => Ok(Bytes::copy_from_slice(json.as_bytes())),
+        _ => Err("payload must be an object".into()),
+    }
+}
+
+fn reply(message: &Incoming<'_>, join_ref: Ref, status: Status, response: Bytes) -> Effect {
+    Effect::Send(Outgoing {
+        join_ref,
+        reference: message.reference.clone(),
+        topic: message.topic.as_ref().into(),
+        body: Body::Reply(status, response),
+    })
+}
+
+fn refuse(message: &Incoming<'_>, join_ref: Ref, reason: &str) -> Effect {
+    let response = json!({ "reason": reason }).to_string().into();
+    reply(message, join_ref, Status::Error, response)
+}

@@ -1,0 +1,298 @@
+//! One open socket on its shard: the task that reads, and the state that the shard writes from.
+//!
+//! While nothing arrives a connection has no buffer at all.
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{ErrorKind, IoSlice},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    sync::Notify,
+    time::{Instant, timeout},
+};
+
+use super::{
+    Shard,
+    outbox::{Outbox, SLICES},
+    table::Slot,
+};
+use crate::{
+    frame::{Decoder, Item},
+    interest::Ready,
+    protocol::Session,
+    serializer::Version,
+};
+
+/// How long a close handshake may take.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// An open socket.
+pub(crate) struct Conn {
+    pub(super) slot: Slot,
+    /// Tells it from an earlier socket in the same slot.
+    pub(super) id: u64,
+    pub(super) version: Version,
+    pub(super) session: RefCell<Session>,
+    /// The topic whose join is under way.
+    pub(super) held: RefCell<Option<Arc<str>>>,
+    /// When the last bytes came.
+    pub(super) seen: Cell<Instant>,
+    /// The close code that was sent or received.
+    pub(super) closing: Cell<Option<u16>>,
+    /// The peer sent a close frame.
+    pub(super) peer_closed: Cell<bool>,
+    /// In the shard's list of sockets to write to.
+    pub(super) dirty: Cell<bool>,
+    /// The kernel takes no more for now.
+    pub(super) blocked: Cell<bool>,
+    /// Nothing can be read or written any more.
+    pub(super) dead: Cell<bool>,
+    outbox: RefCell<Outbox>,
+    stream: TcpStream,
+    wake: Notify,
+}
+
+/// What became of a flush.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Written {
+    pub(super) frames: u64,
+    pub(super) bytes: u64,
+    /// The kernel took no more, and did before.
+    pub(super) blocked: bool,
+}
+
+impl Conn {
+    pub(super) fn new(
+        (slot, id): (Slot, u64),
+        stream: TcpStream,
+        version: Version,
+        max_channels: usize,
+    ) -> Self {
+        Self {
+            slot,
+            id,
+            version,
+            session: RefCell::new(Session::new(max_channels)),
+            held: RefCell::default(),
+            seen: Cell::new(Instant::now()),
+            closing: Cell::default(),
+            peer_closed: Cell::default(),
+            dirty: Cell::default(),
+            blocked: Cell::default(),
+            dead: Cell::default(),
+            outbox: RefCell::default(),
+            stream,
+            wake: Notify::new(),
+        }
+    }
+
+    /// Queues a frame; whether more waits than may.
+    pub(super) fn push(&self, frame: Bytes) -> bool {
+        let mut outbox = self.outbox.borrow_mut();
+        outbox.push(frame);
+        outbox.is_over()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.outbox.borrow().is_over()
+    }
+
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        self.outbox.borrow_mut().is_stuck(now)
+    }
+
+    /// Drops what waits; gives how many frames that were.
+    pub(super) fn clear(&self) -> u64 {
+        self.outbox.borrow_mut().clear()
+    }
+
+    /// Lets the task look at the flags again.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Writes as much as the kernel takes: with one call, unless more than [`SLICES`] frames wait.
+    pub(super) fn flush(&self) -> Written {
+        let mut written = Written::default();
+        if self.blocked.get() || self.dead.get() {
+            return written;
+        }
+        let mut outbox = self.outbox.borrow_mut();
+        while !outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = outbox.slices(&mut slices);
+            match self.stream.try_write_vectored(&slices[..count]) {
+                Ok(bytes) => {
+                    written.bytes += bytes as u64;
+                    written.frames += outbox.advance(bytes);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.blocked.set(true);
+                    written.blocked = true;
+                    self.wake();
+                    break;
+                }
+                Err(_) => {
+                    self.dead.set(true);
+                    self.wake();
+                    break;
+                }
+            }
+        }
+        written
+    }
+
+    /// Reads into `buffer` what is there; `None` when nothing is.
+    fn read<'a>(&self, buffer: &'a mut [u8]) -> Option<&'a mut [u8]> {
+        match self.stream.try_read(buffer) {
+            Ok(0) => self.dead.set(true),
+            Ok(count) => {
+                self.seen.set(Instant::now());
+                return Some(&mut buffer[..count]);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => self.dead.set(true),
+        }
+        None
+    }
+
+    /// Waits until there is something to read, or to write again if the kernel took no more.
+    async fn ready(&self, read: bool) -> bool {
+        let interest = match (read, self.blocked.get()) {
+            (true, false) => Interest::READABLE,
+            (true, true) => Interest::READABLE | Interest::WRITABLE,
+            (false, true) => Interest::WRITABLE,
+            (false, false) => std::future::pending().await,
+        };
+        match self.stream.ready(interest).await {
+            Ok(ready) => {
+                if ready.is_writable() {
+                    self.blocked.set(false);
+                }
+                ready.is_readable() || ready.is_read_closed()
+            }
+            Err(_) => {
+                self.dead.set(true);
+                false
+            }
+        }
+    }
+
+    /// Ends the sending direction: the client reads what was sent, then the end.
+    fn shut(&self) {
+        // It fails only if the connection is gone already.
+        let _ = socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+    }
+}
+
+/// What a connection has read and not used up.
+#[derive(Default)]
+pub(super) struct Input {
+    pub(super) decoder: Decoder,
+    /// Bytes that wait for a join to settle.
+    pub(super) rest: Vec<u8>,
+    /// The join that must settle first.
+    pub(super) joining: Option<Ready>,
+    /// The frames broke the protocol: what follows means nothing.
+    pub(super) broken: bool,
+}
+
+/// Takes the socket off its shard, however its task ends.
+struct Leave(Rc<Shard>, Rc<Conn>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.0.remove(&self.1);
+    }
+}
+
+/// The life of a connection; `early` is what came with the handshake.
+pub(super) async fn drive(shard: Rc<Shard>, conn: Rc<Conn>, early: Vec<u8>) {
+    let _leave = Leave(shard.clone(), conn.clone());
+    let mut input = Input { rest: early, ..Input::default() };
+    loop {
+        if conn.dead.get() {
+            return;
+        }
+        if conn.closing.get().is_some() {
+            // Boxed, so that an open connection does not carry its size.
+            let _ = Box::pin(timeout(LINGER, linger(&shard, &conn, &mut input))).await;
+            return;
+        }
+        if !input.rest.is_empty() && input.joining.is_none() {
+            let mut bytes = std::mem::take(&mut input.rest);
+            shard.feed(&conn, &mut input, &mut bytes);
+            continue;
+        }
+        // Sockets are read no faster than what they broadcast is written.
+        while shard.is_behind() {
+            tokio::task::yield_now().await;
+        }
+        let reading = input.joining.is_none();
+        let blocked = conn.blocked.get();
+        tokio::select! {
+            () = conn.wake.notified() => {}
+            () = settled(&mut input.joining), if !reading => shard.settle(&conn),
+            readable = conn.ready(reading) => {
+                if blocked {
+                    shard.flush(&conn);
+                }
+                if readable && reading && conn.closing.get().is_none() {
+                    let mut buffer = shard.buffer.borrow_mut();
+                    if let Some(bytes) = conn.read(&mut buffer) {
+                        shard.feed(&conn, &mut input, bytes);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the other nodes to know of a join.
+async fn settled(joining: &mut Option<Ready>) {
+    if let Some(ready) = joining {
+        ready.await;
+    }
+    *joining = None;
+}
+
+/// The close handshake: sends what waits, then reads until the peer has closed too.
+async fn linger(shard: &Shard, conn: &Conn, input: &mut Input) {
+    let mut shut = false;
+    loop {
+        let sent = shard.flush_now(conn);
+        if conn.dead.get() || (sent && conn.peer_closed.get()) {
+            return;
+        }
+        if sent && input.broken && !shut {
+            shut = true;
+            conn.shut();
+        }
+        if conn.ready(!conn.peer_closed.get()).await {
+            let mut buffer = shard.buffer.borrow_mut();
+            let Some(mut bytes) = conn.read(&mut buffer) else { continue };
+            while !input.broken && !conn.peer_closed.get() {
+                match input.decoder.next(&mut bytes, shard.plane.settings.max_frame) {
+                    Ok(Some(Item::Close(_))) => conn.peer_closed.set(true),
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => input.broken = true,
+                }
+            }
+        }
+    }
+}
+
+impl Conn {
+    /// Whether nothing waits to be written.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.outbox.borrow().is_empty()
+    }
+}

@@ -1,0 +1,122 @@
+//! From bytes of a socket to effects: decoding, the protocol, and what it asks for.
+
+use std::{rc::Rc, sync::Arc};
+
+use super::{
+    Shard,
+    conn::{Conn, Input},
+    fanout::Fanout,
+};
+use crate::{
+    frame::{self, Item, code},
+    hub::Reason,
+    message::Incoming,
+    protocol::Effect,
+    pubsub::Broadcast,
+    serializer::Undecodable,
+};
+
+impl Shard {
+    /// Takes bytes from a socket. Stops where a join must settle first, and keeps the rest.
+    pub(super) fn feed(&self, conn: &Rc<Conn>, input: &mut Input, bytes: &mut [u8]) {
+        self.tally.bytes_in.set(self.tally.bytes_in.get() + bytes.len() as u64);
+        let mut bytes = bytes;
+        while conn.closing.get().is_none() && !conn.dead.get() {
+            let item = match input.decoder.next(&mut bytes, self.plane.settings.max_frame) {
+                Ok(Some(item)) => item,
+                Ok(None) => return,
+                Err(violation) => {
+                    input.broken = true;
+                    self.close(conn, violation.code());
+                    return;
+                }
+            };
+            self.tally.frames_in.set(self.tally.frames_in.get() + 1);
+            match item {
+                Item::Text(text) => self.receive(conn, input, conn.version.decode(&text)),
+                Item::Binary(data) => {
+                    self.receive(conn, input, conn.version.decode_binary(&data));
+                }
+                Item::Ping(data) => self.send(conn, frame::pong(&data)),
+                Item::Pong => {}
+                Item::Close(code) => {
+                    conn.peer_closed.set(true);
+                    self.end(conn, code.unwrap_or(1005), frame::close(code));
+                }
+            }
+            if input.joining.is_some() {
+                input.rest = bytes.to_vec();
+                return;
+            }
+        }
+    }
+
+    fn receive(
+        &self,
+        conn: &Rc<Conn>,
+        input: &mut Input,
+        message: Result<Incoming<'_>, Undecodable>,
+    ) {
+        let Ok(message) = message else {
+            // P-ERR-4.
+            self.close(conn, code::INTERNAL);
+            return;
+        };
+        let rules = self.plane.rules.read().clone();
+        let mut effects = self.effects.take();
+        conn.session.borrow_mut().receive(&message, &rules, &mut effects);
+        for effect in effects.drain(..) {
+            self.carry_out(conn, input, effect);
+        }
+        self.effects.replace(effects);
+    }
+
+    fn carry_out(&self, conn: &Rc<Conn>, input: &mut Input, effect: Effect) {
+        match effect {
+            Effect::Send(message) => {
+                let mut text = Vec::new();
+                conn.version.encode(&message, &mut text);
+                self.send(conn, frame::text(&text));
+            }
+            Effect::Subscribe(topic) => {
+                let (topic, ready) = self.plane.interest.acquire(topic, self.id);
+                self.table.borrow_mut().hold(topic.clone());
+                conn.held.replace(Some(topic));
+                match ready {
+                    None => self.settle(conn),
+                    ready => input.joining = ready,
+                }
+            }
+            Effect::Unsubscribe(topic) => {
+                self.plane.metrics.channels.dec();
+                if self.table.borrow_mut().unsubscribe(conn.slot, &topic) {
+                    self.plane.interest.release(&topic, self.id);
+                }
+            }
+            Effect::Publish { broadcast, to_sender } => self.publish(conn, broadcast, to_sender),
+        }
+    }
+
+    /// A join settles: from here on broadcasts follow its reply (`P-JOIN-2`).
+    pub(super) fn settle(&self, conn: &Rc<Conn>) {
+        let Some(topic) = conn.held.take() else { return };
+        self.table.borrow_mut().subscribe(conn.slot, &topic);
+        self.plane.metrics.channels.inc();
+        let mut effects = Vec::new();
+        conn.session.borrow_mut().subscribed(topic, &mut effects);
+        for effect in effects {
+            self.carry_out(conn, &mut Input::default(), effect);
+        }
+    }
+
+    /// To the other nodes, then to the subscribers here (`P-PS-2`). Those on this shard are queued
+    /// before this returns, so that the sender's reply follows (`P-BC-5`).
+    fn publish(&self, conn: &Rc<Conn>, broadcast: Broadcast, to_sender: bool) {
+        self.plane.metrics.broadcasts.get_or_create(&Reason { reason: "local" }).inc();
+        self.plane.interest.send(&broadcast);
+        let fanout = Arc::new(Fanout::new(broadcast));
+        if self.plane.fan_out(&fanout, Some(self.id)) {
+            self.fan_out(&fanout, (!to_sender).then_some(conn.slot));
+        }
+    }
+}

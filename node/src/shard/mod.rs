@@ -1,0 +1,312 @@
+//! A shard: one thread with a current-thread runtime, on which a connection lives and dies. Its
+//! state is unlocked. Other threads reach it by its [`inbox`] only.
+//!
+//! A turn takes the inbox, appends frames to the sockets that should get them, then writes to each
+//! of these once; what is published meanwhile leaves with the next turn, in one write a socket.
+
+pub(crate) mod conn;
+pub(crate) mod fanout;
+mod feed;
+pub(crate) mod inbox;
+pub(crate) mod outbox;
+mod serve;
+pub(crate) mod table;
+mod tally;
+mod wheel;
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use slab::Slab;
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior},
+};
+
+use self::{
+    conn::Conn,
+    fanout::Fanout,
+    table::{Slot, Table},
+    tally::Tally,
+    wheel::Wheel,
+};
+use crate::{
+    frame::{self, code},
+    plane::{Plane, ShardHandle},
+    protocol::Effect,
+};
+
+pub(crate) use serve::spawn;
+
+/// Bytes that one read takes at the most; one buffer serves all sockets of the shard.
+const READ: usize = 64 << 10;
+/// Sockets written to before other tasks run.
+const SLICE: usize = 512;
+/// Bytes of broadcasts that a turn appends before it writes.
+const BURST: usize = 64 << 10;
+
+/// One shard, on its own thread.
+pub(crate) struct Shard {
+    id: u16,
+    plane: Arc<Plane>,
+    conns: RefCell<Slab<Rc<Conn>>>,
+    next_id: Cell<u64>,
+    table: RefCell<Table>,
+    buffer: RefCell<Box<[u8]>>,
+    /// Scratch room for the effects of one message.
+    effects: RefCell<Vec<Effect>>,
+    /// Sockets with something to write.
+    dirty: RefCell<Vec<Rc<Conn>>>,
+    dirtied: Notify,
+    /// Sockets whose kernel buffer is full.
+    blocked: RefCell<Vec<Rc<Conn>>>,
+    /// Bytes of broadcasts since the last write.
+    appended: Cell<usize>,
+    wheel: RefCell<Wheel<(Slot, u64)>>,
+    tick: Duration,
+    tally: Tally,
+}
+
+impl Shard {
+    fn new(id: u16, plane: Arc<Plane>) -> Self {
+        let tick = plane.settings.idle_timeout / 60;
+        Self {
+            id,
+            conns: RefCell::default(),
+            next_id: Cell::default(),
+            table: RefCell::default(),
+            buffer: RefCell::new(vec![0; READ].into_boxed_slice()),
+            effects: RefCell::default(),
+            dirty: RefCell::default(),
+            dirtied: Notify::new(),
+            blocked: RefCell::default(),
+            appended: Cell::default(),
+            wheel: RefCell::default(),
+            tick: tick.clamp(Duration::from_millis(50), Duration::from_secs(1)),
+            tally: Tally::default(),
+            plane,
+        }
+    }
+
+    fn handle(&self) -> &ShardHandle {
+        &self.plane.shards[usize::from(self.id)]
+    }
+
+    /// Takes a socket off the shard: its task has ended.
+    fn remove(&self, conn: &Conn) {
+        self.abandon(conn);
+        conn.dead.set(true);
+        self.conns.borrow_mut().try_remove(conn.slot as usize);
+        let handle = self.handle();
+        handle.connections.fetch_sub(1, Ordering::Relaxed);
+        if conn.closing.get().is_some() {
+            handle.closing.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.plane.metrics.connections.dec();
+        self.plane.metrics.close(conn.closing.get().unwrap_or(1006));
+    }
+
+    /// Ends all channels of a socket (`P-ERR-5`).
+    fn abandon(&self, conn: &Conn) {
+        let (count, mut unused) = self.table.borrow_mut().remove(conn.slot);
+        if let Some(held) = conn.held.take()
+            && self.table.borrow_mut().unhold(&held)
+        {
+            unused.push(held);
+        }
+        for topic in unused {
+            self.plane.interest.release(&topic, self.id);
+        }
+        self.plane.metrics.channels.dec_by(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Closes a socket with `code`, unless it is closing already; whether it was not.
+    fn close(&self, conn: &Rc<Conn>, code: u16) -> bool {
+        self.end(conn, code, frame::close(Some(code)))
+    }
+
+    fn end(&self, conn: &Rc<Conn>, code: u16, close: Bytes) -> bool {
+        if conn.dead.get() || conn.closing.get().is_some() {
+            return false;
+        }
+        conn.closing.set(Some(code));
+        self.handle().closing.fetch_add(1, Ordering::Relaxed);
+        self.abandon(conn);
+        conn.push(close);
+        self.mark(conn);
+        conn.wake();
+        true
+    }
+
+    /// Queues a frame for one socket.
+    fn send(&self, conn: &Rc<Conn>, frame: Bytes) {
+        if conn.dead.get() || conn.closing.get().is_some() {
+            return;
+        }
+        let over = conn.push(frame);
+        self.mark(conn);
+        if over {
+            self.relieve(conn);
+        }
+    }
+
+    /// The socket has something to write.
+    fn mark(&self, conn: &Rc<Conn>) {
+        if !conn.blocked.get() && !conn.dirty.replace(true) {
+            let mut dirty = self.dirty.borrow_mut();
+            dirty.push(conn.clone());
+            if dirty.len() == 1 {
+                self.dirtied.notify_one();
+            }
+        }
+    }
+
+    /// More waits for a socket than may: writes at once, and gives up a client that takes nothing.
+    fn relieve(&self, conn: &Rc<Conn>) {
+        self.flush(conn);
+        if conn.is_over() {
+            self.give_up(conn);
+        }
+    }
+
+    /// Closes the socket of a client that reads too slowly; what waits for it is dropped.
+    fn give_up(&self, conn: &Rc<Conn>) {
+        self.plane.metrics.drop("slow", conn.clear());
+        self.close(conn, code::POLICY);
+    }
+
+    /// Delivers a broadcast to the subscribers on this shard, but not to `except` (`P-BC-2`).
+    fn fan_out(&self, fanout: &Fanout, except: Option<Slot>) {
+        let mut over = Vec::new();
+        let table = self.table.borrow();
+        let conns = self.conns.borrow();
+        let mut count = 0;
+        for slot in table.subscribers(fanout.topic()) {
+            let Some(conn) = conns.get(*slot as usize).filter(|_| Some(*slot) != except) else {
+                continue;
+            };
+            count += 1;
+            if conn.push(fanout.frame(conn.version).clone()) {
+                over.push(conn.clone());
+            }
+            self.mark(conn);
+        }
+        drop((table, conns));
+        self.tally.deliveries.set(self.tally.deliveries.get() + count);
+        self.appended.set(self.appended.get() + fanout.len());
+        for conn in over {
+            self.relieve(&conn);
+        }
+    }
+
+    /// Whether so much has been published since the last write that reading should wait for it.
+    fn is_behind(&self) -> bool {
+        self.appended.get() > BURST && !self.dirty.borrow().is_empty()
+    }
+
+    fn flush(&self, conn: &Rc<Conn>) {
+        let written = conn.flush();
+        self.tally.wrote(written.frames, written.bytes);
+        if written.blocked {
+            self.blocked.borrow_mut().push(conn.clone());
+        }
+    }
+
+    /// Flushes a socket that is closing; whether all is sent.
+    fn flush_now(&self, conn: &Conn) -> bool {
+        let written = conn.flush();
+        self.tally.wrote(written.frames, written.bytes);
+        conn.is_flushed()
+    }
+
+    /// Writes to every dirty socket; other tasks run in between.
+    async fn flush_dirty(&self) {
+        loop {
+            self.appended.set(0);
+            let slice: Vec<_> = {
+                let mut dirty = self.dirty.borrow_mut();
+                let from = dirty.len().saturating_sub(SLICE);
+                dirty.drain(from..).collect()
+            };
+            for conn in slice {
+                conn.dirty.set(false);
+                self.flush(&conn);
+            }
+            if self.dirty.borrow().is_empty() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        self.dirty.borrow_mut().shrink_to(SLICE);
+        self.tally.publish(&self.plane.metrics);
+    }
+
+    /// Closes `count` sockets with 1012, picked evenly, and counts them in `moved`.
+    fn move_away(&self, count: u64, moved: &std::sync::atomic::AtomicU64) {
+        let open: Vec<_> = {
+            let conns = self.conns.borrow();
+            let open = conns.iter().map(|(_, conn)| conn);
+            open.filter(|conn| conn.closing.get().is_none()).cloned().collect()
+        };
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(open.len());
+        for picked in 0..count {
+            if self.close(&open[picked * open.len() / count], code::RESTART) {
+                moved.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Closes sockets that have been silent for too long (`P-HB-2`, `P-HB-3`), and those that have
+    /// not taken a frame for too long.
+    async fn keep_time(self: Rc<Self>) {
+        let mut ticks = tokio::time::interval(self.tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.check_idle();
+            self.check_blocked();
+            self.tally.publish(&self.plane.metrics);
+        }
+    }
+
+    fn check_idle(&self) {
+        let mut due = Vec::new();
+        self.wheel.borrow_mut().tick(&mut due);
+        let timeout = self.plane.settings.idle_timeout;
+        for (slot, id) in due {
+            let conn = self.conns.borrow().get(slot as usize).cloned();
+            let Some(conn) = conn.filter(|conn| conn.id == id) else { continue };
+            match timeout.checked_sub(conn.seen.get().elapsed()).filter(|left| !left.is_zero()) {
+                Some(left) => self.watch(&conn, left),
+                None => {
+                    self.close(&conn, code::IDLE);
+                }
+            }
+        }
+    }
+
+    /// Looks at a socket again after `left`.
+    fn watch(&self, conn: &Conn, left: Duration) {
+        let ticks = left.as_nanos().div_ceil(self.tick.as_nanos());
+        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
+        self.wheel.borrow_mut().insert(ticks, (conn.slot, conn.id));
+    }
+
+    fn check_blocked(&self) {
+        let now = Instant::now();
+        let mut blocked = std::mem::take(&mut *self.blocked.borrow_mut());
+        blocked.retain(|conn| conn.blocked.get() && !conn.dead.get());
+        blocked.dedup_by_key(|conn| conn.slot);
+        for conn in &blocked {
+            if conn.closing.get().is_none() && conn.is_stuck(now) {
+                self.give_up(conn);
+            }
+        }
+        self.blocked.borrow_mut().append(&mut blocked);
+    }
+}
