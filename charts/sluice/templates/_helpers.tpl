@@ -46,27 +46,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [sluice.dev]
   resources: [channelclusters/finalizers]
   verbs: [update]
-# What it makes for a cluster.
+# What it makes for a cluster. What a spec no longer asks for (Redis, the disruption budget) is
+# deleted; the rest goes with its owner.
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [services, configmaps, serviceaccounts]
+  resources: [services]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [configmaps, serviceaccounts]
+  verbs: [get, list, watch, create, patch]
 # Tokens and the Redis password, each by its name: no list, no watch.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, patch, delete]
-# Pods: labels that steer clients, annotations that commit a drain, and their end.
+# Pods: the label that steers clients, the annotations that commit a drain. Pods go because the
+# StatefulSet lets them, never by the operator's hand.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, patch, delete]
-- apiGroups: [""]
-  resources: [pods/eviction]
-  verbs: [create]
+  verbs: [get, list, watch, patch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
