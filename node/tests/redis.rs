@@ -1,5 +1,7 @@
 //! The Redis adapter against a real redis-server, which each test starts for itself.
 
+mod support;
+
 use std::io;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -10,6 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sluice_node::pubsub::{Adapter, Broadcast, Local};
 use sluice_node::redis_adapter::{RedisAdapter, RedisConfig};
+use support::{Client, Dir, end, until};
 
 const BOUND: Duration = Duration::from_secs(15);
 const PASSWORD: &str = "correct-horse";
@@ -123,14 +126,6 @@ impl Node {
     }
 }
 
-async fn until(what: &str, mut ok: impl FnMut() -> bool) {
-    let end = Instant::now() + BOUND;
-    while !ok() {
-        assert!(Instant::now() < end, "not within {BOUND:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 #[tokio::test]
 async fn a_topic_reaches_the_nodes_that_subscribed_it_and_no_other() {
     let mut redis = Redis::new();
@@ -207,4 +202,54 @@ async fn starts_without_redis_and_leaves_without_it() {
     let begun = Instant::now();
     a.adapter.leave(BOUND).await;
     assert!(begun.elapsed() < BOUND / 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chat_crosses_nodes_and_goes_on_locally_while_redis_is_dead() {
+    let mut redis = Redis::new();
+    redis.start();
+    let dir = Dir::new();
+    let url = redis.dir.join("url");
+    let more = format!("pubsub: {{adapter: Redis, redis: {{urlFile: '{}'}}}}\n", url.display());
+    let a = support::node("a", &dir.config(&more)).await;
+    let b = support::node("b", &dir.config(&more)).await;
+    let connected = |yes: bool| {
+        let (a, b) = (a.admin.clone(), b.admin.clone());
+        move || [&a, &b].iter().all(|n| n.status().redis_connected == Some(yes))
+    };
+    until("connected", connected(true)).await;
+    let mut one = Client::join(&a, "room:1").await;
+    let mut near = Client::join(&a, "room:1").await;
+    let mut far = Client::join(&b, "room:1").await;
+    one.send("msg", serde_json::json!({"n": 1})).await;
+    assert_eq!(near.event("msg").await["n"], 1);
+    assert_eq!(far.event("msg").await["n"], 1);
+
+    redis.kill();
+    until("noticed", connected(false)).await;
+    one.send("msg", serde_json::json!({"n": 2})).await;
+    assert_eq!(near.event("msg").await["n"], 2);
+    let mut late = Client::join(&a, "room:2").await;
+    late.send("msg", serde_json::json!({"n": 3})).await;
+    assert_eq!(late.event("msg").await["n"], 3);
+
+    redis.start();
+    until("connected again", connected(true)).await;
+    late.send("msg", serde_json::json!({"n": 4})).await;
+    assert_eq!(late.event("msg").await["n"], 4);
+    // At most once: the second message may be lost to the other node, the next may not.
+    let far_hears = async {
+        let mut n = 10;
+        loop {
+            one.send("msg", serde_json::json!({"n": n})).await;
+            let heard = tokio::time::timeout(Duration::from_millis(500), far.event("msg")).await;
+            if heard.is_ok_and(|m| m["n"].as_i64() >= Some(10)) {
+                return;
+            }
+            n += 1;
+        }
+    };
+    tokio::time::timeout(BOUND, far_hears).await.expect("healed");
+    drop((one, near, far, late));
+    tokio::join!(end(a), end(b));
 }

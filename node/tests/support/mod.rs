@@ -1,142 +1,173 @@
-//! A node on a port of its own, and a client that speaks V2. Every wait is bounded.
-#![allow(dead_code, reason = "each test binary uses a part")]
+//! Whole nodes on free ports, and clients of theirs.
+#![allow(dead_code, reason = "each test binary uses a part of this")]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use sluice_node::{hub::Hub, server};
-use sluice_node_api::config::{ChannelRule, LiveConfig, NodeConfig, Socket};
-use tokio::{net::TcpStream, time::timeout};
-use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream,
-    tungstenite::{Error, Message},
-};
-use tokio_util::sync::CancellationToken;
+use sluice_node::config::{self, Env};
+use sluice_node::run::{self, Cause, Node};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-/// The longest that anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// No wait of a test is longer.
+pub const BOUND: Duration = Duration::from_secs(15);
+/// The tokens of every node here.
+pub const MESH_TOKEN: &str = "mesh-token-of-the-tests";
+pub const ADMIN_TOKEN: &str = "admin-token";
+pub const PUBLISH_TOKEN: &str = "publish-token";
 
-/// A running data plane; it stops when dropped.
-pub struct Node {
-    pub hub: Hub,
-    pub address: SocketAddr,
-    pub shutdown: CancellationToken,
+/// A folder that goes with the test.
+pub struct Dir(pub PathBuf);
+
+impl Dir {
+    pub fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("sluice-node-{:016x}", rand::random::<u64>()));
+        std::fs::create_dir(&dir).unwrap();
+        for (name, token) in
+            [("mesh", MESH_TOKEN), ("admin", ADMIN_TOKEN), ("publish", PUBLISH_TOKEN)]
+        {
+            std::fs::write(dir.join(name), token).unwrap();
+        }
+        std::fs::write(dir.join("live.yaml"), LIVE).unwrap();
+        Self(dir)
+    }
+
+    /// Writes a configuration with free ports, the tokens, and `more`.
+    pub fn config(&self, more: &str) -> PathBuf {
+        let at = self.0.display();
+        let text = format!(
+            "listen: {{http: '127.0.0.1:0', mesh: '127.0.0.1:0', admin: '127.0.0.1:0', publish: '127.0.0.1:0'}}\n\
+             tokens: {{meshFile: '{at}/mesh', adminFile: '{at}/admin', publishFile: '{at}/publish'}}\n\
+             liveFile: '{at}/live.yaml'\n{more}"
+        );
+        let path = self.0.join(format!("config-{:08x}.yaml", rand::random::<u32>()));
+        std::fs::write(&path, text).unwrap();
+        path
+    }
 }
 
-impl Drop for Node {
+impl Drop for Dir {
     fn drop(&mut self) {
-        self.shutdown.cancel();
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-impl Node {
-    pub async fn start() -> Self {
-        Self::with(Socket::default(), vec![ChannelRule::room()]).await
-    }
+pub const LIVE: &str = "\
+channels: [{topic: 'room:*', announceNode: true}]
+drain: {initialDelaySeconds: 0, batchSize: 10, batchIntervalSeconds: 0.1}
+";
 
-    pub async fn with(socket: Socket, channels: Vec<ChannelRule>) -> Self {
-        let mut config = NodeConfig { socket, ..NodeConfig::default() };
-        config.listen.http = "127.0.0.1:0".into();
-        let live = Arc::new(LiveConfig { channels, ..LiveConfig::default() });
-        let shutdown = CancellationToken::new();
-        let (hub, address) = server::start(&config, "chat-0".into(), live, 2, shutdown.clone())
-            .await
-            .expect("a free port");
-        Self { hub, address, shutdown }
-    }
+/// A node of this name with this configuration.
+pub async fn node(name: &str, config: &Path) -> Node {
+    let env = Env { node: name.into(), pod_uid: format!("uid-{name}"), ..Env::default() };
+    run::start(config::load(Some(config), env).unwrap(), 1).await.unwrap()
+}
 
-    pub fn url(&self) -> String {
-        format!("ws://{}/socket/websocket?vsn=2.0.0", self.address)
-    }
+/// Ends a node at once.
+pub async fn end(node: Node) {
+    tokio::time::timeout(BOUND, node.shut_down(Cause::Terminate)).await.expect("ends in time");
+}
 
-    pub async fn client(&self) -> Client {
-        Client::connect(&self.url()).await.expect("accepted")
+/// Waits until `ok`.
+pub async fn until(what: &str, mut ok: impl FnMut() -> bool) {
+    let end = Instant::now() + BOUND;
+    while !ok() {
+        assert!(Instant::now() < end, "not within {BOUND:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
 
-    /// A client that has joined `topic` with `join_ref` `"1"`.
-    pub async fn joined(&self, topic: &str) -> Client {
-        let mut client = self.client().await;
-        client.join(topic).await;
+/// A client of one socket that joined one topic.
+pub struct Client {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    topic: String,
+    next: u32,
+}
+
+impl Client {
+    /// Connects and joins.
+    pub async fn join(node: &Node, topic: &str) -> Self {
+        let url = format!("ws://{}/socket/websocket?vsn=2.0.0", node.addresses.http);
+        let (socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        let mut client = Self { socket, topic: topic.into(), next: 1 };
+        client.send("phx_join", json!({})).await;
+        let reply = client.event("phx_reply").await;
+        assert_eq!(reply["status"], "ok", "{reply}");
         client
     }
 
-    pub async fn until(&self, what: &str, holds: impl Fn(&Hub) -> bool) {
-        let wait = async {
-            while !holds(&self.hub) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+    /// Pushes an event.
+    pub async fn send(&mut self, event: &str, payload: Value) {
+        let frame = json!(["1", self.next.to_string(), self.topic, event, payload]);
+        self.next += 1;
+        self.socket.send(Message::text(frame.to_string())).await.unwrap();
+    }
+
+    /// The payload of the next `event`; others are passed over.
+    pub async fn event(&mut self, event: &str) -> Value {
+        let next = async {
+            loop {
+                match self.socket.next().await.expect("still open").unwrap() {
+                    Message::Text(text) => {
+                        let mut frame: Value = serde_json::from_str(&text).unwrap();
+                        if frame[3] == event {
+                            return frame[4].take();
+                        }
+                    }
+                    Message::Close(frame) => panic!("closed: {frame:?}"),
+                    _ => {}
+                }
             }
         };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
-    }
-}
-
-pub struct Client(pub WebSocketStream<MaybeTlsStream<TcpStream>>);
-
-impl Client {
-    pub async fn connect(url: &str) -> Result<Self, Error> {
-        let connect = tokio_tungstenite::connect_async(url);
-        Ok(Self(timeout(PATIENCE, connect).await.expect("an answer")?.0))
+        tokio::time::timeout(BOUND, next).await.unwrap_or_else(|_| panic!("no {event} came"))
     }
 
-    pub async fn send(&mut self, message: Value) {
-        self.raw(Message::text(message.to_string())).await;
-    }
-
-    pub async fn raw(&mut self, message: Message) {
-        timeout(PATIENCE, self.0.send(message)).await.expect("room").expect("open");
-    }
-
-    pub async fn message(&mut self) -> Message {
-        let next = timeout(PATIENCE, self.0.next()).await.expect("a message in time");
-        next.expect("open").expect("valid")
-    }
-
-    pub async fn next(&mut self) -> Value {
-        match self.message().await {
-            Message::Text(text) => serde_json::from_str(&text).expect("JSON"),
-            other => panic!("no text: {other:?}"),
-        }
-    }
-
-    /// Reads to the end, which answers a close frame; gives its code.
-    pub async fn close_code(&mut self) -> Option<u16> {
-        let mut code = None;
-        while let Some(Ok(message)) =
-            timeout(PATIENCE, self.0.next()).await.expect("an end in time")
-        {
-            if let Message::Close(frame) = message {
-                code = frame.map(|frame| frame.code.into());
+    /// The code of the close that comes next.
+    pub async fn closed(&mut self) -> u16 {
+        let next = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Close(Some(frame)))) => return u16::from(frame.code),
+                    Some(Ok(_)) => {}
+                    other => panic!("ended without a close frame: {other:?}"),
+                }
             }
-        }
-        code
-    }
-
-    pub async fn join(&mut self, topic: &str) {
-        self.send(json!(["1", "1", topic, "phx_join", {}])).await;
-        assert_eq!(self.next().await, ok("1", "1", topic));
-    }
-
-    /// Nothing but the reply to a heartbeat comes.
-    pub async fn is_quiet(&mut self) {
-        self.send(json!([null, "hb", "phoenix", "heartbeat", {}])).await;
-        let reply = json!([null, "hb", "phoenix", "phx_reply", {"status": "ok", "response": {}}]);
-        assert_eq!(self.next().await, reply);
+        };
+        tokio::time::timeout(BOUND, next).await.expect("a close frame")
     }
 }
 
-pub fn ok(join_ref: &str, reference: &str, topic: &str) -> Value {
-    json!([join_ref, reference, topic, "phx_reply", {"status": "ok", "response": {}}])
+/// Calls `path` of the admin API.
+pub async fn admin(node: &Node, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    let url = format!("http://{}{path}", node.addresses.admin);
+    call(method, &url, Some(ADMIN_TOKEN), body.map(|b| b.to_string())).await
 }
 
-/// The status and headers with which a handshake is refused.
-pub fn refusal(result: Result<Client, Error>) -> (u16, Option<String>) {
-    match result {
-        Err(Error::Http(response)) => {
-            let after = response.headers().get("retry-after");
-            (response.status().as_u16(), after.map(|v| v.to_str().expect("ASCII").to_owned()))
-        }
-        Err(error) => panic!("no refusal: {error}"),
-        Ok(_) => panic!("accepted"),
+/// Publishes over HTTP.
+pub async fn publish(node: &Node, body: String) -> (u16, Value) {
+    let url = format!("http://{}/api/publish", node.addresses.publish);
+    call("POST", &url, Some(PUBLISH_TOKEN), Some(body)).await
+}
+
+/// Any call; status and JSON, or null.
+pub async fn call(
+    method: &str,
+    url: &str,
+    token: Option<&str>,
+    body: Option<String>,
+) -> (u16, Value) {
+    let client = reqwest::Client::builder().timeout(BOUND).no_proxy().build().unwrap();
+    let mut request = client.request(method.parse().unwrap(), url);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
     }
+    if let Some(body) = body {
+        request = request.body(body);
+    }
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    (status, response.json().await.unwrap_or(Value::Null))
 }

@@ -1,0 +1,101 @@
+//! Serves a router with everything bounded: connections, the time for headers, the time for a
+//! request. A stranger who opens connections and says nothing takes none for long.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::IntoResponse;
+use http::{Request, StatusCode};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+use super::ApiError;
+
+/// For the headers of a request, the first as well as a later one on a kept connection.
+const HEADERS: Duration = Duration::from_secs(30);
+/// How long shutdown waits for requests under way.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// The bounds of one server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at a time; more wait in the kernel.
+    pub connections: usize,
+    /// For one request, body included.
+    pub request: Duration,
+}
+
+/// Serves until `stop`, then lets requests under way end.
+pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let tasks = TaskTracker::new();
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            n = next => n,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let work = connection(stream, router.clone(), limits.request, stop.clone());
+                tasks.spawn(async move {
+                    work.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    tasks.close();
+    let _ = timeout(GOODBYE, tasks.wait()).await;
+}
+
+async fn connection(stream: TcpStream, router: Router, bound: Duration, stop: CancellationToken) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let answer = router.clone().oneshot(request.map(Body::new));
+        async move {
+            Ok::<_, Infallible>(match timeout(bound, answer).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(never)) => match never {},
+                Err(_) => {
+                    ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time")
+                        .into_response()
+                }
+            })
+        }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .max_buf_size(64 << 10)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(served);
+    let end = tokio::select! {
+        e = served.as_mut() => e,
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            timeout(GOODBYE, served).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = end {
+        debug!(%error, "a connection ended badly");
+    }
+}

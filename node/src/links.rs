@@ -1,0 +1,67 @@
+//! How this node reaches the others: not at all, by the mesh, or through Redis.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use sluice_node_api::admin::PeerStatus;
+
+use crate::mesh::Mesh;
+use crate::pubsub::Adapter;
+use crate::redis_adapter::RedisAdapter;
+
+/// The adapter in force, and what can be asked of it beyond carrying broadcasts.
+#[derive(Clone)]
+pub enum Links {
+    /// The node runs alone.
+    Alone,
+    /// By the mesh.
+    Mesh(Mesh),
+    /// Through Redis.
+    Redis(RedisAdapter),
+}
+
+impl Links {
+    /// What carries broadcasts; none when alone.
+    pub fn adapter(&self) -> Option<Arc<dyn Adapter>> {
+        match self {
+            Self::Alone => None,
+            Self::Mesh(mesh) => Some(Arc::new(mesh.clone())),
+            Self::Redis(redis) => Some(Arc::new(redis.clone())),
+        }
+    }
+
+    /// The other nodes; empty without a mesh.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        match self {
+            Self::Mesh(mesh) => mesh.peers(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether Redis is connected; `None` without Redis.
+    pub fn redis_connected(&self) -> Option<bool> {
+        match self {
+            Self::Redis(redis) => Some(redis.connected()),
+            _ => None,
+        }
+    }
+
+    /// Sends what waits and leaves, within `bound`.
+    pub async fn leave(&self, bound: Duration) {
+        match self {
+            Self::Alone => {}
+            Self::Mesh(mesh) => mesh.leave(bound).await,
+            Self::Redis(redis) => redis.leave(bound).await,
+        }
+    }
+
+    /// Registers its metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        match self {
+            Self::Alone => {}
+            Self::Mesh(mesh) => mesh.register(registry),
+            Self::Redis(redis) => redis.register(registry),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The publish API, port 4003: servers broadcast over HTTP, by the publish token.
+//!
+//! `POST /api/publish` takes `{"topic", "event", "payload"}`, or up to 1000 such objects as
+//! `{"messages": […]}`, and answers 202 with `{"published": n}`. All or nothing: one message that
+//! is wrong refuses the whole call. 202 means handed on, at most once (`P-PS-3`), not delivered.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, State};
+use axum::routing::post;
+use axum::{Json, Router};
+use bytes::Bytes;
+use http::StatusCode;
+use http::request::Parts;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::api::{self, ApiError, Token, error};
+use crate::pubsub::Broadcast;
+
+/// Largest body, in bytes.
+pub const MAX_BODY: usize = 8_000_000;
+/// Most messages of one call.
+pub const MAX_MESSAGES: usize = 1000;
+/// Longest topic and event, in bytes (`P-BIN-5`).
+const MAX_NAME: usize = 255;
+
+/// What broadcasts: [`crate::hub::Hub::broadcast`], but in tests.
+pub type Sink = Arc<dyn Fn(Broadcast) + Send + Sync>;
+
+/// The publish API of this node.
+#[derive(Clone)]
+pub struct Publish {
+    token: Token,
+    sink: Sink,
+    metrics: PublishMetrics,
+}
+
+/// Counts of the publish API.
+#[derive(Clone, Default)]
+pub struct PublishMetrics {
+    messages: Counter,
+    calls: Family<Status, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Status {
+    status: u16,
+}
+
+impl PublishMetrics {
+    /// Registers them.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Messages taken over HTTP";
+        registry.register("published", help, self.messages.clone());
+        registry.register("publish_calls", "Publish calls by status", self.calls.clone());
+    }
+}
+
+/// What a call answers.
+#[derive(Debug, Serialize)]
+struct Published {
+    published: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Call {
+    topic: Option<String>,
+    event: Option<String>,
+    payload: Option<Box<RawValue>>,
+    messages: Option<Vec<Message>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Message {
+    topic: String,
+    event: String,
+    payload: Box<RawValue>,
+}
+
+struct Authorized;
+
+impl FromRequestParts<Publish> for Authorized {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, publish: &Publish) -> Result<Self, ApiError> {
+        let checked = publish.token.check(&parts.headers).map(|()| Self);
+        if let Err(e) = &checked {
+            publish.count(e.status());
+        }
+        checked
+    }
+}
+
+impl Publish {
+    /// Broadcasts through `sink` what comes with `token`.
+    pub fn new(token: Token, sink: Sink, metrics: PublishMetrics) -> Self {
+        Self { token, sink, metrics }
+    }
+
+    /// The routes.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/api/publish", post(publish))
+            .fallback(error::not_found)
+            .method_not_allowed_fallback(error::wrong_method)
+            .with_state(self)
+    }
+
+    fn count(&self, status: StatusCode) {
+        self.metrics.calls.get_or_create(&Status { status: status.as_u16() }).inc();
+    }
+}
+
+async fn publish(
+    _: Authorized,
+    State(publish): State<Publish>,
+    body: Body,
+) -> Result<(StatusCode, Json<Published>), ApiError> {
+    let taken = match api::body(body, MAX_BODY).await {
+        Ok(bytes) => parse(&bytes),
+        Err(e) => Err(e),
+    };
+    let status = taken.as_ref().map_or_else(ApiError::status, |_| StatusCode::ACCEPTED);
+    publish.count(status);
+    let broadcasts = taken?;
+    let published = broadcasts.len();
+    publish.metrics.messages.inc_by(published as u64);
+    broadcasts.into_iter().for_each(|b| (publish.sink)(b));
+    Ok((status, Json(Published { published })))
+}
+
+/// Reads a call; its broadcasts in order.
+fn parse(bytes: &[u8]) -> Result<Vec<Broadcast>, ApiError> {
+    let call: Call = api::json(bytes)?;
+    let messages = match call {
+        Call { topic: None, event: None, payload: None, messages: Some(messages) } => messages,
+        Call { topic: Some(topic), event: Some(event), payload: Some(payload), messages: None } => {
+            vec![Message { topic, event, payload }]
+        }
+        _ => {
+            return Err(ApiError::unprocessable(
+                "send either `topic`, `event` and `payload`, or `messages`",
+            ));
+        }
+    };
+    if messages.is_empty() || messages.len() > MAX_MESSAGES {
+        let why = format!("`messages` has 1 to {MAX_MESSAGES} messages, not {}", messages.len());
+        return Err(ApiError::unprocessable(why));
+    }
+    messages.into_iter().enumerate().map(|(i, m)| check(i, m)).collect()
+}
+
+fn check(i: usize, m: Message) -> Result<Broadcast, ApiError> {
+    let wrong = |why: &str| Err(ApiError::unprocessable(format!("message {i}: {why}")));
+    if !(1..=MAX_NAME).contains(&m.topic.len()) || !(1..=MAX_NAME).contains(&m.event.len()) {
+        return wrong("topic and event have 1 to 255 bytes");
+    }
+    if m.topic == "phoenix" || m.event.starts_with("phx_") {
+        return wrong("the topic `phoenix` and events `phx_*` are the protocol's own");
+    }
+    if !m.payload.get().starts_with('{') {
+        return wrong("the payload is a JSON object");
+    }
+    Ok(Broadcast {
+        topic: m.topic.into(),
+        event: m.event.into(),
+        payload: Bytes::from(String::from(Box::<str>::from(m.payload))),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! A node from its start to its end, in reading order; everything else is a part that this file
+//! puts in its place.
+
+mod parts;
+mod shutdown;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::config::{self, Env};
+use crate::telemetry;
+
+pub use parts::{Addresses, Node, start};
+pub use shutdown::{Cause, Signals};
+
+/// The exit code of a configuration that is refused (`EX_CONFIG`).
+pub const EX_CONFIG: u8 = 78;
+/// The exit code after a second signal.
+const EX_IMPATIENT: u8 = 130;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "channel-node", version, about = "A Phoenix-Channels-compatible realtime node")]
+pub struct Args {
+    /// The configuration file; without one the defaults hold and the node runs alone.
+    #[arg(long, env = "SLUICE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Check the configuration and exit.
+    #[arg(long)]
+    pub check_config: bool,
+    /// Threads that serve sockets; 0 is one a core.
+    #[arg(long, env = "SLUICE_SHARDS", default_value_t = 0, value_name = "N")]
+    pub shards: usize,
+}
+
+/// Runs a node until it is told to end; the process's exit code.
+pub fn main(args: &Args) -> ExitCode {
+    let loaded = match config::load(args.config.as_deref(), Env::of_process()) {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(&error),
+    };
+    if args.check_config {
+        println!("the configuration is valid");
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = telemetry::start(|key| std::env::var(key).ok()) {
+        return refuse(&error);
+    }
+    // Sockets are served by threads of their own; these do the rest.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start a runtime: {error}")),
+    };
+    let ended = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let node = start(loaded, args.shards).await?;
+        let cause = signals.next().await;
+        tokio::select! {
+            () = node.shut_down(cause) => Ok::<_, anyhow::Error>(ExitCode::SUCCESS),
+            second = signals.next() => {
+                tracing::warn!(?second, "told twice: ending at once");
+                Ok(ExitCode::from(EX_IMPATIENT))
+            }
+        }
+    });
+    // A blocking read of a hanging volume must not keep the process.
+    runtime.shutdown_background();
+    ended.unwrap_or_else(|error| fail(&format!("{error:#}")))
+}
+
+fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("channel-node: the configuration is refused:\n{error}");
+    ExitCode::from(EX_CONFIG)
+}
+
+fn fail(error: &str) -> ExitCode {
+    eprintln!("channel-node: {error}");
+    ExitCode::FAILURE
+}

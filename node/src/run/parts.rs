@@ -1,0 +1,216 @@
+//! Starts the parts of a node and ties them together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use sluice_node_api::config::{Adapter, NodeConfig};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::admin::Admin;
+use crate::api::Token;
+use crate::api::serve::{Limits, serve};
+use crate::config::{Env, Loaded, TokenValues, live};
+use crate::discovery::{self, DiscoveryMetrics, View, dns::Dns};
+use crate::hub::Hub;
+use crate::links::Links;
+use crate::mesh::handshake::{Identity, Instance};
+use crate::mesh::transport::Tcp;
+use crate::mesh::{Mesh, MeshConfig, Timing};
+use crate::process::Process;
+use crate::publish::{Publish, PublishMetrics};
+use crate::redis_adapter::{RedisAdapter, RedisConfig};
+use crate::server::Builder;
+
+const ADMIN: Limits = Limits { connections: 128, request: Duration::from_secs(10) };
+const PUBLISH: Limits = Limits { connections: 512, request: Duration::from_secs(30) };
+
+/// Where a node listens, as bound.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Clients.
+    pub http: SocketAddr,
+    /// Other nodes; absent without a mesh.
+    pub mesh: Option<SocketAddr>,
+    /// Admin API.
+    pub admin: SocketAddr,
+    /// Publish API.
+    pub publish: SocketAddr,
+}
+
+/// A node that runs.
+pub struct Node {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// Its admin API.
+    pub admin: Admin,
+    /// Its data plane.
+    pub hub: Hub,
+    pub(super) links: Links,
+    pub(super) live: crate::config::LiveFile,
+    pub(super) shutdown_bound: Duration,
+    /// Takes no more publishes and looks for no more changes.
+    pub(super) stop_intake: CancellationToken,
+    /// Closes the sockets.
+    pub(super) stop_sockets: CancellationToken,
+    /// Closes the admin API.
+    pub(super) stop_admin: CancellationToken,
+    pub(super) intake: TaskTracker,
+    pub(super) last: TaskTracker,
+}
+
+/// Starts everything; every address is bound before this returns.
+///
+/// # Errors
+/// An address that is taken or cannot be bound, a thread that cannot be started.
+pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
+    let Loaded { config, env, tokens, live } = loaded;
+    let admin_listener = bind("listen.admin", &config.listen.admin).await?;
+    let publish_listener = bind("listen.publish", &config.listen.publish).await?;
+    let meshed = config.pubsub.adapter == Adapter::Mesh && tokens.mesh.is_some();
+    let mesh_listener = match meshed {
+        true => Some(bind("listen.mesh", &config.listen.mesh).await?),
+        false => None,
+    };
+    let stop_sockets = CancellationToken::new();
+    let stop_intake = CancellationToken::new();
+    // A start that fails half way leaves nothing running.
+    let guards = [stop_sockets.clone().drop_guard(), stop_intake.clone().drop_guard()];
+
+    let (hub, http) = Builder::new(&config)
+        .name(&env.node)
+        .live(live.config())
+        .shards(shards)
+        .start(stop_sockets.clone())
+        .await?;
+
+    let mut addresses = Addresses {
+        http,
+        mesh: None,
+        admin: admin_listener.local_addr()?,
+        publish: publish_listener.local_addr()?,
+    };
+    let intake = TaskTracker::new();
+    let discovery_metrics = DiscoveryMetrics::default();
+    let links = if let Some(listener) = mesh_listener {
+        let own = listener.local_addr()?;
+        addresses.mesh = Some(own);
+        let mesh = start_mesh(&config, &env, &tokens, listener, own, &hub);
+        let own = env.ip().map(|ip| SocketAddr::new(ip, own.port()));
+        let view = View::new(&config.discovery, own, Instant::now());
+        let (alone, apply) = (mesh.clone(), mesh.clone());
+        intake.spawn(discovery::run(
+            view,
+            Arc::new(Dns::default()),
+            discovery_metrics.clone(),
+            move || alone.linked() == 0,
+            move |peers| apply.set_discovered(peers),
+            stop_intake.clone(),
+        ));
+        Links::Mesh(mesh)
+    } else if let (Adapter::Redis, Some(redis)) = (config.pubsub.adapter, &config.pubsub.redis) {
+        let redis = RedisConfig {
+            url_file: PathBuf::from(&redis.url_file),
+            cluster: config.cluster.clone(),
+            instance: rand::random(),
+            buffer: buffer(&config),
+        };
+        Links::Redis(RedisAdapter::start(redis, Arc::new(hub.clone())))
+    } else {
+        info!("no mesh token: the node runs alone");
+        Links::Alone
+    };
+    if let Some(adapter) = links.adapter() {
+        hub.set_adapter(adapter);
+    }
+
+    let apply = hub.clone();
+    intake.spawn(live.clone().watch(live::INTERVAL, stop_intake.clone(), move |config| {
+        apply.set_live(config);
+    }));
+
+    let publish_metrics = PublishMetrics::default();
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Process));
+    hub.register(&mut registry);
+    let ours = registry.sub_registry_with_prefix("sluice");
+    links.register(ours);
+    live.register(ours);
+    discovery_metrics.register(ours);
+    publish_metrics.register(ours);
+
+    let token = Token::new(tokens.admin.as_ref());
+    let admin = Admin::new(hub.clone(), links.clone(), live.clone(), env.clone(), token, registry);
+    let (stop_admin, last) = (CancellationToken::new(), TaskTracker::new());
+    last.spawn(serve(admin_listener, admin.clone().router(), ADMIN, stop_admin.clone()));
+
+    let sink = hub.clone();
+    let token = Token::new(tokens.publish.as_ref());
+    let publish = Publish::new(token, Arc::new(move |b| sink.broadcast(b)), publish_metrics);
+    intake.spawn(serve(publish_listener, publish.router(), PUBLISH, stop_intake.clone()));
+
+    for (name, token) in [("admin", &tokens.admin), ("publish", &tokens.publish)] {
+        if token.is_none() {
+            warn!("no {name} token: the {name} API refuses every call that needs one");
+        }
+    }
+    admin.set_ready(true);
+    info!(node = env.node, ?addresses, "the node serves");
+    for guard in guards {
+        guard.disarm();
+    }
+    Ok(Node {
+        addresses,
+        admin,
+        hub,
+        links,
+        live,
+        shutdown_bound: Duration::from_secs(config.shutdown_seconds.into()),
+        stop_intake,
+        stop_sockets,
+        stop_admin,
+        intake,
+        last,
+    })
+}
+
+fn start_mesh(
+    config: &NodeConfig,
+    env: &Env,
+    tokens: &TokenValues,
+    listener: TcpListener,
+    own: SocketAddr,
+    hub: &Hub,
+) -> Mesh {
+    let instance: Instance = rand::random();
+    let bound_ip = Some(own.ip()).filter(|ip| !ip.is_unspecified());
+    let mesh = MeshConfig {
+        identity: Identity {
+            cluster: config.cluster.clone(),
+            name: env.node.clone(),
+            instance,
+            ip: env.ip().or(bound_ip),
+            port: own.port(),
+        },
+        token: tokens.mesh.clone().unwrap_or_default(),
+        peer_buffer: buffer(config),
+        timing: Timing::default(),
+    };
+    Mesh::start(mesh, listener, Arc::new(Tcp), Arc::new(hub.clone()))
+}
+
+fn buffer(config: &NodeConfig) -> usize {
+    usize::try_from(config.pubsub.peer_buffer_bytes).unwrap_or(usize::MAX)
+}
+
+async fn bind(field: &str, address: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} ({field}): choose another address, or end what has it")
+    })
+}

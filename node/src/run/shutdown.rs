@@ -1,0 +1,103 @@
+//! The end of a node: the drain of the live configuration, then the links, then the process.
+//!
+//! A drain that the operator began is kept, never begun anew. Bounded by `shutdownSeconds`.
+
+use std::time::Duration;
+
+use sluice_node_api::admin::{DrainPhase, DrainRequest};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::Node;
+
+/// For what waits to be sent to other nodes.
+const FLUSH: Duration = Duration::from_secs(2);
+/// For sockets that are closed last, and for calls under way.
+const STOP: Duration = Duration::from_secs(5);
+/// Between two looks at how many sockets are left.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Why a node ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// SIGTERM.
+    Terminate,
+    /// SIGINT.
+    Interrupt,
+}
+
+/// The signals that end a node.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes them over from now on.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) -> Cause {
+        tokio::select! {
+            _ = self.terminate.recv() => Cause::Terminate,
+            _ = self.interrupt.recv() => Cause::Interrupt,
+        }
+    }
+}
+
+impl Node {
+    /// Drains, leaves and ends. Everything in it is bounded.
+    pub async fn shut_down(self, cause: Cause) {
+        self.admin.set_ready(false);
+        let left = self.hub.counts().connections;
+        info!(?cause, sockets = left, bound = ?self.shutdown_bound, "shutting down");
+        self.drain();
+        if timeout(self.shutdown_bound, self.emptied()).await.is_err() {
+            warn!(sockets = self.hub.counts().connections, "closing the sockets that are left");
+        }
+        // No more publishes first, then no sockets: what they said last still goes to the others.
+        self.stop_intake.cancel();
+        self.intake.close();
+        let _ = timeout(STOP, self.intake.wait()).await;
+        self.stop_sockets.cancel();
+        let _ = timeout(STOP, self.hub.stopped()).await;
+        self.links.leave(FLUSH).await;
+        self.stop_admin.cancel();
+        self.last.close();
+        let _ = timeout(STOP, self.last.wait()).await;
+        info!("ended");
+    }
+
+    fn drain(&self) {
+        let settings = &self.live.config().drain;
+        let under_way = self.hub.drain_status().phase != DrainPhase::None;
+        let kept = self.admin.drain_asked().filter(|_| under_way);
+        let request = kept.unwrap_or(DrainRequest {
+            mode: settings.mode,
+            initial_delay_seconds: settings.initial_delay_seconds,
+            wait_seconds: settings.wait_seconds,
+            batch_size: settings.batch_size,
+            batch_interval_seconds: settings.batch_interval_seconds,
+            ttl_seconds: 0.0,
+        });
+        // This process ends before the drain is given up.
+        let ttl_seconds = self.shutdown_bound.as_secs_f64() + 60.0;
+        self.hub.start_drain(DrainRequest { ttl_seconds, ..request });
+    }
+
+    /// Ends when no socket is left; the drain takes no new ones.
+    async fn emptied(&self) {
+        while self.hub.counts().connections > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}

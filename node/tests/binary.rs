@@ -1,0 +1,138 @@
+//! The program itself: its exit codes, its words, its signals.
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use support::{BOUND, Dir};
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_channel-node"));
+    for key in
+        ["SLUICE_CONFIG", "SLUICE_LOG", "RUST_LOG", "SLUICE_LOG_FORMAT", "POD_NAME", "POD_IP"]
+    {
+        command.env_remove(key);
+    }
+    command
+}
+
+fn output(command: &mut Command) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = [stdout, stderr].concat();
+    (status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn check_config_says_valid_or_what_is_wrong() {
+    let dir = Dir::new();
+    let good = dir.config("");
+    let (code, text) = output(program().arg("--check-config").arg("--config").arg(&good));
+    assert_eq!(code, Some(0), "{text}");
+    let bad = dir.0.join("bad.yaml");
+    std::fs::write(&bad, "cluster: c\nlisten:\n  http: nowhere\n").unwrap();
+    let (code, text) = output(program().arg("--check-config").env("SLUICE_CONFIG", &bad));
+    assert_eq!(code, Some(78), "{text}");
+    assert!(text.contains("bad.yaml:3: listen.http"), "{text}");
+    let (code, text) = output(program().arg("--check-config").env("POD_IP", "nowhere"));
+    assert!(code == Some(78) && text.contains("POD_IP"), "{text}");
+    let (code, text) = output(program().env("SLUICE_LOG_FORMAT", "xml"));
+    assert!(code == Some(78) && text.contains("SLUICE_LOG_FORMAT"), "{text}");
+}
+
+/// The running program; killed by its id if the test does not end it.
+struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    fn start(dir: &Dir, more: &str) -> (Self, SocketAddr) {
+        let mut child = program()
+            .arg("--config")
+            .arg(dir.config(more))
+            .env("SLUICE_LOG_FORMAT", "json")
+            .env("SLUICE_SHARDS", "1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).all(|l| send.send(l).is_ok())
+        });
+        let this = Self { child, lines };
+        let line = this.line("the node serves");
+        let value: serde_json::Value = serde_json::from_str(&line).expect("a line is JSON");
+        let addresses = value["addresses"].as_str().unwrap();
+        let http = addresses.split("http: ").nth(1).unwrap().split(',').next().unwrap();
+        (this, http.parse().unwrap())
+    }
+
+    fn line(&self, with: &str) -> String {
+        let end = Instant::now() + BOUND;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left).expect(with);
+            if line.contains(with) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    fn exit(&mut self) -> Option<i32> {
+        let end = Instant::now() + BOUND;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < end, "does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_drains_and_exits_with_0() {
+    let dir = Dir::new();
+    let (mut program, http) = Running::start(&dir, "");
+    let url = format!("ws://{http}/socket/websocket?vsn=2.0.0");
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    program.signal("TERM");
+    let closed = tokio::time::timeout(BOUND, futures::StreamExt::next(&mut socket)).await;
+    let closed = format!("{:?}", closed.expect("a close"));
+    // 1012: the service restarts.
+    assert!(closed.contains("Restart"), "{closed}");
+    drop(socket);
+    assert_eq!(program.exit(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_at_once() {
+    let dir = Dir::new();
+    std::fs::write(dir.0.join("live.yaml"), "drain: {mode: Wait, initialDelaySeconds: 600}\n")
+        .unwrap();
+    let (mut program, http) = Running::start(&dir, "shutdownSeconds: 600\n");
+    let url = format!("ws://{http}/socket/websocket?vsn=2.0.0");
+    let _socket = tokio_tungstenite::connect_async(url).await.unwrap();
+    program.signal("TERM");
+    program.line("shutting down");
+    program.signal("TERM");
+    assert_eq!(program.exit(), Some(130));
+}
