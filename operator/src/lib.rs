@@ -5,6 +5,25 @@
 //! plan → apply, execute → report). [`build`], `plan` and `status` never see a client or a clock;
 //! only [`apply`], [`execute`] and the status step write, and only while [`leader`] says so.
 
+pub mod apply;
+pub mod args;
 pub mod backoff;
+pub mod build;
+pub mod diff;
+pub mod events;
+pub mod execute;
+pub mod health;
 pub mod leader;
 mod lease_store;
+pub mod metrics;
+pub mod model;
+pub mod node_client;
+pub mod observe;
+pub mod plan;
+pub mod reconcile;
+pub mod report;
+pub mod run;
+pub mod secrets;
+pub mod status;
+pub mod stores;
+pub mod telemetry;

@@ -1,0 +1,377 @@
+//! Writes what was rendered, by server-side apply: one field manager, forced, always the whole
+//! intent, never what was read back. Nothing is sent when the object already is as rendered.
+//!
+//! The StatefulSet's cursor and template are applied together. When the plan keeps the template,
+//! the rendering that is in force is applied again from annotation `sluice.dev/template`: it is
+//! what this operator, or an earlier release, rendered, not what the API server answered. Should
+//! the annotation be gone or not match its hash, only the cursor's fields are patched.
+//!
+//! It must never write unless this process leads ([`Leadership`]), and never take over an object
+//! that somebody else made.
+//!
+//! # Rights
+//!
+//! In each namespace that is looked after (or for the whole Kubernetes cluster):
+//!
+//! | group | resources | verbs |
+//! |---|---|---|
+//! | sluice.dev | channelclusters | get list watch |
+//! | sluice.dev | channelclusters/status | get patch |
+//! | sluice.dev | channelclusters/finalizers | update (for `blockOwnerDeletion`) |
+//! | apps | statefulsets | get list watch create patch delete |
+//! | (core) | services, configmaps, serviceaccounts | get list watch create patch delete |
+//! | policy | poddisruptionbudgets | get list watch create patch delete |
+//! | (core) | secrets | get create patch delete |
+//! | (core) | pods | get list watch patch delete |
+//! | events.k8s.io | events | create patch |
+//!
+//! In the operator's own namespace: coordination.k8s.io leases, create; get and update by name.
+
+use k8s_openapi::{
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{ConfigMap, Secret, Service, ServiceAccount},
+        policy::v1::PodDisruptionBudget,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Client,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
+};
+use serde_json::{Value, json};
+use sluice_crds::{Reason, names};
+
+use crate::{
+    build::{Cluster, Cut, Kind, Object, TEMPLATE, Workload, short_hash},
+    diff::first_difference,
+    leader::Leadership,
+    model::{Cursor, TemplateStep},
+    stores::{self, Stores},
+};
+
+/// Why something could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server was not reached or said no.
+    #[error("failed to {verb} {kind:?} {name}")]
+    Api {
+        /// What was tried.
+        verb: &'static str,
+        /// The object's kind.
+        kind: Kind,
+        /// The object's name.
+        name: String,
+        /// The answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// A pod could not be read or patched.
+    #[error("failed to read or patch pod {name}")]
+    Pod {
+        /// Its name.
+        name: String,
+        /// The answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// An object can't be written as JSON.
+    #[error("failed to read an object as JSON")]
+    Json(#[from] serde_json::Error),
+    /// The name is taken by an object that is not this cluster's.
+    #[error("{kind:?} {name} exists and is not this cluster's: rename the cluster, or delete it")]
+    Foreign {
+        /// The object's kind.
+        kind: Kind,
+        /// The object's name.
+        name: String,
+    },
+    /// The object changed between the decision and the write.
+    #[error("{0} changed meanwhile; looking again")]
+    Stale(String),
+    /// This process does not lead any more.
+    #[error("not the leader any more")]
+    NotLeading,
+}
+
+impl Error {
+    pub(crate) fn api(verb: &'static str, kind: Kind, name: &str, source: kube::Error) -> Self {
+        match &source {
+            kube::Error::Api(status) if status.code == 409 => {
+                Self::Stale(format!("{kind:?} {name}"))
+            }
+            _ => Self::Api { verb, kind, name: name.into(), source: Box::new(source) },
+        }
+    }
+
+    /// What a person is told of it, if it needs one.
+    pub fn trouble(&self) -> Option<(Reason, String)> {
+        match self {
+            Self::Foreign { .. } => Some((Reason::ApplyConflict, self.to_string())),
+            Self::Api { source, .. } => match &**source {
+                // The API server does not want what the spec leads to.
+                kube::Error::Api(answer) if matches!(answer.code, 400 | 422) => {
+                    Some((Reason::InvalidSpec, answer.message.clone()))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// A short fixed word for metrics and logs.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Api { .. } => "apply",
+            Self::Pod { .. } => "pod",
+            Self::Json(_) => "json",
+            Self::Foreign { .. } => "foreign_object",
+            Self::Stale(_) => "stale",
+            Self::NotLeading => "not_leading",
+        }
+    }
+}
+
+impl Kind {
+    /// The kind as the API server knows it.
+    pub fn resource(self) -> ApiResource {
+        match self {
+            Self::Service => ApiResource::erase::<Service>(&()),
+            Self::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
+            Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
+            Self::Secret => ApiResource::erase::<Secret>(&()),
+            Self::StatefulSet => ApiResource::erase::<StatefulSet>(&()),
+            Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
+        }
+    }
+}
+
+/// Writes the objects of one cluster.
+pub struct Applier<'a> {
+    /// The API server.
+    pub client: &'a Client,
+    /// The last known state of what was made.
+    pub stores: &'a Stores,
+    /// Whether this process may write.
+    pub leadership: &'a Leadership,
+    /// The cluster.
+    pub cluster: Cluster<'a>,
+}
+
+impl Applier<'_> {
+    /// Makes `object` be as rendered; whether something had to be written.
+    pub async fn ensure(&self, object: &Object) -> Result<bool, Error> {
+        let known = self.stores.get(object.kind, self.cluster.namespace, &object.name);
+        if let Some(known) = known
+            && first_difference(&object.value, &serde_json::to_value(&*known)?).is_none()
+        {
+            return Ok(false);
+        }
+        // What is known may be older than our own last write.
+        let live = self.live(object.kind, &object.name).await?;
+        let what = match &live {
+            None => "all of it".into(),
+            Some(live) => match first_difference(&object.value, &serde_json::to_value(live)?) {
+                None => return Ok(false),
+                Some(path) => path,
+            },
+        };
+        self.apply(object, &what).await?;
+        Ok(true)
+    }
+
+    /// Deletes the object if it is there and this cluster's; whether it was.
+    pub async fn ensure_absent(&self, kind: Kind, name: &str) -> Result<bool, Error> {
+        let watched = stores::WATCHED.contains(&kind);
+        if watched && self.stores.get(kind, self.cluster.namespace, name).is_none() {
+            return Ok(false);
+        }
+        let live = match self.live(kind, name).await {
+            Ok(Some(live)) => live,
+            Ok(None) | Err(Error::Foreign { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if live.metadata.deletion_timestamp.is_some() {
+            return Ok(false);
+        }
+        let uid = live.metadata.uid;
+        let params =
+            DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
+        self.may_write()?;
+        match self.api(kind).delete(name, &params).await {
+            Ok(_) => {
+                tracing::info!(?kind, name, "deleted: the spec does not ask for it any more");
+                Ok(true)
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            Err(source) => Err(Error::api("delete", kind, name, source)),
+        }
+    }
+
+    /// Deletes the managed Redis; whether there was one.
+    pub async fn ensure_no_redis(&self, absent: &[(Kind, String)]) -> Result<bool, Error> {
+        let there = absent
+            .iter()
+            .any(|(kind, name)| self.stores.get(*kind, self.cluster.namespace, name).is_some());
+        if !there {
+            return Ok(false);
+        }
+        let mut deleted = false;
+        for (kind, name) in absent {
+            deleted |= self.ensure_absent(*kind, name).await?;
+        }
+        Ok(deleted)
+    }
+
+    /// Brings the StatefulSet to `cursor`, in one write. `live` was read just now, and the write
+    /// fails if it has changed since.
+    pub async fn ensure_workload(
+        &self,
+        workload: &Workload,
+        live: Option<&DynamicObject>,
+        cursor: &Cursor,
+        rollout: Option<String>,
+    ) -> Result<bool, Error> {
+        let name = self.cluster.name;
+        if let Some(live) = live {
+            self.ours(Kind::StatefulSet, name, &live.metadata)?;
+        }
+        let kept = live.and_then(|live| Kept::of(&live.metadata));
+        let today = (&workload.template, &*workload.template_hash, &*workload.spec_hash);
+        let (template, rollout) = match (live, cursor.template, &kept) {
+            (None, ..) | (_, TemplateStep::Apply, _) => (today, rollout),
+            (Some(_), TemplateStep::Keep, Some(kept)) => {
+                ((&kept.template, &*kept.template_hash, &*kept.spec_hash), kept.rollout.clone())
+            }
+            (Some(live), TemplateStep::Keep, None) => return self.patch_cursor(live, cursor).await,
+        };
+        let mut object = workload.stateful_set(&Cut {
+            replicas: cursor.replicas,
+            start: cursor.ordinals_start,
+            partition: cursor.partition,
+            rollout,
+            template,
+        });
+        let what = match live {
+            None => "all of it".into(),
+            Some(live) => match first_difference(&object.value, &serde_json::to_value(live)?) {
+                None => return Ok(false),
+                Some(path) => path,
+            },
+        };
+        if let Some(version) = live.and_then(|live| live.metadata.resource_version.as_deref()) {
+            object.value["metadata"]["resourceVersion"] = version.into();
+        }
+        self.apply(&object, &what).await?;
+        Ok(true)
+    }
+
+    async fn patch_cursor(&self, live: &DynamicObject, cursor: &Cursor) -> Result<bool, Error> {
+        let spec = json!({
+            "replicas": cursor.replicas,
+            "ordinals": { "start": cursor.ordinals_start },
+            "updateStrategy": { "rollingUpdate": { "partition": cursor.partition } },
+        });
+        if first_difference(&spec, &live.data["spec"]).is_none() {
+            return Ok(false);
+        }
+        let name = self.cluster.name;
+        tracing::warn!(
+            name,
+            "the StatefulSet lost annotation {TEMPLATE}: patching the cursor only"
+        );
+        let patch = json!({
+            "metadata": { "resourceVersion": live.metadata.resource_version },
+            "spec": spec,
+        });
+        let params =
+            PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..Default::default() };
+        self.may_write()?;
+        self.api(Kind::StatefulSet)
+            .patch(name, &params, &Patch::Merge(patch))
+            .await
+            .map_err(|source| Error::api("patch", Kind::StatefulSet, name, source))?;
+        Ok(true)
+    }
+
+    /// Reads the object; an error when it is not this cluster's.
+    pub async fn live(&self, kind: Kind, name: &str) -> Result<Option<DynamicObject>, Error> {
+        let live = self
+            .api(kind)
+            .get_opt(name)
+            .await
+            .map_err(|source| Error::api("read", kind, name, source))?;
+        if let Some(live) = &live {
+            self.ours(kind, name, &live.metadata)?;
+        }
+        Ok(live)
+    }
+
+    async fn apply(&self, object: &Object, what: &str) -> Result<(), Error> {
+        let Object { kind, name, value } = object;
+        self.may_write()?;
+        let params = PatchParams::apply(names::FIELD_MANAGER).force();
+        self.api(*kind)
+            .patch(name, &params, &Patch::Apply(value))
+            .await
+            .map_err(|source| Error::api("apply", *kind, name, source))?;
+        tracing::info!(?kind, name, differs = what, "applied");
+        Ok(())
+    }
+
+    fn ours(&self, kind: Kind, name: &str, meta: &ObjectMeta) -> Result<(), Error> {
+        if is_ours(kind, meta, &self.cluster) {
+            Ok(())
+        } else {
+            Err(Error::Foreign { kind, name: name.into() })
+        }
+    }
+
+    pub(crate) fn may_write(&self) -> Result<(), Error> {
+        if self.leadership.still_valid() { Ok(()) } else { Err(Error::NotLeading) }
+    }
+
+    fn api(&self, kind: Kind) -> kube::Api<DynamicObject> {
+        stores::api(self.client, Some(self.cluster.namespace), kind)
+    }
+}
+
+/// Whether an object is `cluster`'s: controlled by it, or by nobody and labelled for it (restored
+/// from a backup). A Secret that nobody controls may be brought along, with tokens of one's own.
+fn is_ours(kind: Kind, meta: &ObjectMeta, cluster: &Cluster<'_>) -> bool {
+    let owners = meta.owner_references.as_deref().unwrap_or_default();
+    match owners.iter().find(|owner| owner.controller == Some(true)) {
+        Some(owner) => owner.uid == cluster.uid,
+        None => {
+            let label = meta.labels.as_ref().and_then(|labels| labels.get(names::CLUSTER_LABEL));
+            kind == Kind::Secret || label.is_some_and(|label| label == cluster.name)
+        }
+    }
+}
+
+/// The rendering that is in force, from the StatefulSet's annotations.
+struct Kept {
+    template: Value,
+    template_hash: String,
+    spec_hash: String,
+    rollout: Option<String>,
+}
+
+impl Kept {
+    fn of(meta: &ObjectMeta) -> Option<Self> {
+        let annotations = meta.annotations.as_ref()?;
+        let template: Value = serde_json::from_str(annotations.get(TEMPLATE)?).ok()?;
+        let template_hash = annotations.get(names::TEMPLATE_HASH)?.clone();
+        (short_hash(&template) == template_hash).then_some(())?;
+        Some(Self {
+            template,
+            template_hash,
+            spec_hash: annotations.get(names::SPEC_HASH).cloned().unwrap_or_default(),
+            rollout: annotations.get(names::ROLLOUT_STARTED_AT).cloned(),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

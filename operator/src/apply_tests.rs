@@ -1,0 +1,53 @@
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use sluice_crds::ChannelClusterSpec;
+
+use super::*;
+use crate::build::Defaults;
+
+fn meta(controller: Option<&str>, label: Option<&str>) -> ObjectMeta {
+    ObjectMeta {
+        owner_references: controller.map(|uid| {
+            vec![OwnerReference { uid: uid.into(), controller: Some(true), ..Default::default() }]
+        }),
+        labels: label.map(|name| BTreeMap::from([(names::CLUSTER_LABEL.into(), name.into())])),
+        ..ObjectMeta::default()
+    }
+}
+
+#[test]
+fn only_what_is_the_clusters_own_is_touched() {
+    let spec: ChannelClusterSpec = serde_saphyr::from_str("{}").unwrap();
+    let defaults = Defaults {
+        node_image: "node:1".into(),
+        redis_image: "redis:8".into(),
+        cluster_domain: "cluster.local".into(),
+    };
+    let cluster =
+        Cluster { namespace: "team", name: "chat", uid: "1", spec: &spec, defaults: &defaults };
+    assert!(is_ours(Kind::Service, &meta(Some("1"), None), &cluster));
+    assert!(!is_ours(Kind::Service, &meta(Some("2"), Some("chat")), &cluster));
+    assert!(is_ours(Kind::Service, &meta(None, Some("chat")), &cluster));
+    assert!(!is_ours(Kind::Service, &meta(None, None), &cluster));
+    assert!(!is_ours(Kind::Service, &meta(None, Some("other")), &cluster));
+    assert!(is_ours(Kind::Secret, &meta(None, None), &cluster));
+    assert!(!is_ours(Kind::Secret, &meta(Some("2"), None), &cluster));
+}
+
+#[test]
+fn a_kept_template_counts_only_with_its_hash() {
+    let template = json!({ "spec": { "containers": [] } });
+    let annotated = |hash: &str| ObjectMeta {
+        annotations: Some(BTreeMap::from([
+            (TEMPLATE.to_owned(), template.to_string()),
+            (names::TEMPLATE_HASH.to_owned(), hash.to_owned()),
+            (names::SPEC_HASH.to_owned(), "s".to_owned()),
+        ])),
+        ..ObjectMeta::default()
+    };
+    let kept = Kept::of(&annotated(&short_hash(&template))).unwrap();
+    assert_eq!((kept.template, kept.spec_hash.as_str()), (template.clone(), "s"));
+    assert!(Kept::of(&annotated("other")).is_none());
+    assert!(Kept::of(&ObjectMeta::default()).is_none());
+}

@@ -1,0 +1,114 @@
+//! The node's configuration files: `node.yaml`, which is part of the pod template, and
+//! `live.yaml`, which stands in a ConfigMap and rolls nothing.
+
+use serde_json::json;
+use sluice_crds::{Adapter, DiscoveryMode, names};
+use sluice_node_api::config::{
+    Discovery, DnsDiscovery, DrainSettings, LiveConfig, NodeConfig, PubSub, RedisPubSub, Tokens,
+};
+
+use super::{Cluster, Error, Kind, Object};
+
+/// Where all files of a node are mounted, read-only.
+pub(super) const DIRECTORY: &str = "/etc/sluice";
+/// Path of the static configuration file.
+pub const CONFIG_PATH: &str = "/etc/sluice/node.yaml";
+/// Seconds that a SIGTERM waits for its drain at the most.
+///
+/// Fixed, not derived from `spec.drain`: it is part of the pod template, and a change of the drain
+/// must roll nothing. It is a bound, not a wait: a node without sockets ends at once, and pods
+/// that the operator lets go have been drained. It counts for evictions and for pods that a person
+/// deletes, and covers the default `drain.timeoutSeconds`.
+pub const SHUTDOWN_SECONDS: u32 = 1800;
+/// The pods' `terminationGracePeriodSeconds`: the above and a margin.
+pub const GRACE_SECONDS: u32 = SHUTDOWN_SECONDS + 30;
+
+/// The static configuration file.
+pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
+    let spec = cluster.spec;
+    let token = |key: &str| Some(format!("{DIRECTORY}/tokens/{key}"));
+    let buffer = &spec.pubsub.mesh.peer_buffer.0;
+    let DiscoveryMode::KubernetesDNS = spec.discovery.mode;
+    let config = NodeConfig {
+        cluster: format!("{}/{}", cluster.namespace, cluster.name),
+        tokens: Tokens {
+            mesh_file: token(names::MESH_TOKEN),
+            admin_file: token(names::ADMIN_TOKEN),
+            publish_file: token(names::PUBLISH_TOKEN),
+        },
+        discovery: Discovery {
+            dns: Some(DnsDiscovery {
+                name: format!(
+                    "{}.{}.svc.{}",
+                    names::headless_service(cluster.name),
+                    cluster.namespace,
+                    cluster.defaults.cluster_domain
+                ),
+                port: names::MESH_PORT,
+                interval_seconds: spec.discovery.interval_seconds.max(1).unsigned_abs(),
+            }),
+            peers: Vec::new(),
+        },
+        pubsub: PubSub {
+            adapter: spec.pubsub.adapter,
+            peer_buffer_bytes: bytes(buffer).ok_or_else(|| Error::Quantity {
+                field: "spec.pubsub.mesh.peerBuffer",
+                value: buffer.clone(),
+            })?,
+            redis: (spec.pubsub.adapter == Adapter::Redis)
+                .then(|| RedisPubSub { url_file: format!("{DIRECTORY}/redis/url") }),
+        },
+        live_file: Some(format!("{DIRECTORY}/live.yaml")),
+        shutdown_seconds: SHUTDOWN_SECONDS,
+        ..NodeConfig::default()
+    };
+    serde_saphyr::to_string(&config).map_err(|source| Error::Yaml { file: "node.yaml", source })
+}
+
+/// The live configuration file.
+pub(super) fn live_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
+    let drain = &cluster.spec.drain;
+    let config = LiveConfig {
+        channels: cluster.spec.channels.clone(),
+        drain: DrainSettings {
+            mode: drain.mode,
+            initial_delay_seconds: f64::from(drain.initial_delay_seconds),
+            wait_seconds: f64::from(drain.wait_seconds),
+            batch_size: drain.batch_size(),
+            batch_interval_seconds: f64::from(drain.batch_interval_seconds()),
+        },
+    };
+    serde_saphyr::to_string(&config).map_err(|source| Error::Yaml { file: "live.yaml", source })
+}
+
+/// The ConfigMap with the live file.
+pub(super) fn config_map(cluster: &Cluster<'_>, live: &str) -> Object {
+    Object::new(
+        Kind::ConfigMap,
+        json!({
+            "metadata": cluster.metadata(cluster.name, names::COMPONENT_NODE),
+            "data": { "live.yaml": live },
+        }),
+    )
+}
+
+/// Bytes of a quantity such as `32Mi`, `1G`, `65536`.
+fn bytes(quantity: &str) -> Option<u64> {
+    let bytes = crate::diff::quantity(quantity)?;
+    (bytes >= 1.0 && bytes <= 2f64.powi(40)).then_some(bytes as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn quantities_of_bytes() {
+        assert_eq!(bytes("32Mi"), Some(32 << 20));
+        assert_eq!(bytes("65536"), Some(65536));
+        assert_eq!(bytes("1G"), Some(1_000_000_000));
+        assert_eq!(bytes("0"), None);
+        assert_eq!(bytes("1e30"), None);
+        assert_eq!(bytes("much"), None);
+    }
+}

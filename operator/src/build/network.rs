@@ -1,0 +1,90 @@
+//! Services, ServiceAccount and PodDisruptionBudget.
+
+use serde_json::{Value, json};
+use sluice_crds::{ServiceType, SessionAffinity, names};
+
+use super::{Cluster, Kind, Object, node_selector};
+
+/// The Service whose DNS records are the cluster's members, ready or not: a node that starts must
+/// find the others before it is ready.
+pub(super) fn headless_service(cluster: &Cluster<'_>) -> Object {
+    let name = names::headless_service(cluster.name);
+    let port = |name: &str, port: u16| json!({ "name": name, "port": port, "targetPort": name, "protocol": "TCP" });
+    Object::new(
+        Kind::Service,
+        json!({
+            "metadata": cluster.metadata(&name, names::COMPONENT_NODE),
+            "spec": {
+                "type": "ClusterIP",
+                "clusterIP": "None",
+                "publishNotReadyAddresses": true,
+                "selector": node_selector(cluster.name),
+                "ports": [
+                    port("mesh", names::MESH_PORT),
+                    port("admin", names::ADMIN_PORT),
+                    port("publish", names::PUBLISH_PORT),
+                ],
+            },
+        }),
+    )
+}
+
+/// The Service that clients connect to: pods that accept, by a label that the operator patches.
+pub(super) fn client_service(cluster: &Cluster<'_>) -> Object {
+    let service = &cluster.spec.service;
+    let mut selector = node_selector(cluster.name);
+    selector[names::ACCEPTING_LABEL] = "true".into();
+    let mut port = json!({
+        "name": "http", "port": service.port, "targetPort": "http", "protocol": "TCP",
+    });
+    if let Some(node_port) = service.node_port {
+        port["nodePort"] = node_port.into();
+    }
+    let mut spec = json!({
+        "type": match service.type_ {
+            ServiceType::ClusterIP => "ClusterIP",
+            ServiceType::NodePort => "NodePort",
+            ServiceType::LoadBalancer => "LoadBalancer",
+        },
+        "selector": selector,
+        "sessionAffinity": match service.session_affinity {
+            SessionAffinity::None => "None",
+            SessionAffinity::ClientIP => "ClientIP",
+        },
+        "ports": [port],
+    });
+    if let Some(policy) = service.external_traffic_policy {
+        spec["externalTrafficPolicy"] = json!(policy);
+    }
+    let mut metadata = cluster.metadata(cluster.name, names::COMPONENT_NODE);
+    metadata["annotations"] = json!(service.annotations);
+    Object::new(Kind::Service, json!({ "metadata": metadata, "spec": spec }))
+}
+
+/// The pods' ServiceAccount, without any right. It is made even when the spec names another: pods
+/// of an older revision may still need it.
+pub(super) fn service_account(cluster: &Cluster<'_>) -> Object {
+    Object::new(
+        Kind::ServiceAccount,
+        json!({
+            "metadata": cluster.metadata(cluster.name, names::COMPONENT_NODE),
+            "automountServiceAccountToken": false,
+        }),
+    )
+}
+
+/// One pod at a time; a pod that isn't ready protects nobody and may always go.
+pub(super) fn disruption_budget(cluster: &Cluster<'_>) -> Object {
+    let selector: Value = node_selector(cluster.name);
+    Object::new(
+        Kind::PodDisruptionBudget,
+        json!({
+            "metadata": cluster.metadata(cluster.name, names::COMPONENT_NODE),
+            "spec": {
+                "maxUnavailable": 1,
+                "unhealthyPodEvictionPolicy": "AlwaysAllow",
+                "selector": { "matchLabels": selector },
+            },
+        }),
+    )
+}

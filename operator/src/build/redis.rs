@@ -1,0 +1,142 @@
+//! A managed Redis: one pod behind a Service, with a password from a Secret of its own.
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use sluice_crds::names;
+
+use super::{Cluster, Error, Kind, Object, meta::redis_selector, pods};
+
+/// Secret key: the password.
+pub const PASSWORD: &str = "password";
+/// Secret key: the URL that nodes connect to, password included.
+pub const URL: &str = "url";
+/// Secret key: the part of Redis's configuration that holds the password. A file, so that the
+/// password stands in no argument and no environment variable.
+pub const AUTH_CONF: &str = "auth.conf";
+
+const PORT: u16 = 6379;
+const CONTAINER: &str = "redis";
+
+/// The content of [`URL`].
+pub fn url(cluster: &Cluster<'_>, password: &str) -> String {
+    let host = names::redis(cluster.name);
+    let domain = &cluster.defaults.cluster_domain;
+    format!("redis://:{password}@{host}.{}.svc.{domain}:{PORT}", cluster.namespace)
+}
+
+/// The content of [`AUTH_CONF`].
+pub fn auth_conf(password: &str) -> String {
+    format!("requirepass {password}\n")
+}
+
+/// Whether `pod` mounts the Secret of its cluster's managed Redis.
+pub fn uses_managed_redis(pod: &Pod, cluster: &str) -> bool {
+    let secret = names::redis(cluster);
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes
+        .filter_map(|volume| volume.projected.as_ref())
+        .flat_map(|projected| projected.sources.iter().flatten())
+        .filter_map(|source| source.secret.as_ref())
+        .any(|source| source.name == secret)
+}
+
+/// Service and StatefulSet.
+pub(super) fn objects(cluster: &Cluster<'_>) -> Result<Vec<Object>, Error> {
+    let name = names::redis(cluster.name);
+    let service = Object::new(
+        Kind::Service,
+        json!({
+            "metadata": cluster.metadata(&name, names::COMPONENT_REDIS),
+            "spec": {
+                "type": "ClusterIP",
+                "selector": redis_selector(cluster.name),
+                "ports": [{
+                    "name": "redis", "port": PORT, "targetPort": "redis", "protocol": "TCP",
+                }],
+            },
+        }),
+    );
+    Ok(vec![service, stateful_set(cluster, &name)?])
+}
+
+fn stateful_set(cluster: &Cluster<'_>, name: &str) -> Result<Object, Error> {
+    let managed = cluster.spec.redis.managed.clone().unwrap_or_default();
+    let image =
+        if managed.image.is_empty() { &cluster.defaults.redis_image } else { &managed.image };
+    let persistent = managed.persistence.is_some();
+    let keep = if persistent {
+        ["--appendonly", "yes", "--save", "60 1000"]
+    } else {
+        ["--appendonly", "no", "--save", ""]
+    };
+    let mut args = vec!["/etc/redis/auth.conf", "--dir", "/data"];
+    args.extend(keep);
+    let probe = json!({ "tcpSocket": { "port": "redis" }, "periodSeconds": 5 });
+    let mut container = json!({
+        "name": CONTAINER,
+        "image": image,
+        "args": args,
+        "ports": [{ "name": "redis", "containerPort": PORT, "protocol": "TCP" }],
+        "readinessProbe": probe,
+        "livenessProbe": probe,
+        "securityContext": pods::container_security(),
+        "volumeMounts": [
+            { "name": "auth", "mountPath": "/etc/redis", "readOnly": true },
+            { "name": "data", "mountPath": "/data" },
+        ],
+    });
+    if let Some(resources) = &managed.resources {
+        container["resources"] = serde_json::to_value(resources)?;
+    }
+    let mut volumes = vec![json!({
+        "name": "auth",
+        "secret": {
+            "secretName": name,
+            "defaultMode": 0o440,
+            "items": [{ "key": AUTH_CONF, "path": "auth.conf" }],
+        },
+    })];
+    if !persistent {
+        volumes.push(json!({ "name": "data", "emptyDir": {} }));
+    }
+    let mut spec = json!({
+        "serviceName": name,
+        "replicas": 1,
+        "selector": { "matchLabels": redis_selector(cluster.name) },
+        "template": {
+            "metadata": { "labels": cluster.pod_labels(names::COMPONENT_REDIS) },
+            "spec": {
+                "serviceAccountName": cluster.name,
+                "automountServiceAccountToken": false,
+                "enableServiceLinks": false,
+                "securityContext": pods::security(),
+                "containers": [container],
+                "volumes": volumes,
+            },
+        },
+    });
+    if let Some(persistence) = &managed.persistence {
+        spec["volumeClaimTemplates"] = json!([claim(persistence, cluster)]);
+        // What PubSub leaves on disk is of no use without its Redis.
+        spec["persistentVolumeClaimRetentionPolicy"] =
+            json!({ "whenDeleted": "Delete", "whenScaled": "Delete" });
+    }
+    let metadata = cluster.metadata(name, names::COMPONENT_REDIS);
+    Ok(Object::new(Kind::StatefulSet, json!({ "metadata": metadata, "spec": spec })))
+}
+
+fn claim(persistence: &sluice_crds::Persistence, cluster: &Cluster<'_>) -> Value {
+    let mut spec = json!({
+        "accessModes": ["ReadWriteOnce"],
+        "resources": { "requests": { "storage": persistence.size } },
+    });
+    if let Some(class) = &persistence.storage_class_name {
+        spec["storageClassName"] = class.as_str().into();
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": { "name": "data", "labels": redis_selector(cluster.name) },
+        "spec": spec,
+    })
+}

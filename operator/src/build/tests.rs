@@ -1,0 +1,282 @@
+use k8s_openapi::{
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{ConfigMap, Pod, Service, ServiceAccount},
+        policy::v1::PodDisruptionBudget,
+    },
+    serde::{Serialize, de::DeserializeOwned},
+};
+use sluice_node_api::config::{LiveConfig, NodeConfig};
+
+use super::*;
+
+fn defaults() -> Defaults {
+    Defaults {
+        node_image: "node:1".into(),
+        redis_image: "redis:8".into(),
+        cluster_domain: "cluster.local".into(),
+    }
+}
+
+fn cluster(spec: &str) -> ChannelCluster {
+    let spec: ChannelClusterSpec = serde_saphyr::from_str(spec).unwrap();
+    let mut object = ChannelCluster::new("chat", spec);
+    object.metadata.namespace = Some("team".into());
+    object.metadata.uid = Some("c27b3971".into());
+    object
+}
+
+fn rendered(spec: &str) -> Rendering {
+    build(&Cluster::new(&cluster(spec), &defaults()).unwrap()).unwrap()
+}
+
+fn stateful_set(rendering: &Rendering) -> Object {
+    let workload = &rendering.workload;
+    let template = (&workload.template, &*workload.template_hash, &*workload.spec_hash);
+    workload.stateful_set(&Cut { replicas: 3, start: 0, partition: 3, rollout: None, template })
+}
+
+fn find(rendering: &Rendering, kind: Kind, name: &str) -> Option<Value> {
+    rendering.objects.iter().find(|o| o.kind == kind && o.name == name).map(|o| o.value.clone())
+}
+
+const REDIS: &str = "{pubsub: {adapter: Redis}, redis: {mode: Managed}}";
+const PERSISTENT: &str = "{redis: {mode: Managed, managed: {persistence: {size: 1Gi}}}}";
+const EVERYTHING: &str = r#"
+replicas: 5
+image: "other:2"
+podTemplate:
+  labels: {team: blue, sluice.dev/cluster: stolen}
+  annotations: {note: hello}
+  env: [{name: A, value: "1"}, {name: POD_NAME, value: mine}]
+  envFrom: [{configMapRef: {name: more}}]
+  resources: {limits: {cpu: "0.5", memory: 1024Mi}}
+  tolerations: [{key: a, operator: Exists}]
+  nodeSelector: {disk: ssd}
+  priorityClassName: high
+  serviceAccountName: mine
+  imagePullSecrets: [{name: pull}]
+  secretMounts: [{secretName: tls, mountPath: /tls}]
+service: {type: NodePort, port: 8080, nodePort: 30001, annotations: {a: b}, sessionAffinity: ClientIP, externalTrafficPolicy: Local}
+pubsub: {adapter: Redis}
+redis: {mode: External, urlSecretRef: {name: mine, key: url}}
+"#;
+
+/// What is rendered must survive the typed struct of its kind: a misspelt field would not.
+fn spelt_well<T: Serialize + DeserializeOwned>(value: &Value) {
+    let typed: T = serde_json::from_value(value.clone()).unwrap();
+    let back = serde_json::to_value(&typed).unwrap();
+    assert_eq!(crate::diff::first_difference(value, &back), None, "{value:#}");
+}
+
+#[test]
+fn every_field_is_one_that_kubernetes_knows() {
+    for spec in ["{}", REDIS, PERSISTENT, EVERYTHING] {
+        let rendering = rendered(spec);
+        let workload = stateful_set(&rendering);
+        for object in rendering.objects.iter().chain([&workload]) {
+            match object.kind {
+                Kind::Service => spelt_well::<Service>(&object.value),
+                Kind::ServiceAccount => spelt_well::<ServiceAccount>(&object.value),
+                Kind::ConfigMap => spelt_well::<ConfigMap>(&object.value),
+                Kind::StatefulSet => spelt_well::<StatefulSet>(&object.value),
+                Kind::PodDisruptionBudget => spelt_well::<PodDisruptionBudget>(&object.value),
+                Kind::Secret => panic!("Secrets are not rendered without their content"),
+            }
+            let owner = &object.value["metadata"]["ownerReferences"][0];
+            assert_eq!((&owner["uid"], &owner["controller"]), (&"c27b3971".into(), &true.into()));
+            assert_eq!(object.value["metadata"]["labels"][names::CLUSTER_LABEL], "chat");
+            assert_eq!(object.value["metadata"]["namespace"], "team");
+        }
+    }
+}
+
+#[test]
+fn the_template_depends_on_nothing_that_must_not_roll() {
+    let base = rendered("{}").workload;
+    for spec in [
+        "{replicas: 7}",
+        "{paused: true}",
+        "{drain: {mode: Immediate, timeoutSeconds: 86400, initialDelaySeconds: 0}}",
+        "{channels: [{topic: 'lobby'}]}",
+        "{minReadySeconds: 60}",
+        "{progressDeadlineSeconds: 60}",
+        "{updateStrategy: {rollingUpdate: {maxSurge: 0}}}",
+        "{scaleDown: {maxConcurrentDrains: 4}}",
+        "{service: {type: NodePort}}",
+        "{disruption: {podDisruptionBudget: Disabled}}",
+        "{redis: {mode: Managed, managed: {image: 'other'}}}",
+    ] {
+        let workload = rendered(spec).workload;
+        assert_eq!(workload.template, base.template, "{spec}");
+        assert_eq!(workload.template_hash, base.template_hash, "{spec}");
+        if !spec.contains("redis") {
+            assert_eq!(workload.spec_hash, base.spec_hash, "{spec}");
+        }
+    }
+}
+
+#[test]
+fn what_changes_pods_changes_both_hashes() {
+    let base = rendered("{}").workload;
+    for spec in [
+        "{image: 'node:2'}",
+        "{podTemplate: {env: [{name: A, value: b}]}}",
+        "{pubsub: {mesh: {peerBuffer: 64Mi}}}",
+        "{discovery: {intervalSeconds: 9}}",
+        REDIS,
+    ] {
+        let workload = rendered(spec).workload;
+        assert_ne!(workload.template_hash, base.template_hash, "{spec}");
+        assert_ne!(workload.spec_hash, base.spec_hash, "{spec}");
+    }
+}
+
+#[test]
+fn another_release_changes_the_template_but_not_the_spec_hash() {
+    let object = cluster("{}");
+    let newer = Defaults { node_image: "node:2".into(), ..defaults() };
+    let newer = build(&Cluster::new(&object, &newer).unwrap()).unwrap().workload;
+    let base = rendered("{}").workload;
+    assert_eq!(newer.spec_hash, base.spec_hash);
+    assert_ne!(newer.template_hash, base.template_hash);
+}
+
+#[test]
+fn hashes_are_stable() {
+    assert_eq!(rendered(EVERYTHING), rendered(EVERYTHING));
+    let a = json!({ "x": 1, "y": [1, { "b": 2, "a": 3 }] });
+    let b = json!({ "y": [1, { "a": 3, "b": 2 }], "x": 1 });
+    assert_eq!(short_hash(&a), short_hash(&b));
+    assert_ne!(short_hash(&a), short_hash(&json!({ "x": 1 })));
+}
+
+#[test]
+fn live_settings_change_only_the_live_file() {
+    let base = rendered("{}");
+    let other = rendered("{channels: [{topic: lobby}], drain: {batchSize: 7}}");
+    assert_ne!(base.live_config_hash, other.live_config_hash);
+    let map = find(&other, Kind::ConfigMap, "chat").unwrap();
+    let file = map["data"]["live.yaml"].as_str().unwrap();
+    assert_eq!(sha256_hex(file.as_bytes()), other.live_config_hash);
+    let live: LiveConfig = serde_saphyr::from_str(file).unwrap();
+    assert_eq!(live.channels[0].topic, "lobby");
+    assert_eq!(live.drain.batch_size, 7);
+}
+
+#[test]
+fn every_node_file_reads_back() {
+    for (spec, url_file) in [("{}", None), (REDIS, Some("/etc/sluice/redis/url"))] {
+        let template = rendered(spec).workload.template;
+        let file = template["metadata"]["annotations"][NODE_CONFIG].as_str().unwrap();
+        let config: NodeConfig = serde_saphyr::from_str(file).unwrap();
+        assert_eq!(config.cluster, "team/chat");
+        assert_eq!(config.discovery.dns.unwrap().name, "chat-headless.team.svc.cluster.local");
+        assert_eq!(config.pubsub.redis.map(|r| r.url_file).as_deref(), url_file);
+        assert_eq!(config.pubsub.peer_buffer_bytes, 32 << 20);
+        assert_eq!(config.tokens.mesh_file.as_deref(), Some("/etc/sluice/tokens/mesh-token"));
+        assert!(config.shutdown_seconds < GRACE_SECONDS);
+    }
+}
+
+#[test]
+fn pods_keep_to_the_restricted_standard() {
+    let redis = find(&rendered(REDIS), Kind::StatefulSet, "chat-redis").unwrap();
+    let redis = redis["spec"]["template"].clone();
+    for template in
+        [rendered("{}").workload.template, rendered(EVERYTHING).workload.template, redis]
+    {
+        let spec = &template["spec"];
+        assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(spec["securityContext"]["runAsUser"], 65532);
+        assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        assert_eq!(spec["automountServiceAccountToken"], false);
+        for container in spec["containers"].as_array().unwrap() {
+            let security = &container["securityContext"];
+            assert_eq!(security["allowPrivilegeEscalation"], false);
+            assert_eq!(security["readOnlyRootFilesystem"], true);
+            assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
+        }
+    }
+}
+
+#[test]
+fn the_spec_is_merged_into_the_template_without_breaking_selectors() {
+    let template = rendered(EVERYTHING).workload.template;
+    let labels = &template["metadata"]["labels"];
+    assert_eq!((&labels["team"], &labels[names::CLUSTER_LABEL]), (&"blue".into(), &"chat".into()));
+    assert!(labels.get("app.kubernetes.io/version").is_none());
+    let container = &template["spec"]["containers"][0];
+    let env = container["env"].as_array().unwrap();
+    assert_eq!(env.iter().filter(|var| var["name"] == "POD_NAME").count(), 1);
+    assert!(env.iter().any(|var| var["name"] == "A"));
+    assert_eq!(container["image"], "other:2");
+    assert_eq!(template["spec"]["serviceAccountName"], "mine");
+    assert!(container["volumeMounts"].to_string().contains("/tls"));
+}
+
+#[test]
+fn clients_reach_only_pods_that_accept() {
+    let service = find(&rendered(EVERYTHING), Kind::Service, "chat").unwrap();
+    assert_eq!(service["spec"]["selector"][names::ACCEPTING_LABEL], "true");
+    assert_eq!(service["spec"]["ports"][0]["nodePort"], 30001);
+    assert_eq!(service["metadata"]["annotations"]["a"], "b");
+    assert_eq!(service["spec"]["externalTrafficPolicy"], "Local");
+    let workload = stateful_set(&rendered("{}")).value;
+    let selector = &workload["spec"]["selector"]["matchLabels"];
+    assert!(selector.get(names::ACCEPTING_LABEL).is_none());
+}
+
+#[test]
+fn a_single_replica_has_no_disruption_budget() {
+    for spec in ["{replicas: 1}", "{replicas: 0}", "{disruption: {podDisruptionBudget: Disabled}}"]
+    {
+        let rendering = rendered(spec);
+        assert!(find(&rendering, Kind::PodDisruptionBudget, "chat").is_none(), "{spec}");
+        assert_eq!(rendering.absent, [(Kind::PodDisruptionBudget, "chat".to_owned())]);
+    }
+    let budget = find(&rendered("{replicas: 2}"), Kind::PodDisruptionBudget, "chat").unwrap();
+    assert_eq!(budget["spec"]["maxUnavailable"], 1);
+}
+
+#[test]
+fn redis_comes_and_goes_with_its_mode() {
+    assert_eq!(rendered("{}").absent_redis.len(), 3);
+    let rendering = rendered(REDIS);
+    assert!(rendering.absent_redis.is_empty());
+    let redis = find(&rendering, Kind::StatefulSet, "chat-redis").unwrap();
+    let args = &redis["spec"]["template"]["spec"]["containers"][0]["args"];
+    let expected =
+        json!(["/etc/redis/auth.conf", "--dir", "/data", "--appendonly", "no", "--save", ""]);
+    assert_eq!(args, &expected);
+    let persistent = find(&rendered(PERSISTENT), Kind::StatefulSet, "chat-redis").unwrap();
+    let claim = &persistent["spec"]["volumeClaimTemplates"][0];
+    assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "1Gi");
+}
+
+#[test]
+fn a_pod_that_needs_the_managed_redis_is_recognised() {
+    let pod =
+        |spec: &str| -> Pod { serde_json::from_value(rendered(spec).workload.template).unwrap() };
+    assert!(uses_managed_redis(&pod(REDIS), "chat"));
+    assert!(!uses_managed_redis(&pod("{}"), "chat"));
+    assert!(!uses_managed_redis(&pod(EVERYTHING), "chat"));
+}
+
+#[test]
+fn the_kept_template_is_what_was_rendered() {
+    let rendering = rendered(EVERYTHING);
+    let object = stateful_set(&rendering).value;
+    let kept = object["metadata"]["annotations"][TEMPLATE].as_str().unwrap();
+    let kept: Value = serde_json::from_str(kept).unwrap();
+    assert_eq!(kept, rendering.workload.template);
+    assert_eq!(short_hash(&kept), rendering.workload.template_hash);
+}
+
+#[test]
+fn no_image_is_an_error_that_names_the_way_out() {
+    let object = cluster("{}");
+    let none = Defaults { node_image: String::new(), ..defaults() };
+    let error = build(&Cluster::new(&object, &none).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("--node-image"), "{error}");
+}

@@ -1,0 +1,101 @@
+//! The StatefulSet of a cluster's nodes: a rendered template, and the cut of a cursor through it.
+
+use serde_json::{Value, json};
+use sluice_crds::{RedisMode, names};
+
+use super::{Cluster, Error, Kind, Object, TEMPLATE, node_selector, pods, short_hash};
+
+/// A StatefulSet without its cursor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// The pod template as this operator renders it now.
+    pub template: Value,
+    /// Hash of the template.
+    pub template_hash: String,
+    /// Hash of those parts of the spec that the template is rendered from, as they stand in the
+    /// spec: the same spec with another template hash means another operator.
+    pub spec_hash: String,
+    metadata: Value,
+    min_ready_seconds: i32,
+    selector: Value,
+}
+
+/// Where the StatefulSet stands between two revisions: the plan's cursor, with the template that
+/// goes with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cut<'a> {
+    /// Pods that there are to be.
+    pub replicas: i32,
+    /// The lowest ordinal.
+    pub start: i32,
+    /// Pods from the lowest up that are not at the new revision, counted from `start`.
+    pub partition: i32,
+    /// When the rollout to this template began, for annotation
+    /// [`names::ROLLOUT_STARTED_AT`](sluice_crds::names::ROLLOUT_STARTED_AT).
+    pub rollout: Option<String>,
+    /// The template, its hash and the hash of the spec that it was rendered from.
+    pub template: (&'a Value, &'a str, &'a str),
+}
+
+impl Workload {
+    /// Renders the StatefulSet's unchanging part and today's template.
+    pub(super) fn render(cluster: &Cluster<'_>) -> Result<Self, Error> {
+        let template = pods::template(cluster)?;
+        Ok(Self {
+            template_hash: short_hash(&template),
+            spec_hash: short_hash(&template_inputs(cluster)?),
+            template,
+            metadata: cluster.metadata(cluster.name, names::COMPONENT_NODE),
+            min_ready_seconds: cluster.spec.min_ready_seconds,
+            selector: node_selector(cluster.name),
+        })
+    }
+
+    /// The whole StatefulSet at `cut`.
+    pub fn stateful_set(&self, cut: &Cut<'_>) -> Object {
+        let (template, template_hash, spec_hash) = cut.template;
+        let mut metadata = self.metadata.clone();
+        metadata["annotations"] = json!({
+            names::SPEC_HASH: spec_hash,
+            names::TEMPLATE_HASH: template_hash,
+            TEMPLATE: template.to_string(),
+        });
+        if let Some(started_at) = &cut.rollout {
+            metadata["annotations"][names::ROLLOUT_STARTED_AT] = started_at.as_str().into();
+        }
+        let service = metadata["name"].as_str().map(names::headless_service);
+        Object::new(
+            Kind::StatefulSet,
+            json!({
+                "metadata": metadata,
+                "spec": {
+                    "serviceName": service,
+                    "replicas": cut.replicas,
+                    "ordinals": { "start": cut.start },
+                    "podManagementPolicy": "Parallel",
+                    "minReadySeconds": self.min_ready_seconds,
+                    "updateStrategy": {
+                        "type": "RollingUpdate",
+                        "rollingUpdate": { "partition": cut.partition },
+                    },
+                    "selector": { "matchLabels": self.selector },
+                    "template": template,
+                },
+            }),
+        )
+    }
+}
+
+/// What of the spec the template depends on. The image as the spec names it: a default that comes
+/// with another operator is not a change of the spec.
+fn template_inputs(cluster: &Cluster<'_>) -> Result<Value, Error> {
+    let spec = cluster.spec;
+    let external = spec.redis.url_secret_ref.as_ref();
+    Ok(json!({
+        "image": spec.image,
+        "podTemplate": spec.pod_template,
+        "discovery": spec.discovery,
+        "pubsub": spec.pubsub,
+        "redis": { "managed": spec.redis.mode == RedisMode::Managed, "external": external },
+    }))
+}

@@ -1,0 +1,342 @@
+//! Carries out a plan: its actions in order, then the cursor. Every step may be repeated, and
+//! nothing is remembered: a process that is killed between any two steps leaves a state from which
+//! the next reconcile goes on.
+//!
+//! It must never take a disruptive step on what was seen a while ago: patches on pods are guarded
+//! by UID and resourceVersion, and before the cursor lets pods go, StatefulSet, pods and their
+//! sockets are read once more ([`confirm`]).
+
+mod confirm;
+
+use std::collections::{HashMap, HashSet};
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use sluice_crds::names;
+
+use crate::{
+    apply::{Applier, Error},
+    build::Rendering,
+    model::{Action, Cursor, DrainCommitment, Plan, PodRef, TemplateStep},
+    node_client::NodeClient,
+    observe::Seen,
+    secrets::AdminToken,
+};
+
+/// What carrying out a plan came to.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Actions that were done.
+    pub done: Vec<Action>,
+    /// Nodes that did not do what they were asked: the pod's name and why.
+    pub silent: Vec<(String, String)>,
+    /// Whether the StatefulSet was written.
+    pub cursor_moved: bool,
+    /// Something changed between plan and step; look again soon.
+    pub stale: bool,
+}
+
+/// Carries out plans for one cluster.
+pub struct Executor<'a> {
+    /// Writes objects.
+    pub applier: &'a Applier<'a>,
+    /// Calls nodes.
+    pub nodes: &'a NodeClient,
+    /// The token for it.
+    pub token: &'a AdminToken,
+    /// What the plan was made from.
+    pub seen: &'a Seen,
+}
+
+impl Executor<'_> {
+    /// Carries out `plan`.
+    pub async fn execute(&self, plan: &Plan, rendering: &Rendering, now: Timestamp) -> Result<Outcome, Error> {
+        let mut outcome = Outcome::default();
+        // The version of each pod after our own patches.
+        let mut versions = HashMap::new();
+        let mut failed = HashSet::new();
+        for action in &plan.actions {
+            if pod_of(action).is_some_and(|pod| failed.contains(&pod.uid)) {
+                continue;
+            }
+            match self.step(action, &mut versions, &mut outcome).await {
+                Ok(true) => outcome.done.push(action.clone()),
+                Ok(false) => failed.extend(pod_of(action).map(|pod| pod.uid.clone())),
+                Err(Error::Stale(what)) => {
+                    tracing::debug!(what, "changed meanwhile");
+                    outcome.stale = true;
+                    if matters(action) {
+                        return Ok(outcome);
+                    }
+                    failed.extend(pod_of(action).map(|pod| pod.uid.clone()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.cursor(&plan.cursor, rendering, now, &mut outcome).await?;
+        Ok(outcome)
+    }
+
+    /// Takes one step; `false`: the node did not do it, which holds up only its own pod.
+    async fn step(
+        &self,
+        action: &Action,
+        versions: &mut HashMap<String, String>,
+        outcome: &mut Outcome,
+    ) -> Result<bool, Error> {
+        match action {
+            Action::Commit { pod, commitment } => {
+                let patch = json!({ "metadata": {
+                    "annotations": annotations(commitment).into_iter().collect::<HashMap<_, _>>(),
+                    "labels": { names::ACCEPTING_LABEL: null },
+                } });
+                self.patch(pod, patch, versions, true).await?;
+                tracing::info!(
+                    pod = pod.name, reason = ?commitment.reason, deadline = %commitment.deadline,
+                    "a drain is decided"
+                );
+            }
+            Action::MarkDrained { pod, at } => {
+                let patch =
+                    json!({ "metadata": { "annotations": { names::DRAINED_AT: at.to_string() } } });
+                self.patch(pod, patch, versions, true).await?;
+                tracing::info!(pod = pod.name, "drained");
+            }
+            Action::StripAnnotations { pod } => {
+                let nulls: HashMap<_, Value> =
+                    DRAIN_ANNOTATIONS.iter().map(|key| (*key, Value::Null)).collect();
+                self.patch(pod, json!({ "metadata": { "annotations": nulls } }), versions, false)
+                    .await?;
+                tracing::info!(pod = pod.name, "the drain is undone");
+            }
+            Action::SetAccepting { pods } => self.set_accepting(pods, versions).await?,
+            Action::StartDrain { pod, request } => {
+                self.applier.may_write()?;
+                let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
+                let answer = self.nodes.start_drain(address, self.token, request).await;
+                return Ok(noted(pod, answer, outcome));
+            }
+            Action::CancelDrain { pod } => {
+                self.applier.may_write()?;
+                let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
+                let answer = self.nodes.cancel_drain(address, self.token).await;
+                return Ok(noted(pod, answer, outcome));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Labels that go on first: whoever connects in between finds a pod that stays.
+    async fn set_accepting(
+        &self,
+        pods: &[(PodRef, bool)],
+        versions: &mut HashMap<String, String>,
+    ) -> Result<(), Error> {
+        for wanted in [true, false] {
+            let label = if wanted { Value::from("true") } else { Value::Null };
+            let patch = json!({ "metadata": { "labels": { names::ACCEPTING_LABEL: label } } });
+            let patches = pods.iter().filter(|(_, to)| *to == wanted).map(|(pod, _)| {
+                let patch = patch.clone();
+                async move { (pod, self.send(pod, patch, None).await) }
+            });
+            for (pod, answer) in join_all(patches).await {
+                versions.insert(pod.uid.clone(), answer?);
+                tracing::info!(pod = pod.name, accepting = wanted, "steered");
+            }
+        }
+        Ok(())
+    }
+
+    /// Patches a pod, guarded by its UID and, if `exact`, by the version that the plan saw.
+    async fn patch(
+        &self,
+        pod: &PodRef,
+        patch: Value,
+        versions: &mut HashMap<String, String>,
+        exact: bool,
+    ) -> Result<(), Error> {
+        let version = versions.get(&pod.uid).unwrap_or(&pod.resource_version).clone();
+        let version = self.send(pod, patch, exact.then_some(version)).await?;
+        versions.insert(pod.uid.clone(), version);
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        pod: &PodRef,
+        mut patch: Value,
+        version: Option<String>,
+    ) -> Result<String, Error> {
+        // The API server refuses a patch that would change either.
+        patch["metadata"]["uid"] = pod.uid.as_str().into();
+        if let Some(version) = version {
+            patch["metadata"]["resourceVersion"] = version.into();
+        }
+        let params =
+            PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..Default::default() };
+        self.applier.may_write()?;
+        let patched = self.pods().patch(&pod.name, &params, &Patch::Merge(patch)).await;
+        let patched = patched.map_err(|source| gone_is_stale(&pod.name, source))?;
+        Ok(patched.metadata.resource_version.unwrap_or_default())
+    }
+
+    /// Brings the StatefulSet to `cursor`.
+    async fn cursor(
+        &self,
+        cursor: &Cursor,
+        rendering: &Rendering,
+        now: Timestamp,
+        outcome: &mut Outcome,
+    ) -> Result<(), Error> {
+        let seen = self.seen.observed.statefulset.as_ref();
+        let rollout = (cursor.template == TemplateStep::Apply).then(|| now.to_string());
+        let moves = seen.is_some_and(|seen| {
+            (seen.replicas, seen.ordinals_start, seen.partition)
+                != (cursor.replicas, cursor.ordinals_start, cursor.partition)
+        });
+        let fresh;
+        let live = if moves {
+            match self.confirm(cursor).await? {
+                Some(live) => {
+                    fresh = live;
+                    Some(&fresh)
+                }
+                None => {
+                    outcome.stale = true;
+                    return Ok(());
+                }
+            }
+        } else {
+            self.seen.stateful_set.as_ref()
+        };
+        match self.applier.ensure_workload(&rendering.workload, live, cursor, rollout).await {
+            Ok(written) => {
+                outcome.cursor_moved = written;
+                if written {
+                    tracing::info!(
+                        replicas = cursor.replicas, start = cursor.ordinals_start,
+                        partition = cursor.partition, template = ?cursor.template, "cursor moved"
+                    );
+                }
+                Ok(())
+            }
+            Err(Error::Stale(_)) => {
+                outcome.stale = true;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells kubelets to look at the mounted live settings now: any change of a pod makes them.
+    /// A node that has the settings in force needs no telling.
+    pub async fn announce_live_config(&self, hash: &str) -> Result<(), Error> {
+        let behind = self.seen.pods.iter().filter(|pod| {
+            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+            let state = self.seen.observed.pods.iter().find(|state| state.uid == uid);
+            let in_force = state.and_then(|state| state.node.as_ref());
+            let told = pod
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(names::LIVE_CONFIG_HASH));
+            in_force.is_some_and(|node| node.live_config_hash != hash)
+                && told.is_none_or(|told| told != hash)
+        });
+        let patch = json!({ "metadata": { "annotations": { names::LIVE_CONFIG_HASH: hash } } });
+        let patches = behind.filter_map(|pod| {
+            let pod = PodRef {
+                name: pod.metadata.name.clone()?,
+                uid: pod.metadata.uid.clone()?,
+                resource_version: String::new(),
+            };
+            let patch = patch.clone();
+            Some(async move { self.send(&pod, patch, None).await })
+        });
+        for answer in join_all(patches).await {
+            match answer {
+                Ok(_) | Err(Error::Stale(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.applier.client.clone(), self.applier.cluster.namespace)
+    }
+}
+
+const DRAIN_ANNOTATIONS: [&str; 6] = [
+    names::DRAIN_REASON,
+    names::DRAIN_STARTED_AT,
+    names::DRAIN_DEADLINE,
+    names::DRAIN_TARGET,
+    names::DRAIN_INITIAL,
+    names::DRAINED_AT,
+];
+
+/// A drain as annotations.
+pub fn annotations(commitment: &DrainCommitment) -> Vec<(&'static str, String)> {
+    let mut annotations = vec![
+        (names::DRAIN_REASON, format!("{:?}", commitment.reason)),
+        (names::DRAIN_STARTED_AT, commitment.started_at.to_string()),
+        (names::DRAIN_DEADLINE, commitment.deadline.to_string()),
+        (names::DRAIN_TARGET, commitment.target.clone()),
+    ];
+    if let Some(initial) = commitment.initial {
+        annotations.push((names::DRAIN_INITIAL, initial.to_string()));
+    }
+    if let Some(at) = commitment.drained_at {
+        annotations.push((names::DRAINED_AT, at.to_string()));
+    }
+    annotations
+}
+
+/// Whether later steps, on whatever pod, rely on this one.
+fn matters(action: &Action) -> bool {
+    matches!(action, Action::Commit { .. } | Action::SetAccepting { .. })
+}
+
+/// The one pod that a step is about.
+fn pod_of(action: &Action) -> Option<&PodRef> {
+    match action {
+        Action::Commit { pod, .. }
+        | Action::StartDrain { pod, .. }
+        | Action::MarkDrained { pod, .. }
+        | Action::CancelDrain { pod }
+        | Action::StripAnnotations { pod } => Some(pod),
+        Action::SetAccepting { .. } => None,
+    }
+}
+
+fn noted<T>(
+    pod: &PodRef,
+    answer: Result<T, crate::node_client::Error>,
+    outcome: &mut Outcome,
+) -> bool {
+    match answer {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::warn!(pod = pod.name, error = &error as &dyn std::error::Error, "no answer");
+            outcome.silent.push((pod.name.clone(), error.to_string()));
+            false
+        }
+    }
+}
+
+fn gone_is_stale(pod: &str, source: kube::Error) -> Error {
+    match &source {
+        // 422: the UID differs.
+        kube::Error::Api(status) if matches!(status.code, 404 | 409 | 422) => {
+            Error::Stale(format!("pod {pod}"))
+        }
+        _ => Error::Pod { name: pod.into(), source: Box::new(source) },
+    }
+}

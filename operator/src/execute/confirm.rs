@@ -1,0 +1,120 @@
+//! The last look before the cursor moves: whether what the plan saw still holds.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DynamicObject;
+use sluice_node_api::admin::{DrainPhase, DrainStatus};
+
+use super::{Executor, gone_is_stale};
+use crate::{
+    apply::Error,
+    build::Kind,
+    model::{Cursor, PodState, StatefulSetState},
+    observe::{address, stateful_set_state},
+};
+
+impl Executor<'_> {
+    /// Reads StatefulSet, leaving pods and their sockets once more. `None`: something changed, the
+    /// plan no longer counts. The StatefulSet that it answers carries the resourceVersion that
+    /// guards the write.
+    pub(super) async fn confirm(&self, cursor: &Cursor) -> Result<Option<DynamicObject>, Error> {
+        let name = self.applier.cluster.name;
+        let Some(live) = self.applier.live(Kind::StatefulSet, name).await? else {
+            return Ok(None);
+        };
+        let (Ok(now), Some(seen)) =
+            (stateful_set_state(&live), self.seen.observed.statefulset.as_ref())
+        else {
+            return Ok(None);
+        };
+        if !same(&now, seen) {
+            return Ok(None);
+        }
+        for pod in self.seen.observed.pods.iter().filter(|pod| leaves(pod, cursor, seen)) {
+            if !self.still_may_leave(pod).await? {
+                tracing::info!(pod = pod.name, "not as it was planned: the cursor waits");
+                return Ok(None);
+            }
+        }
+        Ok(Some(live))
+    }
+
+    async fn still_may_leave(&self, seen: &PodState) -> Result<bool, Error> {
+        let live: Option<Pod> = self
+            .pods()
+            .get_opt(&seen.name)
+            .await
+            .map_err(|source| gone_is_stale(&seen.name, source))?;
+        let Some(live) = live.filter(|live| live.metadata.uid.as_deref() == Some(&seen.uid)) else {
+            return Ok(false);
+        };
+        let Some(node) = &seen.node else {
+            // It did not answer when the plan was made, which decided without it.
+            return Ok(true);
+        };
+        let Some(address) = address(&live) else { return Ok(false) };
+        let Ok(drain) = self.nodes.drain(address, self.token).await else { return Ok(false) };
+        let exit_at = self.applier.cluster.spec.drain.exit_at_connections.max(0).unsigned_abs();
+        Ok(no_worse(&drain, node.drain.phase, node.connections, exit_at.into()))
+    }
+}
+
+/// Nothing that the plan relies on has changed. Counts in the status may have.
+fn same(now: &StatefulSetState, seen: &StatefulSetState) -> bool {
+    now.uid == seen.uid
+        && now.generation == seen.generation
+        && now.template_hash == seen.template_hash
+        && now.update_revision == seen.update_revision
+}
+
+/// Whether `cursor` makes the StatefulSet controller delete `pod`, which now stands at `seen`.
+fn leaves(pod: &PodState, cursor: &Cursor, seen: &StatefulSetState) -> bool {
+    if pod.terminating {
+        return false;
+    }
+    let end = cursor.ordinals_start.saturating_add(cursor.replicas);
+    let outside = pod.ordinal < cursor.ordinals_start || pod.ordinal >= end;
+    let replaced = pod.ordinal >= cursor.ordinals_start.saturating_add(cursor.partition)
+        && pod.revision != seen.update_revision;
+    outside || replaced
+}
+
+/// The node has no more sockets than the plan saw, and is still draining if it was.
+fn no_worse(now: &DrainStatus, phase: DrainPhase, connections: u64, exit_at: u64) -> bool {
+    let drains = phase == DrainPhase::None || now.phase != DrainPhase::None;
+    drains && now.remaining <= connections.max(exit_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(ordinal: i32, revision: &str) -> PodState {
+        PodState { ordinal, revision: revision.into(), ..PodState::default() }
+    }
+
+    #[test]
+    fn pods_outside_the_window_and_outdated_ones_above_the_partition_leave() {
+        let seen = StatefulSetState { update_revision: "new".into(), ..Default::default() };
+        let cursor = Cursor { replicas: 3, ordinals_start: 4, partition: 2, ..Cursor::default() };
+        for (ordinal, revision, expected) in [
+            (3, "old", true),
+            (4, "old", false),
+            (5, "new", false),
+            (6, "old", true),
+            (6, "new", false),
+            (7, "new", true),
+        ] {
+            assert_eq!(leaves(&pod(ordinal, revision), &cursor, &seen), expected, "{ordinal}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_took_a_socket_again_stays() {
+        let now = |phase, remaining| DrainStatus { phase, remaining, ..DrainStatus::default() };
+        assert!(no_worse(&now(DrainPhase::Drained, 0), DrainPhase::Drained, 0, 0));
+        assert!(!no_worse(&now(DrainPhase::Closing, 1), DrainPhase::Drained, 0, 0));
+        assert!(!no_worse(&now(DrainPhase::None, 0), DrainPhase::Drained, 0, 0));
+        assert!(no_worse(&now(DrainPhase::Closing, 3), DrainPhase::Closing, 5, 0));
+        assert!(no_worse(&now(DrainPhase::Closing, 2), DrainPhase::Drained, 0, 2));
+    }
+}

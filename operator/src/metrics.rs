@@ -1,0 +1,253 @@
+//! What the operator measures, in Prometheus' format. Labels are bounded: fixed words, and the
+//! names of clusters that exist; a cluster that is gone takes its series along.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+use sluice_crds::ChannelClusterStatus;
+
+use crate::model::{Action, Observed};
+
+/// A cluster, as a label set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ClusterLabels {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DrainLabels {
+    reason: &'static str,
+    outcome: &'static str,
+}
+
+/// All metrics.
+pub struct Metrics {
+    registry: Registry,
+    reconciles: Family<ResultLabels, Counter>,
+    reconcile_duration: Histogram,
+    drain_active: Family<ClusterLabels, Gauge>,
+    drain_remaining: Family<ClusterLabels, Gauge>,
+    drain_duration: Family<DrainLabels, Histogram, fn() -> Histogram>,
+    drain_timeouts: Counter,
+    connections_moved: Counter,
+    connections: Family<ClusterLabels, Gauge>,
+    rollout_in_progress: Family<ClusterLabels, Gauge>,
+    rollout_last_progress: Family<ClusterLabels, Gauge>,
+    writes: Counter,
+    leader: Gauge,
+    memory: Gauge,
+    descriptors: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics, registered.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let metrics = Self {
+            reconciles: Family::default(),
+            reconcile_duration: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
+            drain_active: Family::default(),
+            drain_remaining: Family::default(),
+            drain_duration: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(1.0, 2.0, 14))
+            }),
+            drain_timeouts: Counter::default(),
+            connections_moved: Counter::default(),
+            connections: Family::default(),
+            rollout_in_progress: Family::default(),
+            rollout_last_progress: Family::default(),
+            writes: Counter::default(),
+            leader: Gauge::default(),
+            memory: Gauge::default(),
+            descriptors: Gauge::default(),
+            registry: Registry::default(),
+        };
+        let r = registry.sub_registry_with_prefix("sluice_operator");
+        r.register("reconcile", "Reconciles, by result", metrics.reconciles.clone());
+        r.register(
+            "reconcile_duration_seconds",
+            "Duration of reconciles",
+            metrics.reconcile_duration.clone(),
+        );
+        r.register("drain_active", "Drains under way", metrics.drain_active.clone());
+        r.register(
+            "drain_connections_remaining",
+            "Connections left on draining pods",
+            metrics.drain_remaining.clone(),
+        );
+        r.register(
+            "drain_duration_seconds",
+            "From decision to end of a drain",
+            metrics.drain_duration.clone(),
+        );
+        r.register(
+            "drain_timeouts",
+            "Drains whose time was over with connections left",
+            metrics.drain_timeouts.clone(),
+        );
+        r.register(
+            "connections_moved",
+            "Connections closed by drains, to come back elsewhere",
+            metrics.connections_moved.clone(),
+        );
+        r.register("connections", "Client connections", metrics.connections.clone());
+        r.register(
+            "rollout_in_progress",
+            "Whether a rollout is under way",
+            metrics.rollout_in_progress.clone(),
+        );
+        r.register(
+            "rollout_last_progress_timestamp_seconds",
+            "When a rollout last replaced a pod",
+            metrics.rollout_last_progress.clone(),
+        );
+        r.register("object_writes", "Objects written or deleted", metrics.writes.clone());
+        r.register("leader", "Whether this process leads", metrics.leader.clone());
+        registry.register(
+            "process_resident_memory_bytes",
+            "Resident memory",
+            metrics.memory.clone(),
+        );
+        registry.register("process_open_fds", "Open file descriptors", metrics.descriptors.clone());
+        Self { registry, ..metrics }
+    }
+
+    /// Counts a reconcile.
+    pub fn reconciled(&self, result: &'static str, took: Duration) {
+        self.reconciles.get_or_create(&ResultLabels { result }).inc();
+        self.reconcile_duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts an object that was written or deleted.
+    pub fn wrote(&self) {
+        self.writes.inc();
+    }
+
+    /// Says whether this process leads.
+    pub fn leading(&self, leads: bool) {
+        self.leader.set(leads.into());
+    }
+
+    /// Counts the end of a drain, if `action` is one.
+    pub fn acted(&self, action: &Action, observed: &Observed) {
+        let (pod, drained_at) = match action {
+            Action::MarkDrained { pod, at } => (pod, Some(*at)),
+            Action::StripAnnotations { pod } => (pod, None),
+            _ => return,
+        };
+        let Some(state) = observed.pods.iter().find(|state| state.uid == pod.uid) else { return };
+        let Some(drain) = &state.drain else { return };
+        let left = state.connections().unwrap_or(0);
+        let outcome = match drained_at {
+            None => "cancelled",
+            Some(at) if left > 0 && at >= drain.deadline => "timed_out",
+            Some(_) => "drained",
+        };
+        if outcome == "timed_out" {
+            self.drain_timeouts.inc();
+        }
+        if let Some(node) = &state.node {
+            self.connections_moved.inc_by(node.drain.moved);
+        }
+        let reason = match drain.reason {
+            sluice_crds::DrainReason::Rollout => "Rollout",
+            sluice_crds::DrainReason::ScaleDown => "ScaleDown",
+        };
+        let end = drained_at.unwrap_or_else(jiff::Timestamp::now);
+        let took = end.duration_since(drain.started_at).as_secs_f64().max(0.0);
+        self.drain_duration.get_or_create(&DrainLabels { reason, outcome }).observe(took);
+    }
+
+    /// Takes over what the report says.
+    pub fn reported(&self, cluster: &ClusterLabels, status: &ChannelClusterStatus) {
+        let set = |family: &Family<ClusterLabels, Gauge>, value: i64| {
+            family.get_or_create(cluster).set(value);
+        };
+        let remaining = status.drains.iter().map(|drain| drain.remaining_connections).sum();
+        set(&self.drain_active, i64::try_from(status.drains.len()).unwrap_or(i64::MAX));
+        set(&self.drain_remaining, remaining);
+        set(&self.connections, status.connections);
+        set(&self.rollout_in_progress, status.rollout.is_some().into());
+        let progress =
+            status.rollout.as_ref().and_then(|rollout| rollout.last_progress_at.as_ref());
+        if let Some(at) = progress {
+            set(&self.rollout_last_progress, at.0.as_second());
+        }
+    }
+
+    /// Drops the series of a cluster that is gone.
+    pub fn forget(&self, cluster: &ClusterLabels) {
+        for family in [
+            &self.drain_active,
+            &self.drain_remaining,
+            &self.connections,
+            &self.rollout_in_progress,
+            &self.rollout_last_progress,
+        ] {
+            family.remove(cluster);
+        }
+    }
+
+    /// Everything, as `/metrics` answers it.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        if let Some(bytes) = resident_bytes() {
+            self.memory.set(bytes);
+        }
+        if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
+            self.descriptors.set(i64::try_from(entries.count()).unwrap_or(i64::MAX));
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+fn resident_bytes() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes.saturating_mul(1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_come_and_go_with_their_cluster() {
+        let metrics = Metrics::new();
+        let cluster = ClusterLabels { namespace: "team".into(), name: "chat".into() };
+        let status = ChannelClusterStatus { connections: 7, ..ChannelClusterStatus::default() };
+        metrics.reconciled("ok", Duration::from_millis(3));
+        metrics.reported(&cluster, &status);
+        let text = metrics.text().unwrap();
+        assert!(text.contains("sluice_operator_reconcile_total{result=\"ok\"} 1"), "{text}");
+        assert!(text.contains("sluice_operator_connections{namespace=\"team\",name=\"chat\"} 7"));
+        assert!(text.contains("process_open_fds"));
+        metrics.forget(&cluster);
+        assert!(!metrics.text().unwrap().contains("name=\"chat\""));
+    }
+}

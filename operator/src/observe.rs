@@ -1,0 +1,287 @@
+//! Reads what there is, live: the StatefulSet, then its pods, then each pod's node. It must never
+//! write, and never answer from a cache: disruptions are decided on what it returns.
+
+use std::net::IpAddr;
+
+use futures::{StreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{ContainerStatus, Pod, PodCondition},
+};
+use kube::{
+    Api, Client,
+    api::{DynamicObject, ListParams},
+};
+use sluice_crds::{DrainReason, names};
+
+use crate::{
+    build::{Cluster, Kind},
+    model::{DrainCommitment, DrainOverride, Observed, PodState, StatefulSetState, StuckReason},
+    node_client::NodeClient,
+    secrets::AdminToken,
+    stores,
+};
+
+/// Nodes asked at the same time, for one cluster.
+const ASKED_AT_ONCE: usize = 32;
+/// A pod that was just made may be unschedulable for a moment.
+const UNSCHEDULABLE_GRACE: SignedDuration = SignedDuration::from_secs(15);
+
+/// Why the state could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server was not reached or said no.
+    #[error("failed to read the {what} of the cluster")]
+    Api {
+        /// What was read.
+        what: &'static str,
+        /// The answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The StatefulSet can't be understood.
+    #[error("failed to understand the StatefulSet")]
+    StatefulSet(#[source] serde_json::Error),
+}
+
+impl Error {
+    /// A short fixed word for metrics and logs.
+    pub fn category(&self) -> &'static str {
+        "observe"
+    }
+}
+
+/// What was read: for the plan, and as it was read.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// What the plan sees.
+    pub observed: Observed,
+    /// The StatefulSet.
+    pub stateful_set: Option<DynamicObject>,
+    /// The pods that the StatefulSet owns.
+    pub pods: Vec<Pod>,
+}
+
+impl Seen {
+    /// The address of a pod's node, by the pod's UID.
+    pub fn address(&self, uid: &str) -> Option<IpAddr> {
+        let pod = self.pods.iter().find(|pod| pod.metadata.uid.as_deref() == Some(uid))?;
+        address(pod)
+    }
+}
+
+/// Reads the state of `cluster` at `now`.
+pub async fn observe(
+    client: &Client,
+    nodes: &NodeClient,
+    cluster: &Cluster<'_>,
+    token: &AdminToken,
+    now: Timestamp,
+) -> Result<Seen, Error> {
+    let failed = |what| move |source| Error::Api { what, source: Box::new(source) };
+    let stateful_set = stores::api(client, Some(cluster.namespace), Kind::StatefulSet)
+        .get_opt(cluster.name)
+        .await
+        .map_err(failed("StatefulSet"))?;
+    let Some(stateful_set) = stateful_set else { return Ok(Seen::default()) };
+    let state = stateful_set_state(&stateful_set)?;
+
+    let api: Api<Pod> = Api::namespaced(client.clone(), cluster.namespace);
+    let selector = format!(
+        "{}={},{}={}",
+        names::CLUSTER_LABEL,
+        cluster.name,
+        names::COMPONENT_LABEL,
+        names::COMPONENT_NODE
+    );
+    let listed =
+        api.list(&ListParams::default().labels(&selector)).await.map_err(failed("pods"))?;
+    let owned = |pod: &Pod| {
+        let owners = pod.metadata.owner_references.iter().flatten();
+        owners.into_iter().any(|owner| owner.controller == Some(true) && owner.uid == state.uid)
+    };
+    let pods: Vec<Pod> = listed.items.into_iter().filter(owned).collect();
+
+    let mut states: Vec<_> =
+        pods.iter().filter_map(|pod| pod_state(pod, cluster.name, now)).collect();
+    ask(nodes, token, &pods, &mut states).await;
+    let observed = Observed { statefulset: Some(state), pods: states };
+    Ok(Seen { observed, stateful_set: Some(stateful_set), pods })
+}
+
+/// Fills in what each running pod's node answers.
+async fn ask(nodes: &NodeClient, token: &AdminToken, pods: &[Pod], states: &mut [PodState]) {
+    let running: Vec<(String, IpAddr)> = pods
+        .iter()
+        .filter(|pod| runs(pod))
+        .filter_map(|pod| Some((pod.metadata.uid.clone()?, address(pod)?)))
+        .collect();
+    let mut answers = stream::iter(running)
+        .map(|(uid, address)| async move {
+            let status = nodes
+                .status(address, token)
+                .await
+                .inspect_err(|error| {
+                    let error = error as &dyn std::error::Error;
+                    tracing::debug!(error, "no status");
+                })
+                .ok()?;
+            // An address may already be another pod's.
+            (status.pod_uid.is_empty() || status.pod_uid == uid).then_some((uid, status))
+        })
+        .buffer_unordered(ASKED_AT_ONCE);
+    while let Some(answer) = answers.next().await {
+        let Some((uid, status)) = answer else { continue };
+        if let Some(state) = states.iter_mut().find(|state| state.uid == uid) {
+            state.node = Some(status);
+        }
+    }
+}
+
+/// The StatefulSet as the plan sees it.
+pub fn stateful_set_state(object: &DynamicObject) -> Result<StatefulSetState, Error> {
+    let typed: StatefulSet = serde_json::to_value(object)
+        .and_then(serde_json::from_value)
+        .map_err(Error::StatefulSet)?;
+    let annotation =
+        |key: &str| typed.metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
+    let spec = typed.spec.unwrap_or_default();
+    let status = typed.status.unwrap_or_default();
+    let rolling = spec.update_strategy.and_then(|strategy| strategy.rolling_update);
+    Ok(StatefulSetState {
+        uid: typed.metadata.uid.unwrap_or_default(),
+        generation: typed.metadata.generation.unwrap_or(0),
+        observed_generation: status.observed_generation.unwrap_or(0),
+        replicas: spec.replicas.unwrap_or(1),
+        ordinals_start: spec.ordinals.and_then(|ordinals| ordinals.start).unwrap_or(0),
+        partition: rolling.and_then(|rolling| rolling.partition).unwrap_or(0),
+        spec_hash: annotation(names::SPEC_HASH).unwrap_or_default(),
+        template_hash: annotation(names::TEMPLATE_HASH).unwrap_or_default(),
+        rollout_started_at: annotation(names::ROLLOUT_STARTED_AT).and_then(|at| at.parse().ok()),
+        current_revision: status.current_revision.unwrap_or_default(),
+        update_revision: status.update_revision.unwrap_or_default(),
+    })
+}
+
+/// A pod as the plan sees it, its node's answer aside. `None`: no pod of a StatefulSet.
+pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
+    let meta = &pod.metadata;
+    let name = meta.name.clone()?;
+    let ordinal = name.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()?;
+    let label = |key: &str| meta.labels.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+    let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
+    let ready = condition(pod, "Ready");
+    let terminating = meta.deletion_timestamp.is_some();
+    Some(PodState {
+        ordinal,
+        uid: meta.uid.clone()?,
+        resource_version: meta.resource_version.clone().unwrap_or_default(),
+        revision: label("controller-revision-hash").unwrap_or_default().to_owned(),
+        created_at: meta.creation_timestamp.as_ref().map(|at| at.0),
+        ready: ready.is_some_and(holds),
+        ready_since: ready
+            .filter(|ready| holds(ready))
+            .and_then(|ready| ready.last_transition_time.as_ref())
+            .map(|at| at.0),
+        terminating,
+        running: runs(pod),
+        stuck: if terminating { None } else { stuck(pod, now) },
+        node_unreachable: node_unreachable(pod),
+        accepting: label(names::ACCEPTING_LABEL) == Some("true"),
+        drain: commitment(annotation),
+        drain_override: match annotation(names::DRAIN_OVERRIDE).map(String::as_str) {
+            Some("release") => Some(DrainOverride::Release),
+            Some("cancel") => Some(DrainOverride::Cancel),
+            _ => None,
+        },
+        node: None,
+        name,
+    })
+}
+
+fn commitment<'a>(annotation: impl Fn(&str) -> Option<&'a String>) -> Option<DrainCommitment> {
+    let time = |key: &str| annotation(key)?.parse::<Timestamp>().ok();
+    let started_at = time(names::DRAIN_STARTED_AT)?;
+    let reason = match annotation(names::DRAIN_REASON).map(String::as_str) {
+        Some("ScaleDown") => DrainReason::ScaleDown,
+        _ => DrainReason::Rollout,
+    };
+    Some(DrainCommitment {
+        reason,
+        started_at,
+        deadline: time(names::DRAIN_DEADLINE).unwrap_or(started_at),
+        target: annotation(names::DRAIN_TARGET).cloned().unwrap_or_default(),
+        initial: annotation(names::DRAIN_INITIAL).and_then(|count| count.parse().ok()),
+        drained_at: time(names::DRAINED_AT),
+    })
+}
+
+/// The address at which the pod's node is asked.
+pub fn address(pod: &Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+}
+
+fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.iter();
+    status.flat_map(|status| {
+        let init = status.init_container_statuses.iter().flatten();
+        init.chain(status.container_statuses.iter().flatten())
+    })
+}
+
+/// Whether the node's container runs, as far as its kubelet has told.
+fn runs(pod: &Pod) -> bool {
+    container_statuses(pod).any(|container| {
+        container.name == names::NODE_CONTAINER
+            && container.state.as_ref().is_some_and(|state| state.running.is_some())
+    })
+}
+
+fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+fn holds(condition: &PodCondition) -> bool {
+    condition.status == "True"
+}
+
+/// Its Kubernetes node does not answer. The control plane then sets condition Ready to False but
+/// leaves ContainersReady as the kubelet last told it, which no kubelet does.
+fn node_unreachable(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref());
+    status.phase.as_deref() == Some("Unknown")
+        || status.reason.as_deref() == Some("NodeLost")
+        || (gates.is_none_or(Vec::is_empty)
+            && condition(pod, "Ready").is_some_and(|ready| !holds(ready))
+            && condition(pod, "ContainersReady").is_some_and(holds))
+}
+
+fn stuck(pod: &Pod, now: Timestamp) -> Option<StuckReason> {
+    let waiting = container_statuses(pod)
+        .filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref())
+        .find_map(|reason| match reason {
+            "CrashLoopBackOff" => Some(StuckReason::CrashLoopBackOff),
+            "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => {
+                Some(StuckReason::ImagePull)
+            }
+            "CreateContainerError" | "CreateContainerConfigError" | "RunContainerError" => {
+                Some(StuckReason::CreateContainer)
+            }
+            _ => None,
+        });
+    waiting.or_else(|| {
+        let scheduled = condition(pod, "PodScheduled")?;
+        let since = scheduled.last_transition_time.as_ref().map(|at| at.0);
+        let for_long = since.is_none_or(|since| now.duration_since(since) >= UNSCHEDULABLE_GRACE);
+        let unschedulable =
+            scheduled.status == "False" && scheduled.reason.as_deref() == Some("Unschedulable");
+        (unschedulable && for_long).then_some(StuckReason::Unschedulable)
+    })
+}
+
+#[cfg(test)]
+#[path = "observe_tests.rs"]
+mod tests;

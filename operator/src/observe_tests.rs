@@ -1,0 +1,114 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn pod(status: Value) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": "chat-117", "uid": "u", "resourceVersion": "7",
+            "labels": { "controller-revision-hash": "chat-abc", "sluice.dev/accepting": "true" },
+        },
+        "status": status,
+    }))
+    .unwrap()
+}
+
+fn now() -> Timestamp {
+    "2026-01-01T00:10:00Z".parse().unwrap()
+}
+
+fn state(status: Value) -> PodState {
+    pod_state(&pod(status), "chat", now()).unwrap()
+}
+
+fn waiting(reason: &str) -> Value {
+    json!({ "containerStatuses": [{
+        "name": "node", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "waiting": { "reason": reason } },
+    }] })
+}
+
+#[test]
+fn a_running_pod() {
+    let state = state(json!({
+        "podIP": "10.0.0.1", "phase": "Running",
+        "conditions": [
+            { "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" },
+            { "type": "ContainersReady", "status": "True" },
+        ],
+        "containerStatuses": [{
+            "name": "node", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+            "state": { "running": {} },
+        }],
+    }));
+    assert_eq!((state.ordinal, state.revision.as_str()), (117, "chat-abc"));
+    assert!(state.ready && state.running && state.accepting);
+    assert!(!state.terminating && !state.node_unreachable);
+    assert_eq!((state.stuck, state.drain), (None, None));
+    assert_eq!(state.ready_since, Some("2026-01-01T00:00:00Z".parse().unwrap()));
+}
+
+#[test]
+fn pods_that_cannot_start() {
+    for (reason, stuck) in [
+        ("CrashLoopBackOff", Some(StuckReason::CrashLoopBackOff)),
+        ("ImagePullBackOff", Some(StuckReason::ImagePull)),
+        ("ErrImageNeverPull", Some(StuckReason::ImagePull)),
+        ("InvalidImageName", Some(StuckReason::ImagePull)),
+        ("CreateContainerConfigError", Some(StuckReason::CreateContainer)),
+        ("ContainerCreating", None),
+    ] {
+        let state = state(waiting(reason));
+        assert_eq!((state.stuck, state.running), (stuck, false), "{reason}");
+    }
+}
+
+#[test]
+fn unschedulable_counts_after_a_moment() {
+    for (since, stuck) in
+        [("2026-01-01T00:09:55Z", None), ("2026-01-01T00:09:00Z", Some(StuckReason::Unschedulable))]
+    {
+        let state = state(json!({ "conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "lastTransitionTime": since,
+        }] }));
+        assert_eq!(state.stuck, stuck);
+    }
+}
+
+#[test]
+fn a_pod_on_a_silent_kubernetes_node() {
+    let conditions = |ready: &str, containers: &str| {
+        json!({ "conditions": [
+            { "type": "Ready", "status": ready }, { "type": "ContainersReady", "status": containers },
+        ] })
+    };
+    assert!(state(conditions("False", "True")).node_unreachable);
+    assert!(!state(conditions("False", "False")).node_unreachable);
+    assert!(!state(conditions("True", "True")).node_unreachable);
+    assert!(state(json!({ "phase": "Unknown" })).node_unreachable);
+}
+
+#[test]
+fn a_drain_is_read_back_as_it_was_committed() {
+    let mut pod = pod(json!({}));
+    assert_eq!(pod_state(&pod, "chat", now()).unwrap().drain, None);
+    let commitment = DrainCommitment {
+        reason: DrainReason::ScaleDown,
+        started_at: now(),
+        deadline: now() + SignedDuration::from_secs(60),
+        target: String::new(),
+        initial: Some(12),
+        drained_at: None,
+    };
+    let annotations = crate::execute::annotations(&commitment);
+    pod.metadata.annotations = Some(annotations.into_iter().map(|(k, v)| (k.into(), v)).collect());
+    assert_eq!(pod_state(&pod, "chat", now()).unwrap().drain, Some(commitment));
+}
+
+#[test]
+fn a_name_of_another_shape_is_no_pod_of_ours() {
+    let mut pod = pod(json!({}));
+    pod.metadata.name = Some("chat-redis-0".into());
+    assert!(pod_state(&pod, "chat", now()).is_none());
+}

@@ -1,0 +1,290 @@
+//! The pipeline of one reconcile: observe → build → plan → apply, execute → report. Each step is a
+//! module of its own; here they are put in order and their failures are sorted.
+//!
+//! Nothing that is decided depends on an earlier pass: what the context remembers only saves
+//! requests.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use kube::{
+    Client,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+    runtime::{controller::Action, events::Recorder, reflector::ObjectRef},
+};
+use parking_lot::Mutex;
+use sluice_crds::{ChannelCluster, Reason, RedisMode};
+
+use crate::{
+    apply::{self, Applier},
+    backoff::Backoff,
+    build::{self, Cluster, Defaults, Rendering, build},
+    execute::{Executor, Outcome},
+    leader::Leadership,
+    metrics::{ClusterLabels, Metrics},
+    model::{Desired, Plan, TemplateStep},
+    node_client::NodeClient,
+    observe::{self, Seen, observe},
+    plan::plan,
+    report,
+    secrets::AdminToken,
+    status::Facts,
+    stores::Stores,
+};
+
+/// The watched kind: an object that can't be read fails alone, not the whole watch.
+pub type Guarded = DeserializeGuard<ChannelCluster>;
+
+/// How often a cluster is looked at when nothing happens: counts of connections are told by no
+/// watch.
+const STEADY: Duration = Duration::from_secs(15);
+/// After something changed between plan and step.
+const STALE: Duration = Duration::from_millis(500);
+/// A pass that takes longer hangs, and would keep its place from others.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For how long Secrets are not read again.
+const TOKENS_FRESH: Duration = Duration::from_secs(60);
+
+/// What reconciles share.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// The nodes.
+    pub nodes: NodeClient,
+    /// What the operator adds to each spec.
+    pub defaults: Defaults,
+    /// Whether this process may write.
+    pub leadership: Leadership,
+    /// Events.
+    pub recorder: Recorder,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// The last known state of what was made.
+    pub stores: Stores,
+    /// Failures in a row.
+    pub backoff: Backoff<ObjectRef<Guarded>>,
+    /// Admin tokens by the cluster's UID, and when they were read.
+    pub tokens: Mutex<HashMap<String, (AdminToken, Instant)>>,
+    /// When a status was last written, by the cluster's UID.
+    pub reported: Mutex<HashMap<String, Instant>>,
+}
+
+/// Why a reconcile failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object does not have the shape of its kind.
+    #[error("the ChannelCluster can't be read")]
+    Invalid(#[source] Box<InvalidObject>),
+    /// It can't be rendered.
+    #[error(transparent)]
+    Build(#[from] build::Error),
+    /// Its state can't be read.
+    #[error(transparent)]
+    Observe(#[from] observe::Error),
+    /// Something can't be written.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// The report can't be written.
+    #[error(transparent)]
+    Report(#[from] report::Error),
+    /// It hangs.
+    #[error("a reconcile took more than {PATIENCE:?}")]
+    TooLong,
+}
+
+impl Error {
+    /// A short fixed word for metrics and logs.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid_object",
+            Self::Build(error) => error.category(),
+            Self::Observe(error) => error.category(),
+            Self::Apply(error) => error.category(),
+            Self::Report(error) => error.category(),
+            Self::TooLong => "too_long",
+        }
+    }
+
+    /// Whether only a change of the object can help.
+    fn awaits_change(&self) -> bool {
+        matches!(self, Self::Invalid(_) | Self::Build(_))
+    }
+}
+
+/// Reconciles one cluster.
+pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    let begun = Instant::now();
+    let reference = ObjectRef::from_obj(&*object);
+    let result = match &object.0 {
+        Err(invalid) => Err(Error::Invalid(Box::new(invalid.clone()))),
+        Ok(cluster) if cluster.metadata.deletion_timestamp.is_some() => {
+            context.forget(&reference, cluster.metadata.uid.as_deref());
+            Ok(Action::await_change())
+        }
+        Ok(cluster) => tokio::time::timeout(PATIENCE, pass(cluster, &context))
+            .await
+            .unwrap_or(Err(Error::TooLong)),
+    };
+    let word = match &result {
+        Ok(_) => {
+            context.backoff.reset(&reference);
+            "ok"
+        }
+        Err(error) => error.category(),
+    };
+    context.metrics.reconciled(word, begun.elapsed());
+    result
+}
+
+/// What follows a reconcile that failed.
+pub fn error_policy(object: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
+    match error {
+        error if error.awaits_change() => Action::await_change(),
+        Error::Apply(apply::Error::Stale(_) | apply::Error::NotLeading) => Action::requeue(STALE),
+        _ => Action::requeue(context.backoff.failed(ObjectRef::from_obj(&*object))),
+    }
+}
+
+async fn pass(object: &ChannelCluster, context: &Context) -> Result<Action, Error> {
+    let cluster = Cluster::new(object, &context.defaults)?;
+    let applier = Applier {
+        client: &context.client,
+        stores: &context.stores,
+        leadership: &context.leadership,
+        cluster,
+    };
+    let token = context.token(&applier).await?;
+    let now = Timestamp::now();
+    let seen = observe(&context.client, &context.nodes, &cluster, &token, now).await?;
+    // Whole seconds: what is written is what is read back.
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(now);
+
+    let rendering = build(&cluster);
+    let desired = desired(object, cluster, rendering.as_ref().ok(), &seen);
+    let plan = plan(&desired, &seen.observed, now);
+
+    let outcome = match &rendering {
+        Ok(rendering) => {
+            let executor =
+                Executor { applier: &applier, nodes: &context.nodes, token: &token, seen: &seen };
+            carry_out(&executor, rendering, &plan, now, context).await.map_err(Error::from)
+        }
+        Err(_) => Ok(Outcome::default()),
+    };
+
+    let trouble = match (&rendering, &outcome) {
+        (Err(error), _) => Some((Reason::InvalidSpec, error.to_string())),
+        (_, Err(Error::Apply(error))) => error.trouble(),
+        _ => None,
+    };
+    let facts = Facts { image: image(&cluster, &seen, &plan), trouble };
+    report::report(object, context, &desired, &seen.observed, &plan, &facts, now).await?;
+
+    rendering?;
+    let outcome = outcome?;
+    let again = plan.requeue_after.and_then(|after| Duration::try_from(after).ok());
+    let again = if outcome.stale { STALE } else { again.unwrap_or(STEADY).min(STEADY) };
+    Ok(Action::requeue(again))
+}
+
+/// What is wanted. Of a spec that can't be rendered: what there is.
+fn desired<'a>(
+    object: &'a ChannelCluster,
+    cluster: Cluster<'a>,
+    rendering: Option<&Rendering>,
+    seen: &Seen,
+) -> Desired<'a> {
+    let there = seen.observed.statefulset.clone().unwrap_or_default();
+    let (spec_hash, template_hash) = match rendering {
+        Some(Rendering { workload, .. }) => {
+            (workload.spec_hash.clone(), workload.template_hash.clone())
+        }
+        None => (there.spec_hash, there.template_hash),
+    };
+    Desired {
+        name: cluster.name,
+        generation: object.metadata.generation.unwrap_or(0),
+        spec: cluster.spec,
+        spec_hash,
+        template_hash,
+    }
+}
+
+/// Writes what must be there, takes the plan's steps, and deletes what must not be there.
+async fn carry_out(
+    executor: &Executor<'_>,
+    rendering: &Rendering,
+    plan: &Plan,
+    now: Timestamp,
+    context: &Context,
+) -> Result<Outcome, apply::Error> {
+    let applier = executor.applier;
+    if applier.cluster.spec.redis.mode == RedisMode::Managed {
+        applier.ensure_redis_secret().await?;
+    }
+    for object in &rendering.objects {
+        if applier.ensure(object).await? {
+            context.metrics.wrote();
+        }
+    }
+    let outcome = executor.execute(plan, rendering, now).await?;
+    for action in &outcome.done {
+        context.metrics.acted(action, &executor.seen.observed);
+    }
+    if outcome.cursor_moved {
+        context.metrics.wrote();
+    }
+    executor.announce_live_config(&rendering.live_config_hash).await?;
+    for (kind, name) in &rendering.absent {
+        if applier.ensure_absent(*kind, name).await? {
+            context.metrics.wrote();
+        }
+    }
+    let name = applier.cluster.name;
+    if !executor.seen.pods.iter().any(|pod| build::uses_managed_redis(pod, name)) {
+        applier.ensure_no_redis(&rendering.absent_redis).await?;
+    }
+    Ok(outcome)
+}
+
+/// The image of the wanted revision: of the template that is or comes in force.
+fn image(cluster: &Cluster<'_>, seen: &Seen, plan: &Plan) -> String {
+    let kept =
+        seen.stateful_set.as_ref().filter(|_| plan.cursor.template == TemplateStep::Keep).and_then(
+            |object| object.data["spec"]["template"]["spec"]["containers"][0]["image"].as_str(),
+        );
+    kept.unwrap_or_else(|| cluster.image()).to_owned()
+}
+
+impl Context {
+    /// The admin token, read or made if it was not lately.
+    async fn token(&self, applier: &Applier<'_>) -> Result<AdminToken, apply::Error> {
+        let uid = applier.cluster.uid;
+        let known = self.tokens.lock().get(uid).cloned();
+        if let Some((token, read)) = known
+            && read.elapsed() < TOKENS_FRESH
+        {
+            return Ok(token);
+        }
+        let token = applier.ensure_tokens().await?;
+        self.tokens.lock().insert(uid.into(), (token.clone(), Instant::now()));
+        Ok(token)
+    }
+
+    /// Drops what is remembered of a cluster that is gone.
+    pub fn forget(&self, reference: &ObjectRef<Guarded>, uid: Option<&str>) {
+        self.backoff.reset(reference);
+        self.metrics.forget(&ClusterLabels {
+            namespace: reference.namespace.clone().unwrap_or_default(),
+            name: reference.name.clone(),
+        });
+        if let Some(uid) = uid {
+            self.tokens.lock().remove(uid);
+            self.reported.lock().remove(uid);
+        }
+    }
+}

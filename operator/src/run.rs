@@ -1,0 +1,306 @@
+//! All wiring, in order: logs, TLS, the API server, health, the CRD, leadership, controllers, and
+//! the way back down.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use futures::{StreamExt, future::join_all};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client, Config,
+    api::ListParams,
+    core::PartialObjectMeta,
+    runtime::{
+        Controller, WatchStreamExt,
+        controller::{Config as ControllerConfig, Error as ControllerError},
+        reflector::{self, ObjectRef},
+        watcher,
+    },
+};
+use rand::RngExt;
+use sluice_crds::{ChannelCluster, names};
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    args::Args,
+    build::Defaults,
+    events,
+    health::{self, Readiness},
+    leader::{Elector, KubeLeases, Leadership},
+    metrics::Metrics,
+    node_client::NodeClient,
+    reconcile::{self, Context, Guarded},
+    stores::{Stores, WATCHED},
+    telemetry,
+};
+
+/// How long reconciles under way may take to end; shorter than the renew deadline, for which
+/// leadership stays valid without a renewal.
+const WIND_DOWN: Duration = Duration::from_secs(8);
+
+/// Runs the operator until it is told to stop, or until it can't go on.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    telemetry::init(args.log_format);
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("failed to set up TLS: a provider is installed already"))?;
+    let stop = CancellationToken::new();
+    stop_on_signal(stop.clone())?;
+
+    let identity = args.identity.clone().unwrap_or_else(random_identity);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, "sluice-operator begins");
+
+    let metrics = Arc::new(Metrics::new());
+    let readiness = Arc::new(Readiness::default());
+    let listener = TcpListener::bind(args.metrics_addr)
+        .await
+        .with_context(|| format!("failed to listen at {}", args.metrics_addr))?;
+    // Its own end: probes are answered until the very last.
+    let served = CancellationToken::new();
+    let server =
+        tokio::spawn(health::serve(listener, readiness.clone(), metrics.clone(), served.clone()));
+
+    let config = Config::infer().await.context("failed to find the API server's address")?;
+    let own_namespace = config.default_namespace.clone();
+    let client = Client::try_from(config).context("failed to make a client for the API server")?;
+
+    if !crd_is_there(&client, &args, &stop).await {
+        return Ok(());
+    }
+    readiness.crd_found();
+
+    let result = if args.leader_election {
+        let namespace = args.leader_election_namespace.clone().unwrap_or(own_namespace);
+        let leases = KubeLeases::new(client.clone(), &namespace, &args.leader_election_id);
+        let mut elector = Elector::new(leases, identity.clone(), args.timing())?;
+        if !elector.acquire(&stop).await {
+            return Ok(());
+        }
+        metrics.leading(true);
+        let work =
+            work(&args, &client, &identity, elector.leadership(), &metrics, &readiness, &stop);
+        let ended = lead(&mut elector, work, &stop).await;
+        if ended.is_ok() {
+            elector.release().await;
+        }
+        metrics.leading(false);
+        ended
+    } else {
+        metrics.leading(true);
+        let leadership = Leadership::always();
+        let work = work(&args, &client, &identity, leadership, &metrics, &readiness, &stop);
+        work.await
+    };
+    served.cancel();
+    let _ = timeout(Duration::from_secs(1), server).await;
+    tracing::info!("sluice-operator ends");
+    result
+}
+
+/// Works for as long as leadership lasts. When it is lost, work is dropped where it stands, and
+/// the process must end.
+async fn lead<S: crate::leader::LeaseStore>(
+    elector: &mut Elector<S>,
+    work: impl Future<Output = anyhow::Result<()>>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    tokio::pin!(work);
+    tokio::select! {
+        kept = elector.keep(stop) => kept.context("ending: a process that lost leadership may not go on")?,
+        ended = &mut work => {
+            ended?;
+            anyhow::ensure!(stop.is_cancelled(), "the controllers ended by themselves");
+            return Ok(());
+        }
+    }
+    if timeout(WIND_DOWN, work).await.is_err() {
+        tracing::warn!("reconciles under way did not end in time");
+    }
+    Ok(())
+}
+
+/// One controller for each namespace, or one for all.
+async fn work(
+    args: &Args,
+    client: &Client,
+    identity: &str,
+    leadership: Leadership,
+    metrics: &Arc<Metrics>,
+    readiness: &Arc<Readiness>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let nodes = NodeClient::new().context("failed to make a client for nodes")?;
+    let recorder = events::recorder(client.clone(), identity);
+    let scopes: Vec<Option<&str>> = if args.namespaces.is_empty() {
+        vec![None]
+    } else {
+        args.namespaces.iter().map(|namespace| Some(namespace.as_str())).collect()
+    };
+    let controllers = scopes.into_iter().map(|namespace| {
+        let context = Context {
+            client: client.clone(),
+            nodes: nodes.clone(),
+            defaults: Defaults {
+                node_image: args.node_image.clone(),
+                redis_image: args.redis_image.clone(),
+                cluster_domain: args.cluster_domain.clone(),
+            },
+            leadership: leadership.clone(),
+            recorder: recorder.clone(),
+            metrics: metrics.clone(),
+            stores: Stores::default(),
+            backoff: Default::default(),
+            tokens: Default::default(),
+            reported: Default::default(),
+        };
+        control(context, namespace, args.concurrency, readiness.clone(), stop.clone())
+    });
+    join_all(controllers).await;
+    Ok(())
+}
+
+async fn control(
+    mut context: Context,
+    namespace: Option<&str>,
+    concurrency: u16,
+    readiness: Arc<Readiness>,
+    stop: CancellationToken,
+) {
+    let client = context.client.clone();
+    let clusters: Api<Guarded> = scoped(&client, namespace);
+    let (reader, writer) = reflector::store();
+    let changed = watcher(clusters, watcher::Config::default())
+        .default_backoff()
+        .modify(|cluster| {
+            if let Ok(cluster) = &mut cluster.0 {
+                cluster.metadata.managed_fields = None;
+            }
+        })
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(what_matters, Default::default());
+    let mut controller = Controller::for_stream(changed, reader)
+        .with_config(ControllerConfig::default().concurrency(concurrency));
+    for kind in WATCHED {
+        let (stream, resource) = context.stores.watch(&client, namespace, kind);
+        controller = controller.owns_stream_with(Box::pin(stream), resource);
+    }
+    let pods = watcher(scoped::<PartialObjectMeta<Pod>>(&client, namespace), pods_of_clusters())
+        .default_backoff()
+        .touched_objects();
+    let controller =
+        controller.watches_stream(pods, cluster_of).graceful_shutdown_on(stop.cancelled_owned());
+
+    let context = Arc::new(context);
+    readiness.sync_begins();
+    tokio::spawn({
+        let (context, readiness) = (context.clone(), readiness.clone());
+        async move {
+            context.stores.synced().await;
+            readiness.synced();
+            tracing::info!("caches are in sync");
+        }
+    });
+    controller
+        .run(reconcile::reconcile, reconcile::error_policy, context.clone())
+        .for_each(|result| {
+            match result {
+                Ok((object, _)) => tracing::debug!(%object, "reconciled"),
+                Err(ControllerError::ObjectNotFound(object)) => {
+                    tracing::debug!(%object, "gone");
+                    let mut gone = ObjectRef::<Guarded>::new(&object.name);
+                    gone.namespace = object.namespace.clone();
+                    context.forget(&gone, None);
+                }
+                Err(ControllerError::ReconcilerFailed(error, object)) => {
+                    let category = error.category();
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(%object, category, error, "reconcile failed");
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "watch failed, trying again");
+                }
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Changes of a cluster that wake the reconciler: its spec, its deletion, its annotations. Not its
+/// status, which is our own.
+fn what_matters(cluster: &Guarded) -> Option<u64> {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let meta = kube::Resource::meta(cluster);
+    let mut hash = DefaultHasher::new();
+    (&meta.uid, meta.generation, meta.deletion_timestamp.is_some(), &meta.annotations)
+        .hash(&mut hash);
+    Some(hash.finish())
+}
+
+fn pods_of_clusters() -> watcher::Config {
+    let selector =
+        format!("{},{}={}", names::CLUSTER_LABEL, names::COMPONENT_LABEL, names::COMPONENT_NODE);
+    watcher::Config::default().labels(&selector)
+}
+
+fn cluster_of(pod: PartialObjectMeta<Pod>) -> Option<ObjectRef<Guarded>> {
+    let name = pod.metadata.labels.as_ref()?.get(names::CLUSTER_LABEL)?;
+    Some(ObjectRef::new(name).within(pod.metadata.namespace.as_ref()?))
+}
+
+/// Waits until ChannelClusters can be listed. `false`: told to stop first.
+async fn crd_is_there(client: &Client, args: &Args, stop: &CancellationToken) -> bool {
+    let clusters: Api<ChannelCluster> = scoped(client, args.namespaces.first().map(String::as_str));
+    // As metadata: an object that can't be read must not look like a CRD that is missing.
+    let first = ListParams::default().limit(1);
+    loop {
+        match timeout(Duration::from_secs(10), clusters.list_metadata(&first)).await {
+            Ok(Ok(_)) => return true,
+            Ok(Err(kube::Error::Api(answer))) if answer.code == 404 => {
+                tracing::error!(
+                    "the ChannelCluster CRD is not installed: install the chart sluice-crds"
+                );
+            }
+            Ok(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "can't list ChannelClusters");
+            }
+            Err(_) => tracing::error!("the API server does not answer"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+    }
+}
+
+fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("told to stop");
+        stop.cancel();
+    });
+    Ok(())
+}
+
+fn random_identity() -> String {
+    format!("sluice-operator-{:08x}", rand::rng().random::<u32>())
+}

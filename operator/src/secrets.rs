@@ -1,0 +1,172 @@
+//! The Secrets of a cluster: tokens, and the password of a managed Redis. Made once, by chance;
+//! what exists is kept, what is missing is filled in.
+//!
+//! It must never change a token that exists, and no token may reach a log, an event or an error.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use rand::RngExt;
+use serde_json::{Map, Value};
+use sluice_crds::names;
+
+use crate::{
+    apply::{Applier, Error},
+    build::{AUTH_CONF, Kind, PASSWORD, URL, auth_conf, url},
+    diff::first_difference,
+};
+
+/// The token by which the operator calls the nodes' admin API.
+#[derive(Clone)]
+pub struct AdminToken(String);
+
+impl AdminToken {
+    /// The token itself, for a request's header only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AdminToken(…)")
+    }
+}
+
+type Data = BTreeMap<String, ByteString>;
+
+impl Applier<'_> {
+    /// Makes sure of the Secret with the cluster's tokens, and answers the admin token.
+    pub async fn ensure_tokens(&self) -> Result<AdminToken, Error> {
+        let name = names::tokens_secret(self.cluster.name);
+        let data = self.ensure_secret(&name, names::COMPONENT_NODE, fill_tokens).await?;
+        let token = data.get(names::ADMIN_TOKEN).map(|token| token.0.clone()).unwrap_or_default();
+        Ok(AdminToken(String::from_utf8_lossy(&token).trim().to_owned()))
+    }
+
+    /// Makes sure of the Secret of the managed Redis.
+    pub async fn ensure_redis_secret(&self) -> Result<(), Error> {
+        let name = names::redis(self.cluster.name);
+        let fill = |data: &mut Data| {
+            let password = fill(data, PASSWORD, random_token);
+            fill_with(data, URL, url(&self.cluster, &password));
+            fill_with(data, AUTH_CONF, auth_conf(&password));
+        };
+        self.ensure_secret(&name, names::COMPONENT_REDIS, fill).await?;
+        Ok(())
+    }
+
+    async fn ensure_secret(
+        &self,
+        name: &str,
+        component: &str,
+        fill: impl Fn(&mut Data),
+    ) -> Result<Data, Error> {
+        let failed = |verb| move |source| Error::api(verb, Kind::Secret, name, source);
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), self.cluster.namespace);
+        let live = self.live(Kind::Secret, name).await?;
+        let mut data = match &live {
+            Some(live) => serde_json::from_value(live.data["data"].clone()).unwrap_or_default(),
+            None => Data::new(),
+        };
+        fill(&mut data);
+        let mut value = self.cluster.secret(name, component, encode(&data));
+        match live {
+            Some(live) => {
+                if first_difference(&value, &serde_json::to_value(&live)?).is_none() {
+                    return Ok(data);
+                }
+                // Filled in for what was read: if somebody else filled it meanwhile, theirs counts.
+                value["metadata"]["resourceVersion"] =
+                    live.metadata.resource_version.unwrap_or_default().into();
+                self.may_write()?;
+                let params = PatchParams::apply(names::FIELD_MANAGER).force();
+                api.patch(name, &params, &Patch::Apply(&value)).await.map_err(failed("apply"))?;
+                tracing::info!(name, "completed the Secret");
+            }
+            None => {
+                self.may_write()?;
+                let params = PostParams {
+                    field_manager: Some(names::FIELD_MANAGER.into()),
+                    ..PostParams::default()
+                };
+                let secret: Secret = serde_json::from_value(value)?;
+                api.create(&params, &secret).await.map_err(failed("create"))?;
+                tracing::info!(name, "made the Secret");
+            }
+        }
+        Ok(data)
+    }
+}
+
+fn fill_tokens(data: &mut Data) {
+    for key in [names::MESH_TOKEN, names::ADMIN_TOKEN, names::PUBLISH_TOKEN] {
+        fill(data, key, random_token);
+    }
+}
+
+fn fill(data: &mut Data, key: &str, make: impl Fn() -> String) -> String {
+    let value = data.get(key).map(|value| String::from_utf8_lossy(&value.0).trim().to_owned());
+    match value {
+        Some(value) if !value.is_empty() => value,
+        _ => {
+            let value = make();
+            fill_with(data, key, value.clone());
+            value
+        }
+    }
+}
+
+fn fill_with(data: &mut Data, key: &str, value: String) {
+    if data.get(key).is_none_or(|value| value.0.is_empty()) {
+        data.insert(key.into(), ByteString(value.into_bytes()));
+    }
+}
+
+fn encode(data: &Data) -> Value {
+    let entry = |(key, value): (&String, &ByteString)| {
+        (key.clone(), Value::from(STANDARD.encode(&value.0)))
+    };
+    Value::Object(data.iter().map(entry).collect::<Map<_, _>>())
+}
+
+/// 192 random bits, safe in a URL and in a configuration file.
+fn random_token() -> String {
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut rng = rand::rng();
+    (0..32).map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_made_once_and_what_is_missing_is_filled() {
+        let mut data = Data::new();
+        fill_tokens(&mut data);
+        assert_eq!(data.len(), 3);
+        let before = data.clone();
+        fill_tokens(&mut data);
+        assert_eq!(data, before);
+        data.remove(names::MESH_TOKEN);
+        data.insert("other".into(), ByteString(b"kept".to_vec()));
+        fill_tokens(&mut data);
+        assert_eq!(data[names::ADMIN_TOKEN], before[names::ADMIN_TOKEN]);
+        assert_ne!(data[names::MESH_TOKEN], before[names::MESH_TOKEN]);
+        assert_eq!(data["other"].0, b"kept");
+    }
+
+    #[test]
+    fn a_token_is_long_and_never_shown() {
+        let token = random_token();
+        assert_eq!(token.len(), 32);
+        assert_ne!(token, random_token());
+        assert!(!format!("{:?}", AdminToken(token.clone())).contains(&token));
+    }
+}
