@@ -32,8 +32,10 @@ pub(crate) type Ready = Shared<BoxFuture<'static, ()>>;
 pub(crate) struct Interest {
     adapter: RwLock<Arc<dyn Adapter>>,
     hasher: RandomState,
-    stripes: Box<[RwLock<HashMap<Arc<str>, Topic>>]>,
+    stripes: Box<[RwLock<Stripe>]>,
 }
+
+type Stripe = HashMap<Arc<str>, Topic>;
 
 struct Topic {
     shards: Shards,
@@ -51,7 +53,7 @@ impl Default for Interest {
 }
 
 impl Interest {
-    fn stripe(&self, topic: &str) -> &RwLock<HashMap<Arc<str>, Topic>> {
+    fn stripe(&self, topic: &str) -> &RwLock<Stripe> {
         &self.stripes[self.hasher.hash_one(topic) as usize % STRIPES]
     }
 

@@ -1,15 +1,15 @@
 //! One node, real sockets: drains, sheds, cordons and shutdown.
 
-mod support;
+mod plane;
 
 use std::time::Duration;
 
 use futures::future::join_all;
+use plane::{Client, Node, PATIENCE, refusal};
 use sluice_node_api::{
     admin::{DrainMode, DrainPhase, DrainRequest, ShedRequest},
     config::{ChannelRule, Socket},
 };
-use support::{Client, Node, PATIENCE, refusal};
 use tokio::time::{Instant, timeout};
 
 fn request(mode: DrainMode) -> DrainRequest {

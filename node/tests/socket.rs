@@ -1,16 +1,16 @@
 //! One node, real sockets: the channel protocol over WebSocket V2 and V1.
 
-mod support;
+mod plane;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
+use plane::{Client, Node, ok, refusal};
 use serde_json::json;
 use sluice_node::pubsub::{Adapter, Broadcast, Local};
 use sluice_node_api::config::{ChannelRule, LiveConfig, Socket};
-use support::{Client, Node, ok, refusal};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -280,6 +280,61 @@ async fn a_client_that_does_not_read_is_given_up_and_the_others_are_served() {
     node.hub.broadcast(broadcast("room:1", "last", "{}"));
     assert_eq!(reader.next().await[3], "last");
     drop(stalled);
+}
+
+#[tokio::test]
+async fn what_waits_too_long_is_given_up_however_little() {
+    let rule = ChannelRule { max_payload_bytes: 8_000_000, ..ChannelRule::room() };
+    let node = Node::with(Socket::default(), vec![rule]).await;
+    let mut stalled = node.joined("room:1").await;
+    let payload: &'static str = json!({"fill": "z".repeat(7_000_000)}).to_string().leak();
+    node.hub.broadcast(broadcast("room:1", "fill", payload));
+    node.hub.broadcast(broadcast("room:1", "next", "{}"));
+    let dropped = || node.hub.metrics().dropped.get_or_create(&slow()).get();
+    for second in 0..20 {
+        if dropped() > 0 {
+            assert!(second >= 9, "given up after {second} s");
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(dropped(), 1, "the frame that was not begun");
+    assert_eq!(stalled.next().await[3], "fill", "a frame that was begun is ended");
+    assert_eq!(stalled.close_code().await, Some(1008));
+}
+
+/// An adapter that fails.
+struct Broken;
+
+impl Adapter for Broken {
+    fn send(&self, broadcast: &Broadcast) {
+        assert_ne!(&*broadcast.event, "boom", "a fault of the node, made by a test");
+    }
+    fn subscribe(&self, _: &Arc<str>) -> BoxFuture<'static, ()> {
+        std::future::ready(()).boxed()
+    }
+    fn unsubscribe(&self, _: &Arc<str>) {}
+}
+
+#[tokio::test]
+async fn p_code_4_a_fault_ends_one_connection_with_1011_and_no_other() {
+    let node = Node::start().await;
+    node.hub.set_adapter(Arc::new(Broken));
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(node.joined("room:1").await);
+    }
+    for _ in 0..3 {
+        let mut client = node.joined("room:1").await;
+        client.send(json!(["1", "2", "room:1", "boom", {}])).await;
+        assert_eq!(client.close_code().await, Some(1011));
+    }
+    node.until("gone", |hub| hub.counts().connections == 4).await;
+    assert_eq!(node.hub.counts().channels, 4);
+    others[0].send(json!(["1", "2", "room:1", "hi", {}])).await;
+    for other in &mut others {
+        assert_eq!(other.next().await[3], "hi");
+    }
 }
 
 fn slow() -> sluice_node::hub::Reason {

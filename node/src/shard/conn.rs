@@ -24,7 +24,7 @@ use super::{
     table::Slot,
 };
 use crate::{
-    frame::{Decoder, Item},
+    frame::{Decoder, Item, code},
     interest::Ready,
     protocol::Session,
     serializer::Version,
@@ -52,6 +52,8 @@ pub(crate) struct Conn {
     pub(super) dirty: Cell<bool>,
     /// The kernel takes no more for now.
     pub(super) blocked: Cell<bool>,
+    /// In the shard's list of sockets whose frames may grow old.
+    pub(super) watched: Cell<bool>,
     /// Nothing can be read or written any more.
     pub(super) dead: Cell<bool>,
     outbox: RefCell<Outbox>,
@@ -86,6 +88,7 @@ impl Conn {
             peer_closed: Cell::default(),
             dirty: Cell::default(),
             blocked: Cell::default(),
+            watched: Cell::default(),
             dead: Cell::default(),
             outbox: RefCell::default(),
             stream,
@@ -209,6 +212,10 @@ struct Leave(Rc<Shard>, Rc<Conn>);
 
 impl Drop for Leave {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close(&self.1, code::INTERNAL);
+            self.0.flush_now(&self.1);
+        }
         self.0.remove(&self.1);
     }
 }

@@ -1,6 +1,9 @@
 //! A shard: one thread with a current-thread runtime, on which a connection lives and dies. Its
 //! state is unlocked. Other threads reach it by its [`inbox`] only.
 //!
+//! Threads are not tied to cores: in a container with less than the whole machine, the shards of
+//! all containers would meet on the same few.
+//!
 //! A turn takes the inbox, appends frames to the sockets that should get them, then writes to each
 //! of these once; what is published meanwhile leaves with the next turn, in one write a socket.
 
@@ -212,7 +215,7 @@ impl Shard {
     fn flush(&self, conn: &Rc<Conn>) {
         let written = conn.flush();
         self.tally.wrote(written.frames, written.bytes);
-        if written.blocked {
+        if written.blocked && !conn.watched.replace(true) {
             self.blocked.borrow_mut().push(conn.clone());
         }
     }
@@ -300,8 +303,10 @@ impl Shard {
     fn check_blocked(&self) {
         let now = Instant::now();
         let mut blocked = std::mem::take(&mut *self.blocked.borrow_mut());
-        blocked.retain(|conn| conn.blocked.get() && !conn.dead.get());
-        blocked.dedup_by_key(|conn| conn.slot);
+        blocked.retain(|conn| {
+            conn.watched.set(conn.blocked.get() && !conn.dead.get());
+            conn.watched.get()
+        });
         for conn in &blocked {
             if conn.closing.get().is_none() && conn.is_stuck(now) {
                 self.give_up(conn);
