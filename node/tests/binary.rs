@@ -1,4 +1,5 @@
 //! The program itself: its exit codes, its words, its signals.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

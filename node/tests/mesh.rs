@@ -1,4 +1,5 @@
 //! Mesh nodes that link over loopback: both ways, authenticated, again after a cut.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
 use std::io;

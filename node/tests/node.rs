@@ -1,4 +1,5 @@
 //! Whole nodes: chat and publish across two, the admin API, drains, live reload, shutdown.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
@@ -203,7 +204,7 @@ async fn live_rules_change_without_a_restart() {
     let live = LIVE.replace("room:*", "hall:*");
     std::fs::write(dir.0.join("next"), &live).unwrap();
     std::fs::rename(dir.0.join("next"), dir.0.join("live.yaml")).unwrap();
-    until("in force", || a.admin.status().live_config_hash == sluice_node::config::hash(live))
+    until("in force", || a.admin.status().live_config_hash == sluice_node::config::hash(&live))
         .await;
     drop(Client::join(&a, "hall:1").await);
     end(a).await;

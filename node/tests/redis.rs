@@ -1,4 +1,5 @@
 //! The Redis adapter against a real redis-server, which each test starts for itself.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
