@@ -9,7 +9,7 @@ use super::{
     DRAIN_TTL_SECONDS, Shape, Slot, Slots, drained_now, release,
     shape::{Victim, Way},
 };
-use crate::model::{Action, Desired, DrainCommitment, PodRef, PodState, StatefulSetState};
+use crate::model::{Action, Cursor, Desired, DrainCommitment, PodRef, PodState, StatefulSetState};
 
 /// What is done about drains.
 #[derive(Debug)]
@@ -44,16 +44,17 @@ impl Drains<'_> {
     }
 }
 
-/// Decides about drains.
+/// Decides about drains. `cursor`: where the plan moves it.
 pub(crate) fn decide<'a>(
     desired: &Desired<'_>,
     sts: &StatefulSetState,
     slots: &Slots<'a>,
     shape: &Shape,
+    cursor: Cursor,
     now: Timestamp,
 ) -> Drains<'a> {
     let spec = desired.spec;
-    let (begin, undo, blocked) = select(spec, slots, shape, now);
+    let (begin, undo, blocked) = select(spec, slots, shape, sts, cursor, now);
     let mut d =
         Drains { commits: vec![], blocked, renew: vec![], drained: vec![], cancel: vec![] };
     for (i, s) in slots.list.iter().enumerate() {
@@ -118,16 +119,27 @@ fn select(
     spec: &ChannelClusterSpec,
     slots: &Slots<'_>,
     shape: &Shape,
+    sts: &StatefulSetState,
+    cursor: Cursor,
     now: Timestamp,
 ) -> (Vec<Victim>, Vec<usize>, bool) {
     let rolling = &spec.update_strategy.rolling_update;
     let n = spec.replicas.max(0);
-    let broken =
-        shape.victims.iter().filter(|v| slots.list[v.index].broken()).count() as i32;
+    // Capacity lost to pods that can't be replaced before others are. One that the cursor lets go
+    // now does not count: what replaces it is on its way.
+    let left = (cursor.ordinals_start - sts.ordinals_start).max(0);
+    let stays = left..left + cursor.partition;
+    let broken = shape
+        .victims
+        .iter()
+        .filter(|v| stays.contains(&(v.index as i32)) && slots.list[v.index].broken())
+        .count() as i32;
     let stop = slots.list.iter().any(|s| s.stays_updated() && s.stuck().is_some());
 
     let mut serving = slots.serving();
-    let mut active = slots.draining().count() as i32;
+    // One that serves nobody and may go holds no slot: it could stand behind those that need it.
+    let holds = |s: &Slot<'_>| s.pod.is_some_and(|p| p.ready) || !release::free(spec, s, now);
+    let mut active = slots.draining().filter(|(s, _)| holds(s)).count() as i32;
     let (mut begin, mut undo, mut blocked) = (Vec::new(), Vec::new(), false);
     for v in &shape.victims {
         let s = &slots.list[v.index];

@@ -57,7 +57,7 @@ pub fn plan(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> Plan 
         cursor: release::cursor(desired.spec, sts, &slots, &shape, now),
         ..Plan::default()
     };
-    let drains = drain::decide(desired, sts, &slots, &shape, now);
+    let drains = drain::decide(desired, sts, &slots, &shape, p.cursor, now);
     let leaving: Vec<&str> = drains.commits.iter().map(|(s, _)| s.name()).collect();
     p.actions.extend(steer::labels(desired.spec, observed, &slots, &shape, &leaving));
     p.waiting = waiting(desired.spec, &slots, &shape, &drains, now);

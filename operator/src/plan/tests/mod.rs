@@ -1,6 +1,7 @@
 //! Tests of the planner: rows of the table of edge cases by name, properties over random
 //! histories, and small models exhausted.
 
+mod cases;
 mod conveyor;
 mod random;
 mod sim;
