@@ -234,10 +234,10 @@ impl Shard {
             let slice: Vec<_> = {
                 let mut dirty = self.dirty.borrow_mut();
                 let from = dirty.len().saturating_sub(SLICE);
-                dirty.drain(from..).collect()
+                // A panic below must leave no socket marked that is not in the list.
+                dirty.drain(from..).inspect(|conn| conn.dirty.set(false)).collect()
             };
             for conn in slice {
-                conn.dirty.set(false);
                 self.flush(&conn);
             }
             if self.dirty.borrow().is_empty() {

@@ -13,8 +13,6 @@ const FEW: usize = 4;
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(10);
 /// Frames in one `writev`.
 pub(crate) const SLICES: usize = 64;
-/// Room that an empty outbox keeps.
-const KEEP: usize = 4;
 
 /// Frames that wait, oldest first; the first may be sent in part.
 #[derive(Debug, Default)]
@@ -73,8 +71,9 @@ impl Outbox {
         }
         if self.frames.is_empty() {
             self.mark = None;
-            // A burst's room is given back.
-            self.frames.shrink_to(KEEP);
+            // All room is given back: an idle socket has none, and nothing that stays behind keeps
+            // the heap from shrinking.
+            self.frames = VecDeque::new();
         }
         whole
     }
