@@ -1,4 +1,12 @@
 //! A Phoenix-Channels-compatible realtime node.
+//!
+//! Two halves meet at a [`Hub`](hub::Hub) and an [`Adapter`](pubsub::Adapter):
+//!
+//! - the data plane holds the clients' sockets. [`server::Builder`] starts it; a connection goes
+//!   through the HTTP handshake to a shard and stays there. [`frame`], [`serializer`], [`protocol`]
+//!   and [`drain`] are its rules, without I/O;
+//! - the rest holds no client's socket: [`mesh`] and [`redis_adapter`] carry broadcasts between
+//!   nodes, [`admin`] and [`publish`] are the APIs, [`run`] is the whole program.
 
 mod accept;
 mod handshake;
@@ -16,6 +24,7 @@ pub mod hub;
 pub mod links;
 pub mod mesh;
 pub mod message;
+pub mod places;
 pub mod process;
 pub mod protocol;
 pub mod publish;

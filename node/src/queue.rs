@@ -46,7 +46,7 @@ struct State {
 /// Whether frames are taken in.
 #[derive(Clone, Copy, Default)]
 enum Gate {
-    /// No link yet: nobody there has asked for anything.
+    /// No link yet, or none any more: nobody there asks for anything, and nothing is counted.
     #[default]
     Closed,
     /// The link is up.
@@ -60,7 +60,7 @@ enum Gate {
 pub struct Dropped {
     /// The oldest, for want of room.
     pub full: u64,
-    /// Those that waited for a link that did not come back in time.
+    /// Those for a link that has not come back in time.
     pub stale: u64,
 }
 
@@ -78,7 +78,7 @@ impl Queue {
         match s.gate {
             Gate::Closed => return dropped,
             Gate::Lost(since) if since.elapsed() > RESUME_WINDOW => {
-                dropped.stale = s.close() + 1;
+                dropped.stale = s.clear() + 1;
                 return dropped;
             }
             Gate::Open | Gate::Lost(_) => {}
@@ -146,7 +146,7 @@ impl Queue {
     pub fn expire(&self) -> u64 {
         let mut s = self.state.lock();
         match s.gate {
-            Gate::Lost(since) if since.elapsed() > RESUME_WINDOW => s.close(),
+            Gate::Lost(since) if since.elapsed() > RESUME_WINDOW => s.clear(),
             _ => 0,
         }
     }
@@ -159,10 +159,14 @@ impl Queue {
 
 impl State {
     fn close(&mut self) -> u64 {
+        self.gate = Gate::Closed;
+        self.clear()
+    }
+
+    fn clear(&mut self) -> u64 {
         let n = self.items.len() as u64;
         self.items = VecDeque::new();
         self.bytes = 0;
-        self.gate = Gate::Closed;
         n
     }
 }

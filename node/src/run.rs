@@ -13,7 +13,7 @@ use crate::config::{self, Env};
 use crate::telemetry;
 
 pub use parts::{Addresses, Node, start};
-pub use shutdown::{Cause, Signals};
+pub use shutdown::{Cause, MARGIN, Signals};
 
 /// The exit code of a configuration that is refused (`EX_CONFIG`).
 pub const EX_CONFIG: u8 = 78;

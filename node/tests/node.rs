@@ -155,6 +155,7 @@ async fn a_drain_is_idempotent_closes_with_1012_and_can_be_cancelled() {
     for client in &mut clients {
         assert_eq!(client.closed().await, 1012);
     }
+    drop(clients);
     until("drained", || a.admin.status().connections == 0).await;
     let (_, over) = admin(&a, "GET", "/drain", None).await;
     assert_eq!((&over["phase"], &over["moved"]), (&json!("Drained"), &json!(3)));
@@ -194,6 +195,7 @@ async fn cordon_and_shed() {
         admin(&a, "POST", "/shed", Some(json!({"count": 9, "ratePerSecond": 100}))).await;
     assert_eq!(shed, json!({"shedding": 2}));
     assert_eq!((one.closed().await, two.closed().await), (1012, 1012));
+    drop((one, two));
     end(a).await;
 }
 
@@ -220,7 +222,8 @@ async fn shutdown_keeps_a_drain_and_moves_everyone() {
     let (_, begun) = admin(&a, "POST", "/drain", Some(wait)).await;
     client.send("msg", json!({"last": true})).await;
     let hub = a.hub.clone();
-    let (code, ()) = tokio::join!(client.closed(), end(a));
+    let leaves = async move { client.closed().await };
+    let (code, ()) = tokio::join!(leaves, end(a));
     assert_eq!(code, 1012);
     assert_eq!(other.event("msg").await, json!({"last": true}));
     let drain = hub.drain_status();

@@ -2,7 +2,6 @@
 //! request. A stranger who opens connections and says nothing takes none for long.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,7 +12,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,36 +19,39 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use super::ApiError;
+use crate::places::Places;
 
 /// For the headers of a request, the first as well as a later one on a kept connection.
-const HEADERS: Duration = Duration::from_secs(30);
+const HEADERS: Duration = Duration::from_secs(10);
 /// How long shutdown waits for requests under way.
 const GOODBYE: Duration = Duration::from_secs(3);
 
 /// The bounds of one server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time; more wait in the kernel.
+    /// Connections at a time; more are closed at once.
     pub connections: usize,
+    /// Of them, from one address.
+    pub per_ip: usize,
     /// For one request, body included.
     pub request: Duration,
 }
 
 /// Serves until `stop`, then lets requests under way end.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let places = Places::new(limits.connections, limits.per_ip);
     let tasks = TaskTracker::new();
     loop {
-        let next = async {
-            let place = places.clone().acquire_owned().await;
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
-            n = next => n,
+        let accepted = tokio::select! {
+            a = listener.accept() => a,
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
+                let Some(place) = places.enter(from.ip()) else {
+                    debug!(%from, "too many connections");
+                    continue;
+                };
                 let work = connection(stream, router.clone(), limits.request, stop.clone());
                 tasks.spawn(async move {
                     work.await;

@@ -6,8 +6,9 @@
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::{Resolver, TokioResolver};
 use parking_lot::Mutex;
 
 use super::{Found, Lookup};
@@ -19,6 +20,8 @@ const REREAD_AFTER: u32 = 5;
 #[derive(Default)]
 pub struct Dns {
     state: Mutex<State>,
+    /// Instead of the system's, in tests.
+    config: Option<(ResolverConfig, usize)>,
 }
 
 #[derive(Default)]
@@ -36,7 +39,15 @@ impl Dns {
         if let Some(resolver) = &state.resolver {
             return Ok(resolver.clone());
         }
-        let mut builder = TokioResolver::builder_tokio().map_err(|e| e.to_string())?;
+        let mut builder = match &self.config {
+            None => TokioResolver::builder_tokio().map_err(|e| e.to_string())?,
+            Some((config, ndots)) => {
+                let runtime = TokioRuntimeProvider::default();
+                let mut builder = Resolver::builder_with_config(config.clone(), runtime);
+                builder.options_mut().ndots = *ndots;
+                builder
+            }
+        };
         let options = builder.options_mut();
         options.cache_size = 0;
         options.timeout = Duration::from_secs(2);
@@ -69,12 +80,4 @@ impl Lookup for Dns {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn finds_localhost_without_a_name_server() {
-        let found = Dns::default().lookup("localhost").await.unwrap();
-        assert!(found.ips.iter().all(|ip| ip.is_loopback()) && !found.ips.is_empty());
-    }
-}
+mod tests;

@@ -3,14 +3,12 @@
 //! Who has not proved to hold the token gets a random nonce, a few seconds and one of a bounded
 //! number of places, and nothing else.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -22,6 +20,7 @@ use super::handshake::{Acceptor, Instance, Refusal, Remote};
 use super::metrics::count;
 use super::peers::Inbound;
 use super::{Inner, outbound};
+use crate::places::{Place, Places};
 
 /// Connections that may be in their handshake at a time.
 const MAX_PENDING: usize = 256;
@@ -33,42 +32,8 @@ const REPLACE_WAIT: Duration = Duration::from_secs(1);
 const IDLE_ROOM: usize = 4 << 10;
 const BUSY_ROOM: usize = 64 << 10;
 
-/// Handshakes under way, by address.
-#[derive(Default)]
-struct Pending(Mutex<HashMap<IpAddr, usize>>);
-
-impl Pending {
-    fn enter(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
-        let mut all = self.0.lock();
-        let total: usize = all.values().sum();
-        let here = all.get(&ip).copied().unwrap_or(0);
-        if total >= MAX_PENDING || here >= MAX_PENDING_PER_IP {
-            return None;
-        }
-        all.insert(ip, here + 1);
-        Some(Place { of: self.clone(), ip })
-    }
-}
-
-struct Place {
-    of: Arc<Pending>,
-    ip: IpAddr,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut all = self.of.0.lock();
-        if let Some(n) = all.get_mut(&self.ip) {
-            *n -= 1;
-            if *n == 0 {
-                all.remove(&self.ip);
-            }
-        }
-    }
-}
-
 pub(super) async fn accept(inner: Arc<Inner>, listener: TcpListener) {
-    let pending = Arc::new(Pending::default());
+    let pending = Places::new(MAX_PENDING, MAX_PENDING_PER_IP);
     loop {
         let accepted = tokio::select! {
             a = listener.accept() => a,
@@ -83,7 +48,7 @@ pub(super) async fn accept(inner: Arc<Inner>, listener: TcpListener) {
                 continue;
             }
         };
-        let Some(place) = pending.enter(from.ip().to_canonical()) else {
+        let Some(place) = pending.enter(from.ip()) else {
             count(&inner.metrics.refused, "busy", 1);
             continue;
         };

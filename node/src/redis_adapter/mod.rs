@@ -111,6 +111,9 @@ impl RedisAdapter {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        // What is said before the first connection waits as if one had been lost.
+        inner.queue.open();
+        inner.queue.lost();
         inner.tasks.spawn(publisher::run(inner.clone()));
         inner.tasks.spawn(subscriber::run(inner.clone()));
         Self(inner)

@@ -28,8 +28,8 @@ use crate::publish::{Publish, PublishMetrics};
 use crate::redis_adapter::{RedisAdapter, RedisConfig};
 use crate::server::Builder;
 
-const ADMIN: Limits = Limits { connections: 128, request: Duration::from_secs(10) };
-const PUBLISH: Limits = Limits { connections: 512, request: Duration::from_secs(30) };
+const ADMIN: Limits = Limits { connections: 256, per_ip: 64, request: Duration::from_secs(10) };
+const PUBLISH: Limits = Limits { connections: 1024, per_ip: 512, request: Duration::from_secs(30) };
 
 /// Where a node listens, as bound.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,7 @@
 //! The end of a node: the drain of the live configuration, then the links, then the process.
 //!
-//! A drain that the operator began is kept, never begun anew. Bounded by `shutdownSeconds`.
+//! A drain that the operator began is kept, never begun anew. Bounded by `shutdownSeconds` and at
+//! most [`MARGIN`] after it.
 
 use std::time::Duration;
 
@@ -11,10 +12,17 @@ use tracing::{info, warn};
 
 use super::Node;
 
+/// How long a node may take after `shutdownSeconds` in the worst case; a grace period needs both.
+pub const MARGIN: Duration =
+    INTAKE.saturating_add(SOCKETS).saturating_add(FLUSH).saturating_add(ADMIN);
 /// For what waits to be sent to other nodes.
 const FLUSH: Duration = Duration::from_secs(2);
-/// For sockets that are closed last, and for calls under way.
-const STOP: Duration = Duration::from_secs(5);
+/// For publish calls under way, which have a bound of their own.
+const INTAKE: Duration = Duration::from_secs(4);
+/// For sockets that are closed last, close handshakes included.
+const SOCKETS: Duration = Duration::from_secs(7);
+/// For admin calls under way.
+const ADMIN: Duration = Duration::from_secs(1);
 /// Between two looks at how many sockets are left.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -67,13 +75,13 @@ impl Node {
         // No more publishes first, then no sockets: what they said last still goes to the others.
         self.stop_intake.cancel();
         self.intake.close();
-        let _ = timeout(STOP, self.intake.wait()).await;
+        let _ = timeout(INTAKE, self.intake.wait()).await;
         self.stop_sockets.cancel();
-        let _ = timeout(STOP, self.hub.stopped()).await;
+        let _ = timeout(SOCKETS, self.hub.stopped()).await;
         self.links.leave(FLUSH).await;
         self.stop_admin.cancel();
         self.last.close();
-        let _ = timeout(STOP, self.last.wait()).await;
+        let _ = timeout(ADMIN, self.last.wait()).await;
         info!("ended");
     }
 
