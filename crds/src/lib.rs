@@ -7,6 +7,7 @@
 mod cluster;
 pub mod names;
 mod pod_template;
+mod redis;
 pub mod reference;
 pub mod schema;
 mod spec;
@@ -14,6 +15,7 @@ mod status;
 
 pub use cluster::{ChannelCluster, ChannelClusterSpec};
 pub use pod_template::*;
+pub use redis::*;
 pub use sluice_node_api::{
     admin::DrainMode,
     config::{Adapter, ChannelRule},
