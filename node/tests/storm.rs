@@ -1,0 +1,97 @@
+//! Many sockets that join, leave, push and go away in any order, on several shards at once: nobody
+//! is closed by a fault, and nothing is left behind.
+
+mod plane;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, future::BoxFuture, future::join_all};
+use parking_lot::Mutex;
+use plane::{Node, PATIENCE};
+use serde_json::json;
+use sluice_node::pubsub::{Adapter, Broadcast, Local};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+
+/// Counts subscriptions by topic; every other one takes a moment.
+#[derive(Default)]
+struct Counting(Mutex<BTreeMap<String, (i64, u64)>>);
+
+impl Adapter for Counting {
+    fn send(&self, _: &Broadcast) {}
+    fn subscribe(&self, topic: &Arc<str>) -> BoxFuture<'static, ()> {
+        let mut counts = self.0.lock();
+        let (open, ever) = counts.entry(topic.to_string()).or_default();
+        *open += 1;
+        *ever += 1;
+        assert_eq!(*open, 1, "a topic is subscribed once");
+        let moment = Duration::from_millis(*ever % 2);
+        async move { tokio::time::sleep(moment).await }.boxed()
+    }
+    fn unsubscribe(&self, topic: &Arc<str>) {
+        let mut counts = self.0.lock();
+        let (open, _) = counts.entry(topic.to_string()).or_default();
+        *open -= 1;
+        assert_eq!(*open, 0, "a topic is unsubscribed once");
+    }
+}
+
+/// A number that looks random and is the same in every run.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+/// One client's life; gives the replies that it got.
+async fn life(node: &Node, seed: u64) -> usize {
+    let mut state = seed;
+    let mut client = node.client().await;
+    let mut expected = 0;
+    for reference in 0..150 {
+        let topic = format!("room:{}", next(&mut state) % 5);
+        let event = ["phx_join", "phx_leave", "hi", "hi", "hi"][next(&mut state) as usize % 5];
+        let join_ref = if event == "phx_join" { json!(reference.to_string()) } else { json!(null) };
+        client.send(json!([join_ref, reference, topic, event, {"n": reference}])).await;
+        expected += 1;
+        if next(&mut state) % 97 == 0 {
+            return 0;
+        }
+    }
+    client.send(json!([null, "end", "phoenix", "heartbeat", {}])).await;
+    let mut replies = 0;
+    loop {
+        let message = timeout(PATIENCE, client.0.next()).await.expect("a message in time");
+        match message.expect("open").expect("valid") {
+            Message::Text(text) if text.contains(r#""end","phoenix""#) => break,
+            Message::Text(text) => replies += usize::from(text.contains("phx_reply")),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(replies, expected, "every message is answered");
+    replies
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_leaves_nothing_behind() {
+    let node = Node::start().await;
+    let counting = Arc::new(Counting::default());
+    node.hub.set_adapter(counting.clone());
+    let hub = node.hub.clone();
+    let remote = tokio::spawn(async move {
+        loop {
+            let (topic, event) = ("room:1".into(), "remote".into());
+            hub.deliver(Broadcast { topic, event, payload: Bytes::from_static(b"{}") });
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let lives = join_all((0..40).map(|seed| life(&node, seed * 7919 + 1)));
+    let replies: usize = timeout(PATIENCE * 3, lives).await.expect("in time").iter().sum();
+    remote.abort();
+    assert!(replies > 1000, "{replies}");
+    node.until("all gone", |hub| hub.counts() == Default::default()).await;
+    let counts = counting.0.lock().clone();
+    assert!(counts.values().all(|(open, ever)| *open == 0 && *ever > 0), "{counts:?}");
+    let faults = node.hub.metrics().closes.get_or_create(&sluice_node::hub::Code { code: 1011 });
+    assert_eq!(faults.get(), 0);
+}
