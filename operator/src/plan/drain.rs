@@ -144,8 +144,8 @@ fn select(
     for v in &shape.victims {
         let s = &slots.list[v.index];
         let committed = s.drain().is_some();
-        if blocked && committed && s.available {
-            // Out of turn: it could not go before those ahead of it, and holds their slot.
+        if blocked && committed && s.available && stays.contains(&(v.index as i32)) {
+            // Out of turn: it can't go before those ahead of it, and holds their slot.
             undo.push(v.index);
         }
         if committed && s.pinned() {

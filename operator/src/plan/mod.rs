@@ -17,7 +17,7 @@ mod slots;
 mod steer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use jiff::{SignedDuration, Timestamp};
 use sluice_crds::{ChannelClusterSpec, OperatorUpgradePolicy, Reason};

@@ -1,1 +1,374 @@
-//! Tests of the report.
+//! The report at each stage of a cluster's life, and the story that its events tell.
+
+use jiff::{SignedDuration, Timestamp};
+use sluice_crds::{
+    Adapter, ChannelClusterStatus, ConditionType, DrainReportPhase, Reason, RedisMode,
+};
+
+use super::{Event, EventReason, Facts, Report, find, report};
+use crate::{
+    model::{Desired, DrainOverride, Observed},
+    plan::{
+        plan,
+        tests::{sim::World, spec},
+    },
+};
+
+/// A world with the status that a person would see.
+struct Told {
+    w: World,
+    status: Option<ChannelClusterStatus>,
+    events: Vec<Event>,
+}
+
+impl Told {
+    fn new(n: i32, clients: usize) -> Self {
+        let mut w = World::new(spec(n), clients);
+        w.settle(100);
+        w.spread_evenly();
+        let mut t = Self { w, status: None, events: vec![] };
+        t.look();
+        t.events.clear();
+        t
+    }
+    fn look(&mut self) -> &ChannelClusterStatus {
+        let r = tell(&self.w, &self.w.desired(), &self.w.observe(), self.status.as_ref());
+        self.events.extend(r.events);
+        self.status.insert(r.status)
+    }
+    fn steps(&mut self, n: usize) {
+        for _ in 0..n {
+            self.w.controller();
+            self.look();
+            self.w.reconcile(usize::MAX);
+            self.w.tick();
+        }
+    }
+    fn until(&mut self, mut done: impl FnMut(&World, &ChannelClusterStatus) -> bool) {
+        for _ in 0..500 {
+            self.steps(1);
+            if done(&self.w, self.status.as_ref().unwrap()) {
+                self.look();
+                return;
+            }
+        }
+        panic!("never: {:#?} {}", self.status, self.w.brief());
+    }
+    fn condition(&self, t: ConditionType) -> (String, String, String) {
+        condition(self.status.as_ref().unwrap(), t)
+    }
+    fn reasons(&self) -> Vec<EventReason> {
+        self.events.iter().map(|e| e.reason).collect()
+    }
+}
+
+fn tell(
+    w: &World,
+    desired: &Desired<'_>,
+    observed: &Observed,
+    previous: Option<&ChannelClusterStatus>,
+) -> Report {
+    let now = w.timestamp();
+    let p = plan(desired, observed, now);
+    let facts = Facts { image: "node:1".into(), trouble: None };
+    let r = report(desired, observed, &p, &facts, previous, now);
+    let again = report(desired, observed, &p, &facts, Some(&r.status), now + second(1000));
+    // A status that its own writing changed would be written forever.
+    if find(&again.status.conditions, ConditionType::Stalled) == find(&r.status.conditions, ConditionType::Stalled)
+        && r.status.drains.is_empty()
+        && !r.status.conditions.iter().any(|c| c.status == "Unknown")
+        && observed.pods.iter().all(|p| p.ready_since.is_none_or(|t| now.duration_since(t) > second(1)))
+    {
+        assert_eq!(again.status, r.status);
+        assert_eq!(again.events, []);
+    }
+    r
+}
+
+fn second(n: i64) -> SignedDuration {
+    SignedDuration::from_secs(n)
+}
+
+fn condition(s: &ChannelClusterStatus, t: ConditionType) -> (String, String, String) {
+    let c = find(&s.conditions, t).unwrap_or_else(|| panic!("no {t:?} in {s:#?}"));
+    (c.status.clone(), c.reason.clone(), c.message.clone())
+}
+
+fn is(c: (String, String, String), status: &str, reason: Reason) -> String {
+    assert_eq!((c.0.as_str(), c.1), (status, format!("{reason:?}")), "{}", c.2);
+    c.2
+}
+
+#[test]
+fn a_settled_cluster_is_ready() {
+    let t = Told::new(3, 60);
+    let message = is(t.condition(ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+    assert_eq!(message, "3 of 3 pods are ready");
+    is(t.condition(ConditionType::Stalled), "False", Reason::AsExpected);
+    is(t.condition(ConditionType::Available), "True", Reason::AsExpected);
+    is(t.condition(ConditionType::Progressing), "False", Reason::AllReplicasUpdated);
+    is(t.condition(ConditionType::Draining), "False", Reason::AsExpected);
+    is(t.condition(ConditionType::Paused), "False", Reason::AsExpected);
+    is(t.condition(ConditionType::RequiresUpdate), "False", Reason::AsExpected);
+    is(t.condition(ConditionType::ClusterFormed), "True", Reason::AsExpected);
+    let s = t.status.unwrap();
+    assert_eq!((s.replicas, s.ready_replicas, s.available_replicas, s.updated_replicas), (3, 3, 3, 3));
+    assert_eq!((s.connections, s.observed_generation, s.rollout), (60, Some(1), None));
+    assert_eq!(s.selector, "sluice.dev/cluster=chat,app.kubernetes.io/component=node");
+    assert!(find(&s.conditions, ConditionType::RedisReady).is_none());
+}
+
+#[test]
+fn before_anything_is_there_nothing_is_ready() {
+    let w = World::new(spec(3), 0);
+    let s = tell(&w, &w.desired(), &w.observe(), None).status;
+    is(condition(&s, ConditionType::Ready), "False", Reason::ScalingUp);
+    is(condition(&s, ConditionType::Available), "False", Reason::WaitingForPodReady);
+    is(condition(&s, ConditionType::Progressing), "True", Reason::ScalingUp);
+}
+
+#[test]
+fn a_rollout_reads_as_a_story() {
+    let mut t = Told::new(3, 60);
+    t.w.template = 2;
+    t.look();
+    assert_ne!(t.condition(ConditionType::Ready).0, "True", "it must not look done at any moment");
+    t.until(|_, s| s.drains.iter().any(|d| d.phase == DrainReportPhase::Closing));
+    let message = is(t.condition(ConditionType::Ready), "False", Reason::WaitingForDrain);
+    assert!(message.contains("1 of 3 pods at revision r2, draining chat-0: "), "{message}");
+    is(t.condition(ConditionType::Draining), "True", Reason::WaitingForDrain);
+    is(t.condition(ConditionType::Progressing), "True", Reason::RolloutInProgress);
+    is(t.condition(ConditionType::Available), "True", Reason::AsExpected);
+    let s = t.status.clone().unwrap();
+    let rollout = s.rollout.unwrap();
+    assert_eq!((rollout.target_revision.as_str(), rollout.current_pod.as_deref()), ("r2", Some("chat-0")));
+    assert_eq!((s.draining_replicas, s.drains[0].pod_name.as_str()), (1, "chat-0"));
+    t.until(|w, _| w.converged());
+    is(t.condition(ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+    use EventReason::*;
+    assert_eq!(
+        t.reasons(),
+        [
+            RolloutStarted, DrainStarted, DrainCompleted, DrainStarted, DrainCompleted,
+            DrainStarted, DrainCompleted, RolloutCompleted
+        ]
+    );
+    let text: Vec<&str> = t.events.iter().map(|e| e.message.as_str()).collect();
+    assert_eq!(text[1], "Draining chat-0 with 20 connections: another revision takes its place");
+    assert_eq!(text[2], "chat-0 has drained, 20 connections moved");
+    assert_eq!(text[7], "3 pods at revision r2");
+    assert!(t.events.iter().all(|e| !e.reason.is_warning()));
+    assert_eq!(t.events[1].pod.as_ref().unwrap().0, "chat-0");
+}
+
+#[test]
+fn ready_stays_false_throughout_a_rollout() {
+    let mut t = Told::new(3, 12);
+    t.w.template = 2;
+    t.until(|w, s| {
+        let ready = condition(s, ConditionType::Ready).0 == "True";
+        let new = w.pods.values().filter(|p| p.template == 2 && p.ready_since.is_some()).count();
+        assert!(!ready || new == 3, "Ready with {new} new pods {}", w.brief());
+        w.converged()
+    });
+}
+
+#[test]
+fn another_spec_mid_rollout_supersedes_it() {
+    let mut t = Told::new(3, 12);
+    t.w.template = 2;
+    t.until(|_, s| s.draining_replicas == 1);
+    t.w.template = 3;
+    t.until(|w, _| w.converged());
+    let r = t.reasons();
+    assert!(r.contains(&EventReason::RolloutSuperseded), "{r:?}");
+    assert_eq!(r.iter().filter(|r| **r == EventReason::RolloutStarted).count(), 1);
+    assert_eq!(r.iter().filter(|r| **r == EventReason::RolloutCompleted).count(), 1);
+}
+
+#[test]
+fn scaled_down_and_back_up_the_drain_is_cancelled() {
+    let mut t = Told::new(4, 40);
+    t.w.spec.replicas = 3;
+    t.until(|_, s| s.draining_replicas == 1);
+    is(t.condition(ConditionType::Progressing), "True", Reason::ScalingDown);
+    t.w.spec.replicas = 4;
+    t.until(|w, _| w.converged());
+    use EventReason::*;
+    assert_eq!(t.reasons(), [ScaleDownStarted, DrainStarted, DrainCancelled]);
+    is(t.condition(ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+}
+
+#[test]
+fn paused_and_resumed() {
+    let mut t = Told::new(3, 12);
+    t.w.template = 2;
+    t.until(|_, s| s.draining_replicas == 1);
+    t.w.spec.paused = true;
+    t.steps(10);
+    let message = is(t.condition(ConditionType::Ready), "False", Reason::RolloutPaused);
+    assert!(message.starts_with("paused: 1 of 3 pods at revision r2"), "{message}");
+    is(t.condition(ConditionType::Paused), "True", Reason::RolloutPaused);
+    is(t.condition(ConditionType::Progressing), "False", Reason::RolloutPaused);
+    t.w.spec.paused = false;
+    t.until(|w, _| w.converged());
+    let r = t.reasons();
+    use EventReason::*;
+    assert_eq!(r[..5], [RolloutStarted, DrainStarted, Paused, DrainCancelled, Resumed], "{r:?}");
+}
+
+#[test]
+fn paused_with_nothing_to_do_is_ready() {
+    let mut t = Told::new(3, 12);
+    t.w.spec.paused = true;
+    t.steps(2);
+    is(t.condition(ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+}
+
+#[test]
+fn a_new_pod_that_never_starts_stalls_the_cluster() {
+    let mut t = Told::new(3, 12);
+    t.w.bad = [2].into();
+    t.w.template = 2;
+    t.steps(20);
+    let message = is(t.condition(ConditionType::Stalled), "True", Reason::PodStuck);
+    assert_eq!(message, "chat-3 can't start: ImagePullBackOff");
+    is(t.condition(ConditionType::Ready), "False", Reason::PodStuck);
+    is(t.condition(ConditionType::Available), "True", Reason::AsExpected);
+    t.w.template = 3;
+    t.until(|w, _| w.converged());
+    let r = t.reasons();
+    assert!(r.contains(&EventReason::PodStuck) && r.contains(&EventReason::StuckPodReplaced), "{r:?}");
+}
+
+#[test]
+fn no_progress_for_too_long_stalls_but_a_drain_does_not() {
+    let mut t = Told::new(3, 12);
+    t.w.spec.progress_deadline_seconds = 30;
+    t.w.startup = 1_000_000;
+    t.w.template = 2;
+    t.steps(120);
+    let message = is(t.condition(ConditionType::Ready), "False", Reason::ProgressDeadlineExceeded);
+    assert!(message.contains("no progress for 30 s"), "{message}");
+    assert!(t.reasons().contains(&EventReason::ProgressDeadlineExceeded));
+
+    let mut t = Told::new(3, 12);
+    t.w.spec.progress_deadline_seconds = 10;
+    t.w.spec.drain.wait_seconds = 60;
+    t.w.template = 2;
+    t.until(|w, _| w.converged());
+    assert!(!t.reasons().contains(&EventReason::ProgressDeadlineExceeded));
+}
+
+#[test]
+fn a_held_pod_says_what_to_do() {
+    let mut t = Told::new(2, 20);
+    t.w.spec.drain.timeout_policy = sluice_crds::TimeoutPolicy::Hold;
+    t.w.spec.drain.wait_seconds = 1000;
+    t.w.spec.drain.timeout_seconds = 20;
+    t.w.template = 2;
+    t.until(|_, s| s.drains.iter().any(|d| d.phase == DrainReportPhase::Held));
+    let message = is(t.condition(ConditionType::Stalled), "True", Reason::DrainHeld);
+    assert!(message.contains("sluice.dev/drain=release"), "{message}");
+    t.steps(5);
+    let timed_out = t.reasons().iter().filter(|r| **r == EventReason::DrainTimedOut).count();
+    assert_eq!(timed_out, 1);
+    t.w.pods.get_mut(&0).unwrap().pin = Some(DrainOverride::Release);
+    t.until(|w, _| !w.pods.contains_key(&0));
+}
+
+#[test]
+fn a_drain_that_ran_out_of_time_is_told() {
+    let mut t = Told::new(2, 20);
+    t.w.spec.drain.wait_seconds = 1000;
+    t.w.spec.drain.timeout_seconds = 20;
+    t.w.template = 2;
+    t.until(|w, _| w.converged());
+    let r = t.reasons();
+    assert_eq!(r.iter().filter(|r| **r == EventReason::DrainTimedOut).count(), 2, "{r:?}");
+    assert!(!r.contains(&EventReason::DrainCompleted));
+}
+
+#[test]
+fn the_canary_stands() {
+    let mut t = Told::new(3, 12);
+    t.w.spec.update_strategy.rolling_update.partition = 2;
+    t.w.template = 2;
+    t.until(|w, _| w.converged());
+    let message = is(t.condition(ConditionType::Ready), "True", Reason::PartitionReached);
+    assert_eq!(message, "1 of 3 pods at revision r2, 2 stay at the old one (partition)");
+    is(t.condition(ConditionType::Progressing), "False", Reason::PartitionReached);
+}
+
+#[test]
+fn an_operator_upgrade_waits_and_says_so() {
+    let t = Told::new(3, 12);
+    let mut d = t.w.desired();
+    d.template_hash = "another".into();
+    let s = tell(&t.w, &d, &t.w.observe(), t.status.as_ref()).status;
+    assert_eq!(condition(&s, ConditionType::RequiresUpdate).0, "True");
+    is(condition(&s, ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+}
+
+#[test]
+fn redis_that_is_down_is_told_and_healed() {
+    let mut t = Told::new(3, 12);
+    t.w.spec.pubsub.adapter = Adapter::Redis;
+    t.w.spec.redis.mode = RedisMode::Managed;
+    let with = |up: bool| {
+        let mut o = t.w.observe();
+        for n in o.pods.iter_mut().filter_map(|p| p.node.as_mut()) {
+            n.redis_connected = Some(up);
+        }
+        o
+    };
+    let up = tell(&t.w, &t.w.desired(), &with(true), t.status.as_ref());
+    is(condition(&up.status, ConditionType::RedisReady), "True", Reason::AsExpected);
+    let down = tell(&t.w, &t.w.desired(), &with(false), Some(&up.status));
+    is(condition(&down.status, ConditionType::RedisReady), "False", Reason::RedisUnavailable);
+    is(condition(&down.status, ConditionType::Ready), "False", Reason::RedisUnavailable);
+    is(condition(&down.status, ConditionType::Available), "True", Reason::AsExpected);
+    assert_eq!(down.events[0].reason, EventReason::RedisUnavailable);
+    let again = tell(&t.w, &t.w.desired(), &with(true), Some(&down.status));
+    is(condition(&again.status, ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+}
+
+#[test]
+fn nodes_that_are_not_linked_are_told() {
+    let t = Told::new(3, 12);
+    let mut o = t.w.observe();
+    o.pods[1].node.as_mut().unwrap().peers[0].inbound = false;
+    let s = tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status;
+    let message = is(condition(&s, ConditionType::ClusterFormed), "False", Reason::WaitingForLinks);
+    assert_eq!(message, "2 of 3 ready nodes are linked with every other");
+    o.pods[1].node = None;
+    let s = tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status;
+    assert_eq!(condition(&s, ConditionType::ClusterFormed).0, "Unknown");
+}
+
+#[test]
+fn trouble_comes_first() {
+    let t = Told::new(3, 12);
+    let (o, d, now) = (t.w.observe(), t.w.desired(), t.w.timestamp());
+    let facts = Facts {
+        trouble: Some((Reason::ApplyConflict, "the Service is another's".into())),
+        ..Facts::default()
+    };
+    let s = report(&d, &o, &plan(&d, &o, now), &facts, t.status.as_ref(), now).status;
+    assert_eq!(is(condition(&s, ConditionType::Ready), "False", Reason::ApplyConflict), "the Service is another's");
+    assert_eq!(condition(&s, ConditionType::Stalled).0, "True");
+}
+
+#[test]
+fn a_transition_time_changes_only_when_the_status_flips() {
+    let mut t = Told::new(3, 60);
+    let at = |t: &Told, c| -> Timestamp {
+        find(&t.status.as_ref().unwrap().conditions, c).unwrap().last_transition_time.0
+    };
+    let first = at(&t, ConditionType::Available);
+    t.w.template = 2;
+    t.until(|_, s| s.draining_replicas == 1);
+    let began = at(&t, ConditionType::Draining);
+    t.steps(3);
+    assert_eq!((at(&t, ConditionType::Available), at(&t, ConditionType::Draining)), (first, began));
+}

@@ -4,7 +4,7 @@
 mod cases;
 mod conveyor;
 mod random;
-mod sim;
+pub(crate) mod sim;
 
 use sluice_crds::ChannelClusterSpec;
 

@@ -21,6 +21,7 @@ use crate::{
 pub struct SimPod {
     pub uid: u32,
     pub template: u32,
+    pub created: i64,
     pub ready_at: i64,
     pub ready_since: Option<i64>,
     /// Until when its container restarts.
@@ -40,6 +41,7 @@ pub struct SimPod {
 pub struct Annotations {
     pub scale: bool,
     pub started: i64,
+    pub initial: Option<u64>,
     pub deadline: i64,
     pub drained: Option<i64>,
 }
@@ -169,7 +171,7 @@ impl World {
                 resource_version: "1".into(),
                 ordinal,
                 revision: format!("r{}", p.template),
-                created_at: None,
+                created_at: Some(at(p.created)),
                 ready: p.ready_since.is_some(),
                 ready_since: p.ready_since.map(at),
                 terminating: p.terminating,
@@ -186,7 +188,7 @@ impl World {
                     started_at: at(a.started),
                     deadline: at(a.deadline),
                     target: String::new(),
-                    initial: None,
+                    initial: a.initial,
                     drained_at: a.drained.map(at),
                 }),
                 drain_override: p.pin,
@@ -348,7 +350,7 @@ impl World {
             .max(rolling.max_unavailable)
             .max(self.spec.scale_down.max_concurrent_drains);
         let scale = c.reason == sluice_crds::DrainReason::ScaleDown;
-        let (deadline, now) = (c.deadline.as_second(), self.now);
+        let (deadline, now, initial) = (c.deadline.as_second(), self.now, c.initial);
         let pin = self.by(r).and_then(|p| p.pin);
         assert_ne!(pin, Some(DrainOverride::Cancel), "a pinned pod was chosen");
         assert!(!self.spec.paused, "a drain began while paused");
@@ -356,7 +358,7 @@ impl World {
         if let Some(p) = self.by(r) {
             p.accepting = false;
             p.annotations =
-                Some(Annotations { scale, started: now, deadline, drained: None });
+                Some(Annotations { scale, started: now, initial, deadline, drained: None });
         }
         let set = self.set.as_ref().unwrap();
         let inside: Vec<&SimPod> = self
@@ -477,6 +479,7 @@ impl World {
         let pod = SimPod {
             uid,
             template,
+            created: self.now,
             ready_at: self.now + self.startup,
             ready_since: None,
             down_until: 0,
