@@ -54,7 +54,7 @@ async fn life(node: &Node, seed: u64) -> usize {
         let join_ref = if event == "phx_join" { json!(reference.to_string()) } else { json!(null) };
         client.send(json!([join_ref, reference, topic, event, {"n": reference}])).await;
         expected += 1;
-        if next(&mut state) % 97 == 0 {
+        if next(&mut state).is_multiple_of(97) {
             return 0;
         }
     }
