@@ -9,10 +9,6 @@
 //!   nodes, [`admin`] and [`publish`] are the APIs, [`run`] is the whole program.
 
 mod accept;
-mod handshake;
-mod interest;
-mod plane;
-mod shard;
 pub mod admin;
 pub mod api;
 pub mod backoff;
@@ -20,11 +16,14 @@ pub mod config;
 pub mod discovery;
 pub mod drain;
 pub mod frame;
+mod handshake;
 pub mod hub;
+mod interest;
 pub mod links;
 pub mod mesh;
 pub mod message;
 pub mod places;
+mod plane;
 pub mod process;
 pub mod protocol;
 pub mod publish;
@@ -35,4 +34,5 @@ pub mod relay;
 pub mod run;
 pub mod serializer;
 pub mod server;
+mod shard;
 pub mod telemetry;
