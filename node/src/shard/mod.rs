@@ -271,8 +271,13 @@ impl Shard {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.check_idle();
-            self.check_blocked();
+            let check = std::panic::AssertUnwindSafe(|| {
+                self.check_idle();
+                self.check_blocked();
+            });
+            if std::panic::catch_unwind(check).is_err() {
+                tracing::error!(shard = self.id, "a check of idle sockets panicked");
+            }
             self.tally.publish(&self.plane.metrics);
         }
     }
