@@ -49,7 +49,8 @@ pub fn main(args: &Args) -> ExitCode {
         return refuse(&error);
     }
     // Sockets are served by threads of their own; these do the rest.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start a runtime: {error}")),

@@ -1,5 +1,7 @@
 //! Logging, to standard error: text for people, JSON for machines.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging as `SLUICE_LOG` or `RUST_LOG` (default `info`) and `SLUICE_LOG_FORMAT` say.
@@ -14,7 +16,10 @@ pub fn start(get: impl Fn(&str) -> Option<String>) -> Result<(), String> {
         .unwrap_or(("SLUICE_LOG", "info".to_owned()));
     let filter = EnvFilter::try_new(&level)
         .map_err(|e| format!("{key}: {e}: write such as `info,sluice_node=debug`"))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let started = match get("SLUICE_LOG_FORMAT").as_deref() {
         None | Some("text") => subscriber.try_init(),
         Some("json") => subscriber.json().flatten_event(true).try_init(),

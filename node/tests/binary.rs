@@ -44,6 +44,21 @@ fn check_config_says_valid_or_what_is_wrong() {
     assert!(code == Some(78) && text.contains("SLUICE_LOG_FORMAT"), "{text}");
 }
 
+#[test]
+fn a_log_that_no_terminal_shows_has_no_colours() {
+    let dir = Dir::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap();
+    let live = format!(
+        "listen: {{http: '{at}', mesh: '127.0.0.1:0', admin: '127.0.0.1:0', publish: '127.0.0.1:0'}}\n"
+    );
+    let config = dir.0.join("taken.yaml");
+    std::fs::write(&config, live).unwrap();
+    let (code, text) = output(program().arg("--config").arg(&config).env("SLUICE_LOG", "trace"));
+    assert!(code == Some(1) && text.contains(&at.to_string()), "{code:?} {text}");
+    assert!(!text.contains('\u{1b}'), "escape codes in {text}");
+}
+
 /// The running program; killed by its id if the test does not end it.
 struct Running {
     child: Child,

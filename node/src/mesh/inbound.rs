@@ -80,7 +80,9 @@ async fn serve(inner: &Arc<Inner>, mut stream: TcpStream, from: SocketAddr, plac
         Err(_) => "timeout",
     };
     count(&inner.metrics.refused, refused, 1);
-    warn!(%from, reason = refused, "a mesh connection was refused");
+    if inner.may_log_refusal() {
+        warn!(%from, reason = refused, "a mesh connection was refused");
+    }
 }
 
 enum HandshakeError {

@@ -18,10 +18,11 @@ pub mod transport;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -91,6 +92,8 @@ struct Inner {
     local: Arc<dyn Local>,
     metrics: MeshMetrics,
     peers: Peers,
+    /// When a refusal was last logged: strangers must not fill the log.
+    refusal_logged: Mutex<Option<Instant>>,
     /// Stop politely: flush, say goodbye.
     leaving: CancellationToken,
     /// Stop now.
@@ -113,6 +116,7 @@ impl Mesh {
             local,
             metrics: MeshMetrics::default(),
             peers: Peers::default(),
+            refusal_logged: Mutex::default(),
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             outbound_tasks: TaskTracker::new(),
@@ -162,6 +166,18 @@ impl Mesh {
     pub fn register(&self, registry: &mut Registry) {
         self.0.metrics.register(registry);
         registry.register_collector(Box::new(Gauges(self.clone())));
+    }
+}
+
+impl Inner {
+    /// Whether a refusal may be logged: once a second, all being counted.
+    fn may_log_refusal(&self) -> bool {
+        let mut last = self.refusal_logged.lock();
+        let may = last.is_none_or(|at| at.elapsed() > Duration::from_secs(1));
+        if may {
+            *last = Some(Instant::now());
+        }
+        may
     }
 }
 

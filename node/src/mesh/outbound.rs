@@ -151,7 +151,9 @@ async fn dial(inner: &Inner, peer: &Peer) -> Result<Dialled, DialError> {
         Err(_) => return Err(DialError::Timeout),
         Ok(Err(DialError::Refused(r))) => {
             count(&inner.metrics.refused, r.reason(), 1);
-            warn!(addr = %peer.addr, reason = r.reason(), "a peer failed the handshake");
+            if inner.may_log_refusal() {
+                warn!(addr = %peer.addr, reason = r.reason(), "a peer failed the handshake");
+            }
             return Err(r.into());
         }
         Ok(other) => other?,
