@@ -10,7 +10,8 @@ pub fn first_difference(rendered: &Value, live: &Value) -> Option<String> {
         return (rendered != live).then(String::new);
     };
     // Objects from a list do not say what they are.
-    rendered.iter().filter(|(key, _)| *key != "apiVersion" && *key != "kind").find_map(
+    // The specification first: of several differences it is the one worth logging.
+    rendered.iter().rev().filter(|(key, _)| *key != "apiVersion" && *key != "kind").find_map(
         |(key, value)| {
             let live = live.get(key).unwrap_or(&Value::Null);
             difference(value, live, false).map(|path| format!("{key}{path}"))
@@ -155,9 +156,7 @@ mod tests {
 
     #[test]
     fn quantities_are_compared_by_value_but_only_where_they_are_quantities() {
-        let limits = |cpu: &str, memory: &str| {
-            json!({ "resources": { "limits": { "cpu": cpu, "memory": memory } } })
-        };
+        let limits = |cpu: &str, memory: &str| json!({ "resources": { "limits": { "cpu": cpu, "memory": memory } } });
         assert_eq!(first_difference(&limits("0.5", "1024Mi"), &limits("500m", "1Gi")), None);
         assert!(first_difference(&limits("0.5", "1Gi"), &limits("0.6", "1Gi")).is_some());
         assert!(first_difference(&json!({ "value": "1.0" }), &json!({ "value": "1" })).is_some());

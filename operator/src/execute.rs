@@ -56,7 +56,12 @@ pub struct Executor<'a> {
 
 impl Executor<'_> {
     /// Carries out `plan`.
-    pub async fn execute(&self, plan: &Plan, rendering: &Rendering, now: Timestamp) -> Result<Outcome, Error> {
+    pub async fn execute(
+        &self,
+        plan: &Plan,
+        rendering: &Rendering,
+        now: Timestamp,
+    ) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
         // The version of each pod after our own patches.
         let mut versions = HashMap::new();

@@ -18,6 +18,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use sluice_crds::{ChannelCluster, Reason, RedisMode};
+use tracing::Instrument;
 
 use crate::{
     apply::{self, Applier},
@@ -125,9 +126,16 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
             context.forget(&reference, cluster.metadata.uid.as_deref());
             Ok(Action::await_change())
         }
-        Ok(cluster) => tokio::time::timeout(PATIENCE, pass(cluster, &context))
-            .await
-            .unwrap_or(Err(Error::TooLong)),
+        Ok(cluster) => {
+            let span = tracing::info_span!(
+                "reconcile",
+                namespace = reference.namespace.as_deref(),
+                cluster = reference.name
+            );
+            tokio::time::timeout(PATIENCE, pass(cluster, &context).instrument(span))
+                .await
+                .unwrap_or(Err(Error::TooLong))
+        }
     };
     let word = match &result {
         Ok(_) => {

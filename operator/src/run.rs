@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use axum::http::{HeaderValue, header::USER_AGENT};
 use futures::{StreamExt, future::join_all};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -61,7 +62,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let server =
         tokio::spawn(health::serve(listener, readiness.clone(), metrics.clone(), served.clone()));
 
-    let config = Config::infer().await.context("failed to find the API server's address")?;
+    let mut config = Config::infer().await.context("failed to find the API server's address")?;
+    let agent = HeaderValue::from_static(concat!("sluice-operator/", env!("CARGO_PKG_VERSION")));
+    config.headers.push((USER_AGENT, agent));
     let own_namespace = config.default_namespace.clone();
     let client = Client::try_from(config).context("failed to make a client for the API server")?;
 
