@@ -38,7 +38,9 @@ impl Drains<'_> {
                 out.push(Action::Commit { pod: p.into(), commitment });
             }
         }
-        out.extend(self.renew.into_iter().map(|(pod, request)| Action::StartDrain { pod, request }));
+        out.extend(
+            self.renew.into_iter().map(|(pod, request)| Action::StartDrain { pod, request }),
+        );
         out.extend(self.drained.into_iter().map(|(pod, at)| Action::MarkDrained { pod, at }));
         out
     }
@@ -55,8 +57,7 @@ pub(crate) fn decide<'a>(
 ) -> Drains<'a> {
     let spec = desired.spec;
     let (begin, undo, blocked) = select(spec, slots, shape, sts, cursor, now);
-    let mut d =
-        Drains { commits: vec![], blocked, renew: vec![], drained: vec![], cancel: vec![] };
+    let mut d = Drains { commits: vec![], blocked, renew: vec![], drained: vec![], cancel: vec![] };
     for (i, s) in slots.list.iter().enumerate() {
         let Some(p) = s.pod.filter(|p| !p.terminating) else { continue };
         let going = shape.victim(i).is_some() && !s.pinned() && !undo.contains(&i);

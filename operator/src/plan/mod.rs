@@ -46,17 +46,14 @@ pub fn plan(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> Plan 
     if template_pending(desired, sts) && !paused {
         let mut p = hold(desired, observed, sts, now);
         // Frozen: with the partition above every pod, another template touches none.
-        p.cursor =
-            Cursor { partition: sts.replicas, template: TemplateStep::Apply, ..p.cursor };
+        p.cursor = Cursor { partition: sts.replicas, template: TemplateStep::Apply, ..p.cursor };
         p.waiting.clear();
         return p;
     }
     let slots = Slots::new(desired.spec, observed, sts, now);
     let shape = shape(desired.spec, &slots);
-    let mut p = Plan {
-        cursor: release::cursor(desired.spec, sts, &slots, &shape, now),
-        ..Plan::default()
-    };
+    let mut p =
+        Plan { cursor: release::cursor(desired.spec, sts, &slots, &shape, now), ..Plan::default() };
     let drains = drain::decide(desired, sts, &slots, &shape, p.cursor, now);
     let leaving: Vec<&str> = drains.commits.iter().map(|(s, _)| s.name()).collect();
     p.actions.extend(steer::labels(desired.spec, observed, &slots, &shape, &leaving));
@@ -147,7 +144,11 @@ fn waiting(
     for s in &slots.list {
         let Some(p) = s.pod else { continue };
         if p.node_unreachable && !p.terminating {
-            say(Reason::NodeUnreachable, s, format!("the Kubernetes node of {} is not ready", p.name));
+            say(
+                Reason::NodeUnreachable,
+                s,
+                format!("the Kubernetes node of {} is not ready", p.name),
+            );
         }
     }
     for &i in shape.victims.iter().map(|v| &v.index) {

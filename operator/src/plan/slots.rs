@@ -74,9 +74,10 @@ impl<'a> Slots<'a> {
         sts: &StatefulSetState,
         now: Timestamp,
     ) -> Self {
-        let prefix = observed.pods.iter().find_map(|p| {
-            p.name.strip_suffix(&format!("-{}", p.ordinal)).map(str::to_owned)
-        });
+        let prefix = observed
+            .pods
+            .iter()
+            .find_map(|p| p.name.strip_suffix(&format!("-{}", p.ordinal)).map(str::to_owned));
         let slot = |index: i32| {
             let ordinal = sts.ordinals_start + index;
             let pod = observed.pods.iter().find(|p| p.ordinal == ordinal);

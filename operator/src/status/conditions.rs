@@ -163,9 +163,8 @@ fn ready(
     redis: Option<&Verdict>,
     summary: &str,
 ) -> Verdict {
-    let no = |reason, message: &str| {
-        verdict(ConditionType::Ready, false, reason, message.to_owned())
-    };
+    let no =
+        |reason, message: &str| verdict(ConditionType::Ready, false, reason, message.to_owned());
     let n = desired.spec.replicas;
     let there = progress.settled && !progress.rolling && !progress.growing && !progress.shrinking;
     let done = there && progress.done >= n && status.drains.is_empty();
@@ -213,7 +212,8 @@ fn available(desired: &Desired<'_>, status: &ChannelClusterStatus) -> Verdict {
     };
     let enough = status.available_replicas >= least;
     let reason = if enough { Reason::AsExpected } else { Reason::WaitingForPodReady };
-    let message = format!("{} pods are available, at least {least} must", status.available_replicas);
+    let message =
+        format!("{} pods are available, at least {least} must", status.available_replicas);
     verdict(ConditionType::Available, enough, reason, message)
 }
 
@@ -255,16 +255,19 @@ fn paused(desired: &Desired<'_>, progress: &Progress) -> Verdict {
         verdict(ConditionType::Paused, holds, reason, message.to_owned())
     };
     match (desired.spec.paused, progress.rolling || progress.shrinking) {
-        (true, true) => it(true, Reason::RolloutPaused, "spec.paused is set, and work waits for it"),
+        (true, true) => {
+            it(true, Reason::RolloutPaused, "spec.paused is set, and work waits for it")
+        }
         (true, false) => it(true, Reason::RolloutPaused, "spec.paused is set"),
         (false, _) => it(false, Reason::AsExpected, "spec.paused is not set"),
     }
 }
 
 fn requires_update(desired: &Desired<'_>, observed: &Observed) -> Verdict {
-    let waits = observed.statefulset.as_ref().is_some_and(|s| {
-        plan::requires_update(desired, s) && !plan::template_pending(desired, s)
-    });
+    let waits = observed
+        .statefulset
+        .as_ref()
+        .is_some_and(|s| plan::requires_update(desired, s) && !plan::template_pending(desired, s));
     let message = if waits {
         "this operator renders the pods otherwise; they change with the next change of the spec"
     } else {

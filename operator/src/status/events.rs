@@ -138,7 +138,10 @@ fn rollout(
     };
     match (target(before), target(status)) {
         (None, Some(t)) => {
-            say(EventReason::RolloutStarted, format!("Rolling {} pods to revision {t}", status.replicas));
+            say(
+                EventReason::RolloutStarted,
+                format!("Rolling {} pods to revision {t}", status.replicas),
+            );
         }
         (Some(old), Some(new)) if old != new => say(
             EventReason::RolloutSuperseded,
@@ -173,10 +176,14 @@ fn drains(
         let moved = (d.initial_connections - d.remaining_connections).max(0);
         if d.remaining_connections > exit {
             let left = d.remaining_connections;
-            let text = format!("{} goes with {left} connections: its drain's time is over", d.pod_name);
+            let text =
+                format!("{} goes with {left} connections: its drain's time is over", d.pod_name);
             (EventReason::DrainTimedOut, text)
         } else {
-            (EventReason::DrainCompleted, format!("{} has drained, {moved} connections moved", d.pod_name))
+            (
+                EventReason::DrainCompleted,
+                format!("{} has drained, {moved} connections moved", d.pod_name),
+            )
         }
     };
     for d in &status.drains {
@@ -196,7 +203,8 @@ fn drains(
         }
         if d.phase == Held && was.is_none_or(|b| b.phase != Held) {
             let left = d.remaining_connections;
-            let text = format!("{} is held with {left} connections: its drain's time is over", d.pod_name);
+            let text =
+                format!("{} is held with {left} connections: its drain's time is over", d.pod_name);
             say(EventReason::DrainTimedOut, d, text);
         }
     }
@@ -235,11 +243,7 @@ fn stuck(observed: &Observed, plan: &Plan, out: &mut Vec<Event>) {
     }
 }
 
-fn troubles(
-    status: &ChannelClusterStatus,
-    before: &ChannelClusterStatus,
-    out: &mut Vec<Event>,
-) {
+fn troubles(status: &ChannelClusterStatus, before: &ChannelClusterStatus, out: &mut Vec<Event>) {
     let Some(now) = find(&status.conditions, ConditionType::Ready) else { return };
     if find(&before.conditions, ConditionType::Ready).is_some_and(|b| b.reason == now.reason) {
         return;

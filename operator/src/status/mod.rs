@@ -74,10 +74,7 @@ pub fn report(
         current_revision: sts.map(|s| s.current_revision.clone()).unwrap_or_default(),
         update_revision: sts.map(|s| s.update_revision.clone()).unwrap_or_default(),
         image: facts.image.clone(),
-        selector: format!(
-            "{CLUSTER_LABEL}={},{COMPONENT_LABEL}={COMPONENT_NODE}",
-            desired.name
-        ),
+        selector: format!("{CLUSTER_LABEL}={},{COMPONENT_LABEL}={COMPONENT_NODE}", desired.name),
         rollout: progress.rolling.then(|| Rollout {
             // While the next template is on its way to the controller, the last one told.
             target_revision: Some(progress.target.clone())
@@ -114,9 +111,10 @@ fn drains(
         })
     };
     let inside = |p: &PodState| {
-        observed.statefulset.as_ref().is_some_and(|s| {
-            (s.ordinals_start..s.ordinals_start + s.replicas).contains(&p.ordinal)
-        })
+        observed
+            .statefulset
+            .as_ref()
+            .is_some_and(|s| (s.ordinals_start..s.ordinals_start + s.replicas).contains(&p.ordinal))
     };
     let mut pods: Vec<&PodState> = observed.pods.iter().collect();
     pods.sort_by_key(|p| p.ordinal);

@@ -54,12 +54,7 @@ pub fn progress(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> P
     let is_new = |p: &&crate::model::PodState| !p.terminating && p.revision == sts.update_revision;
     let times = observed.pods.iter().flat_map(|p| {
         let drain = p.drain.as_ref();
-        [
-            p.created_at,
-            p.ready_since,
-            drain.map(|d| d.started_at),
-            drain.and_then(|d| d.drained_at),
-        ]
+        [p.created_at, p.ready_since, drain.map(|d| d.started_at), drain.and_then(|d| d.drained_at)]
     });
     let current_pod = slots
         .draining()
@@ -74,7 +69,11 @@ pub fn progress(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> P
             || (!rolling && slots.list.iter().any(|s| !s.available)),
         settled: settled && shape.victims.is_empty() && sts.replicas == spec.replicas,
         target: if pending { String::new() } else { sts.update_revision.clone() },
-        updated: if template_ahead { 0 } else { observed.pods.iter().filter(is_new).count() as i32 },
+        updated: if template_ahead {
+            0
+        } else {
+            observed.pods.iter().filter(is_new).count() as i32
+        },
         done: slots
             .list
             .iter()
@@ -83,11 +82,7 @@ pub fn progress(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> P
             .count() as i32,
         kept: shape.kept,
         current_pod: current_pod.filter(|_| rolling),
-        last_progress_at: times
-            .flatten()
-            .chain(sts.rollout_started_at)
-            .filter(|t| *t <= now)
-            .max(),
+        last_progress_at: times.flatten().chain(sts.rollout_started_at).filter(|t| *t <= now).max(),
     }
 }
 
@@ -106,8 +101,7 @@ pub(super) fn overdue(
     }
     let resumed = super::find(previous, ConditionType::Paused).map(|c| c.last_transition_time.0);
     // A change of size leaves no mark of its own on the StatefulSet: count from when it was told.
-    let begun =
-        super::find(previous, ConditionType::Progressing).map(|c| c.last_transition_time.0);
+    let begun = super::find(previous, ConditionType::Progressing).map(|c| c.last_transition_time.0);
     let Some(since) = progress.last_progress_at.into_iter().chain(resumed).chain(begun).max()
     else {
         return false;

@@ -74,10 +74,14 @@ fn tell(
     let r = report(desired, observed, &p, &facts, previous, now);
     let again = report(desired, observed, &p, &facts, Some(&r.status), now + second(1000));
     // A status that its own writing changed would be written forever.
-    if find(&again.status.conditions, ConditionType::Stalled) == find(&r.status.conditions, ConditionType::Stalled)
+    if find(&again.status.conditions, ConditionType::Stalled)
+        == find(&r.status.conditions, ConditionType::Stalled)
         && r.status.drains.is_empty()
         && !r.status.conditions.iter().any(|c| c.status == "Unknown")
-        && observed.pods.iter().all(|p| p.ready_since.is_none_or(|t| now.duration_since(t) > second(1)))
+        && observed
+            .pods
+            .iter()
+            .all(|p| p.ready_since.is_none_or(|t| now.duration_since(t) > second(1)))
     {
         assert_eq!(again.status, r.status);
         assert_eq!(again.events, []);
@@ -112,7 +116,10 @@ fn a_settled_cluster_is_ready() {
     is(t.condition(ConditionType::RequiresUpdate), "False", Reason::AsExpected);
     is(t.condition(ConditionType::ClusterFormed), "True", Reason::AsExpected);
     let s = t.status.unwrap();
-    assert_eq!((s.replicas, s.ready_replicas, s.available_replicas, s.updated_replicas), (3, 3, 3, 3));
+    assert_eq!(
+        (s.replicas, s.ready_replicas, s.available_replicas, s.updated_replicas),
+        (3, 3, 3, 3)
+    );
     assert_eq!((s.connections, s.observed_generation, s.rollout), (60, Some(1), None));
     assert_eq!(s.selector, "sluice.dev/cluster=chat,app.kubernetes.io/component=node");
     assert!(find(&s.conditions, ConditionType::RedisReady).is_none());
@@ -141,7 +148,10 @@ fn a_rollout_reads_as_a_story() {
     is(t.condition(ConditionType::Available), "True", Reason::AsExpected);
     let s = t.status.clone().unwrap();
     let rollout = s.rollout.unwrap();
-    assert_eq!((rollout.target_revision.as_str(), rollout.current_pod.as_deref()), ("r2", Some("chat-0")));
+    assert_eq!(
+        (rollout.target_revision.as_str(), rollout.current_pod.as_deref()),
+        ("r2", Some("chat-0"))
+    );
     assert_eq!((s.draining_replicas, s.drains[0].pod_name.as_str()), (1, "chat-0"));
     t.until(|w, _| w.converged());
     is(t.condition(ConditionType::Ready), "True", Reason::AllReplicasUpdated);
@@ -149,8 +159,14 @@ fn a_rollout_reads_as_a_story() {
     assert_eq!(
         t.reasons(),
         [
-            RolloutStarted, DrainStarted, DrainCompleted, DrainStarted, DrainCompleted,
-            DrainStarted, DrainCompleted, RolloutCompleted
+            RolloutStarted,
+            DrainStarted,
+            DrainCompleted,
+            DrainStarted,
+            DrainCompleted,
+            DrainStarted,
+            DrainCompleted,
+            RolloutCompleted
         ]
     );
     let text: Vec<&str> = t.events.iter().map(|e| e.message.as_str()).collect();
@@ -238,7 +254,10 @@ fn a_new_pod_that_never_starts_stalls_the_cluster() {
     t.w.template = 3;
     t.until(|w, _| w.converged());
     let r = t.reasons();
-    assert!(r.contains(&EventReason::PodStuck) && r.contains(&EventReason::StuckPodReplaced), "{r:?}");
+    assert!(
+        r.contains(&EventReason::PodStuck) && r.contains(&EventReason::StuckPodReplaced),
+        "{r:?}"
+    );
 }
 
 #[test]
@@ -355,7 +374,10 @@ fn trouble_comes_first() {
         ..Facts::default()
     };
     let s = report(&d, &o, &plan(&d, &o, now), &facts, t.status.as_ref(), now).status;
-    assert_eq!(is(condition(&s, ConditionType::Ready), "False", Reason::ApplyConflict), "the Service is another's");
+    assert_eq!(
+        is(condition(&s, ConditionType::Ready), "False", Reason::ApplyConflict),
+        "the Service is another's"
+    );
     assert_eq!(condition(&s, ConditionType::Stalled).0, "True");
 }
 

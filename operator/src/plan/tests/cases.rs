@@ -31,12 +31,16 @@ fn until(w: &mut World, what: &str, mut until: impl FnMut(&World) -> bool) {
 }
 
 fn draining(w: &World) -> Vec<i32> {
-    w.pods.iter().filter(|(_, p)| p.annotations.is_some() && !p.terminating).map(|(o, _)| *o).collect()
+    w.pods
+        .iter()
+        .filter(|(_, p)| p.annotations.is_some() && !p.terminating)
+        .map(|(o, _)| *o)
+        .collect()
 }
 fn closing(w: &World) -> bool {
-    w.pods.values().any(|p| {
-        p.draining.is_some() && !p.terminating && (1..8).contains(&w.load(p.uid))
-    })
+    w.pods
+        .values()
+        .any(|p| p.draining.is_some() && !p.terminating && (1..8).contains(&w.load(p.uid)))
 }
 fn uids(w: &World) -> Vec<u32> {
     w.pods.values().map(|p| p.uid).collect()
@@ -359,7 +363,10 @@ fn stuck_old_pods_go_without_drain_and_without_budget() {
         o.pods[at].running = false;
         o.pods[at].stuck = Some(crate::model::StuckReason::CrashLoopBackOff);
         let p = plan(&w.desired(), &o, w.timestamp());
-        let drains = p.actions.iter().any(|a| matches!(a, Action::Commit { pod, .. } if pod.ordinal() == at));
+        let drains = p
+            .actions
+            .iter()
+            .any(|a| matches!(a, Action::Commit { pod, .. } if pod.ordinal() == at));
         assert!(!drains, "{p:?}");
         match at {
             0 => assert_eq!(p.cursor.ordinals_start, 1),

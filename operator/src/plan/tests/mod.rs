@@ -3,6 +3,7 @@
 
 mod cases;
 mod conveyor;
+mod exhaustive;
 mod random;
 pub(crate) mod sim;
 

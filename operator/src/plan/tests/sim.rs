@@ -145,8 +145,7 @@ impl World {
             current_revision: format!("r{}", s.current),
             update_revision: format!("r{}", s.update),
         });
-        let ups: Vec<i32> =
-            self.pods.iter().filter(|(_, p)| self.up(p)).map(|(o, _)| *o).collect();
+        let ups: Vec<i32> = self.pods.iter().filter(|(_, p)| self.up(p)).map(|(o, _)| *o).collect();
         let pods = self.pods.iter().map(|(&ordinal, p)| {
             let up = self.up(p);
             let node = (up && self.now >= p.silent_until).then(|| NodeStatus {
@@ -244,7 +243,11 @@ impl World {
             match a {
                 Action::SetAccepting { pods } => {
                     for (r, v) in pods {
-                        if *v { on.insert(&r.name) } else { on.remove(r.name.as_str()) };
+                        if *v {
+                            on.insert(&r.name)
+                        } else {
+                            on.remove(r.name.as_str())
+                        };
                     }
                 }
                 Action::Commit { pod, .. } => {
@@ -506,7 +509,10 @@ impl World {
         });
         let exit = self.spec.drain.exit_at_connections as usize;
         assert!(
-            load <= exit || over || p.pin == Some(DrainOverride::Release) || !self.calm && !self.up(&p),
+            load <= exit
+                || over
+                || p.pin == Some(DrainOverride::Release)
+                || !self.calm && !self.up(&p),
             "chat-{ordinal} let go with {load} clients: {}",
             self.brief()
         );
@@ -526,8 +532,7 @@ impl World {
     pub fn tick(&mut self) {
         self.now += 1;
         let now = self.now;
-        let ups: BTreeSet<u32> =
-            self.pods.values().filter(|p| self.up(p)).map(|p| p.uid).collect();
+        let ups: BTreeSet<u32> = self.pods.values().filter(|p| self.up(p)).map(|p| p.uid).collect();
         let bad = self.bad.clone();
         // Gone: those that terminate. Their clients have been closed by preStop.
         let gone: Vec<i32> = self
@@ -633,9 +638,10 @@ impl World {
             && self.pods.len() as i32 == s.replicas
             && old <= keep
             && (old > 0 || s.partition == s.replicas)
-            && self.pods.values().all(|p| {
-                p.ready_since.is_some() && p.annotations.is_none() && p.draining.is_none()
-            })
+            && self
+                .pods
+                .values()
+                .all(|p| p.ready_since.is_some() && p.annotations.is_none() && p.draining.is_none())
     }
 
     /// Steps until it has converged; the steps it took.
