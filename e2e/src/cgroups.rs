@@ -39,7 +39,8 @@ pub fn ensure(node: &str) -> Result<()> {
         // A new cpuset is empty, and nothing runs in it until it has processors and memory.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             if let Ok(all) = fs::read(hierarchy.join(file)) {
-                fs::write(own.join(file), all).with_context(|| format!("filling {}", own.display()))?;
+                fs::write(own.join(file), all)
+                    .with_context(|| format!("filling {}", own.display()))?;
             }
         }
     }

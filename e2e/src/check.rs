@@ -9,10 +9,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::binaries::Binaries;
-use crate::command::{LONG, command, logged, stream};
+use crate::command::{LONG, command, stream};
 use crate::steps::{heading, seconds, step};
 use crate::up::{self, Extent};
-use crate::{Cluster, Settings, packages};
+use crate::{Cluster, Settings, npm, packages};
 
 /// Runs all checks; with a filter, only the end-to-end tests whose names hold it.
 pub fn test(settings: &Settings, filter: Option<&str>, threads: usize) -> Result<()> {
@@ -35,8 +35,14 @@ fn without_cluster(settings: &Settings) -> Result<()> {
     let checks: [(&str, &[&str]); 4] = [
         ("format", &["fmt", "--all", "--check"]),
         ("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
-        ("generated files", &["run", "--quiet", "-p", "sluice-crds", "--bin", "crdgen", "--", "--check"]),
-        ("unit, property and integration tests", &["test", "--workspace", "--exclude", "sluice-e2e"]),
+        (
+            "generated files",
+            &["run", "--quiet", "-p", "sluice-crds", "--bin", "crdgen", "--", "--check"],
+        ),
+        (
+            "unit, property and integration tests",
+            &["test", "--workspace", "--exclude", "sluice-e2e"],
+        ),
     ];
     let (tests, first) = checks.split_last().context("there are checks")?;
     for (what, arguments) in first {
@@ -44,19 +50,30 @@ fn without_cluster(settings: &Settings) -> Result<()> {
     }
     charts(settings)?;
     watched(tests.0, &mut cargo(settings, tests.1))?;
-    watched("unit tests of the end-to-end library", &mut cargo(settings, &["test", "-p", "sluice-e2e", "--lib", "--bins"]))?;
-    watched("doc tests of the end-to-end library", &mut cargo(settings, &["test", "-p", "sluice-e2e", "--doc"]))
+    watched(
+        "unit tests of the end-to-end library",
+        &mut cargo(settings, &["test", "-p", "sluice-e2e", "--lib", "--bins"]),
+    )?;
+    watched(
+        "doc tests of the end-to-end library",
+        &mut cargo(settings, &["test", "-p", "sluice-e2e", "--doc"]),
+    )
 }
 
 fn charts(settings: &Settings) -> Result<()> {
     if settings.is_local() && Binaries::find(settings)?.is_none() {
         packages::check_machine()?;
         packages::check_go()?;
-        crate::steps::long_step("Kubernetes, built from its Go modules", || Binaries::build(settings))?;
+        crate::steps::long_step("Kubernetes, built from its Go modules", || {
+            Binaries::build(settings)
+        })?;
     }
     let cluster = Cluster::of(settings)?;
     for chart in ["charts/sluice-crds", "charts/sluice"] {
-        watched(&format!("lint of {chart}"), &mut cluster.helm_command(["lint", "--strict", chart])?)?;
+        watched(
+            &format!("lint of {chart}"),
+            &mut cluster.helm_command(["lint", "--strict", chart])?,
+        )?;
     }
     Ok(())
 }
@@ -66,13 +83,7 @@ fn clients(settings: &Settings) -> Result<()> {
     if !folder.join("package-lock.json").exists() {
         return Ok(());
     }
-    step("npm packages of the clients", || {
-        if packages::find("npm").is_none() {
-            bail!("the clients are Node programs, and no `npm` is on the PATH: install Node.js with npm");
-        }
-        let mut npm = command("npm", ["ci", "--no-audit", "--no-fund"]);
-        logged(npm.current_dir(&folder), &settings.log("npm"), LONG)
-    })
+    step("npm packages of the clients", || npm::install(settings, &folder))
 }
 
 fn cargo(settings: &Settings, arguments: &[&str]) -> Command {

@@ -114,10 +114,13 @@ fn run(arguments: Arguments) -> Result<()> {
         }
         Action::Images => {
             let _lock = changing(&settings)?;
-            up::images(&settings).map(|images| images.names().iter().for_each(|name| println!("{name}")))
+            up::images(&settings)
+                .map(|images| images.names().iter().for_each(|name| println!("{name}")))
         }
         Action::Status => status::status(&settings),
-        Action::Kubectl { arguments } => become_tool(Cluster::of(&settings)?.kubectl_command(arguments)?),
+        Action::Kubectl { arguments } => {
+            become_tool(Cluster::of(&settings)?.kubectl_command(arguments)?)
+        }
         Action::Helm { arguments } => become_tool(Cluster::of(&settings)?.helm_command(arguments)?),
         Action::Logs { component, follow } => status::logs(&settings, component.as_deref(), follow),
     }

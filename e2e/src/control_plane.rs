@@ -52,14 +52,22 @@ fn wait_for_api(settings: &Settings, binaries: &Binaries) -> Result<()> {
         for name in ["etcd", "kube-apiserver"] {
             if processes::running(settings, name).is_none() {
                 let log = settings.log(name);
-                bail!("{name} has ended; its log is {}, which ends:\n{}", log.display(), tail(&log, 8));
+                bail!(
+                    "{name} has ended; its log is {}, which ends:\n{}",
+                    log.display(),
+                    tail(&log, 8)
+                );
             }
         }
         Ok(capture(&mut answer, Duration::from_secs(10))?.success)
     })?;
     if !ready {
         let log = settings.log("kube-apiserver");
-        bail!("the API server did not answer; its log is {}, which ends:\n{}", log.display(), tail(&log, 15));
+        bail!(
+            "the API server did not answer; its log is {}, which ends:\n{}",
+            log.display(),
+            tail(&log, 15)
+        );
     }
     Ok(())
 }

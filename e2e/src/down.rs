@@ -31,7 +31,14 @@ fn uninstall(settings: &Settings) -> Result<()> {
     })?;
     for release in ["sluice", "sluice-crds"] {
         step(&format!("{release} uninstalled"), || {
-            cluster.helm(["uninstall", release, "-n", SYSTEM_NAMESPACE, "--ignore-not-found", "--wait"])
+            cluster.helm([
+                "uninstall",
+                release,
+                "-n",
+                SYSTEM_NAMESPACE,
+                "--ignore-not-found",
+                "--wait",
+            ])
         })?;
     }
     Ok(())

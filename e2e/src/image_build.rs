@@ -14,7 +14,7 @@ use crate::command::{LONG, SHORT, capture, command, logged, output, tail};
 use crate::images::{Archive, Images, archive};
 use crate::processes::write_whole;
 use crate::settings::Target;
-use crate::{Settings, packages, rootfs};
+use crate::{Settings, npm, packages, rootfs};
 
 /// Where local images are named to come from: nothing answers there.
 const LOCAL: &str = "localhost/sluice";
@@ -101,7 +101,8 @@ impl<'a> Builder<'a> {
     pub fn product(&self, programs: &Programs) -> Result<Images> {
         let redis = packages::find("redis-check-rdb").context("install the package redis-tools")?;
         let redis = fs::canonicalize(redis)?;
-        let command_line = packages::find("redis-cli").context("install the package redis-tools")?;
+        let command_line =
+            packages::find("redis-cli").context("install the package redis-tools")?;
         let all = [&programs.channel_node, &programs.operator, &programs.chat_page];
 
         let context = self.context("base")?;
@@ -113,6 +114,9 @@ impl<'a> Builder<'a> {
             let context = self.context(name)?;
             let file = program.file_name().context("a program has a name")?;
             rootfs::copy(program, &context.join(file))?;
+            if name == "example-chat" {
+                self.page(&context.join("srv"))?;
+            }
             self.build(name, dockerfile, &context, Some(&base), label)
         };
         let node = programs.channel_node.as_path();
@@ -136,6 +140,18 @@ impl<'a> Builder<'a> {
         Ok(images)
     }
 
+    /// The page's files with the stock client beside them.
+    fn page(&self, to: &Path) -> Result<()> {
+        fs::create_dir_all(to)?;
+        let folder = self.settings.in_repo("examples/chat");
+        for file in ["index.html", "app.js", "style.css"] {
+            fs::copy(folder.join(file), to.join(file))
+                .with_context(|| format!("copying {file}"))?;
+        }
+        fs::copy(npm::phoenix(self.settings)?, to.join("phoenix.mjs"))?;
+        Ok(())
+    }
+
     fn build(
         &self,
         name: &str,
@@ -146,7 +162,9 @@ impl<'a> Builder<'a> {
     ) -> Result<String> {
         let dockerfile = self.settings.in_repo(folder).join("Dockerfile");
         let mut hash = Sha256::new();
-        hash.update(fs::read(&dockerfile).with_context(|| format!("reading {}", dockerfile.display()))?);
+        hash.update(
+            fs::read(&dockerfile).with_context(|| format!("reading {}", dockerfile.display()))?,
+        );
         hash.update(base.unwrap_or_default());
         for file in sources(context)? {
             hash.update(file.strip_prefix(context)?.as_os_str().as_encoded_bytes());

@@ -69,8 +69,7 @@ impl Images {
 
 /// The archive of an image.
 pub fn archive(settings: &Settings, name: &str) -> Archive {
-    let file: String =
-        name.chars().map(|c| if matches!(c, '/' | ':') { '_' } else { c }).collect();
+    let file: String = name.chars().map(|c| if matches!(c, '/' | ':') { '_' } else { c }).collect();
     Archive { name: name.into(), file: settings.state.join("images").join(file + ".tar") }
 }
 

@@ -48,7 +48,14 @@ pub fn example(cluster: &Cluster) -> Result<()> {
     })?;
     step("ChannelCluster chat Ready", || {
         let done = cluster.kubectl_with_input(
-            ["wait", "--for=condition=Ready", "--timeout=180s", "channelcluster/chat", "-n", &namespace(cluster, &yaml)?],
+            [
+                "wait",
+                "--for=condition=Ready",
+                "--timeout=180s",
+                "channelcluster/chat",
+                "-n",
+                &namespace(cluster, &yaml)?,
+            ],
             "",
         )?;
         if !done.success {
@@ -66,7 +73,8 @@ pub fn farewell(cluster: &Cluster) -> Result<()> {
     println!("\n{}", cluster.kubectl(["get", "chc", "-A"])?.trim_end());
     let addresses = cluster.node_addresses()?;
     let address = addresses.values().next().context("the cluster has no node")?;
-    let ports = r#"jsonpath={range .items[*]}{.metadata.name} {.spec.ports[0].nodePort}{"\n"}{end}"#;
+    let ports =
+        r#"jsonpath={range .items[*]}{.metadata.name} {.spec.ports[0].nodePort}{"\n"}{end}"#;
     let services = cluster.kubectl(["get", "services", "-n", &namespace, "-o", ports])?;
     let port = |wanted: &str| {
         services
@@ -156,7 +164,15 @@ fn with_state(cluster: &Cluster, error: anyhow::Error, namespace: &str) -> anyho
     let asked: [&[&str]; 3] = [
         &["get", "pods,channelclusters", "-A", "-o", "wide"],
         &["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"],
-        &["logs", "-n", SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=sluice-operator", "--prefix", "--tail=15"],
+        &[
+            "logs",
+            "-n",
+            SYSTEM_NAMESPACE,
+            "-l",
+            "app.kubernetes.io/name=sluice-operator",
+            "--prefix",
+            "--tail=15",
+        ],
     ];
     let told: Vec<String> = asked
         .iter()

@@ -41,7 +41,8 @@ pub fn clear(settings: &Settings) -> Result<()> {
     for part in OF_A_CLUSTER {
         let folder = settings.state.join(part);
         if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+            fs::remove_dir_all(&folder)
+                .with_context(|| format!("removing {}", folder.display()))?;
         }
     }
     Ok(())
@@ -87,7 +88,9 @@ fn shim_sockets(settings: &Settings) -> Vec<PathBuf> {
             .join("state/io.containerd.runtime.v2.task/k8s.io");
         let Ok(entries) = fs::read_dir(tasks) else { continue };
         for entry in entries.flatten() {
-            let Ok(text) = fs::read_to_string(entry.path().join("bootstrap.json")) else { continue };
+            let Ok(text) = fs::read_to_string(entry.path().join("bootstrap.json")) else {
+                continue;
+            };
             let told: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
             if let Some(path) = told["address"].as_str().and_then(|at| at.strip_prefix("unix://")) {
                 sockets.push(PathBuf::from(path));

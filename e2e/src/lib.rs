@@ -21,6 +21,7 @@ pub mod lock;
 pub mod network;
 pub mod node;
 pub mod node_config;
+pub mod npm;
 pub mod packages;
 pub mod pki;
 pub mod pods;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::command::{capture, command, output, SHORT};
+use crate::command::{SHORT, capture, command, output};
 
 /// The bridge that joins the nodes.
 pub const BRIDGE: &str = "sluice0";

@@ -68,7 +68,9 @@ impl Machine<'_> {
     pub fn load(&self, archives: &[Archive]) -> Result<()> {
         let there = output(self.ctr().args(["images", "ls", "-q"]))?;
         let log = self.settings.log(&self.component("images"));
-        for archive in archives.iter().filter(|wanted| !there.lines().any(|name| name == wanted.name)) {
+        for archive in
+            archives.iter().filter(|wanted| !there.lines().any(|name| name == wanted.name))
+        {
             let mut import = self.ctr();
             import.args(["images", "import"]).arg(&archive.file);
             logged(&mut import, &log, LONG)
@@ -90,12 +92,22 @@ impl Machine<'_> {
         })?;
         if !answers {
             let log = self.settings.log(&self.component("containerd"));
-            bail!("containerd did not answer; its log is {}, which ends:\n{}", log.display(), tail(&log, 8));
+            bail!(
+                "containerd did not answer; its log is {}, which ends:\n{}",
+                log.display(),
+                tail(&log, 8)
+            );
         }
         Ok(())
     }
 
-    fn run(&self, part: &str, program: &str, arguments: Vec<String>, config: String) -> Result<bool> {
+    fn run(
+        &self,
+        part: &str,
+        program: &str,
+        arguments: Vec<String>,
+        config: String,
+    ) -> Result<bool> {
         let component = Component {
             name: self.component(part),
             program: self.binaries.path(program),

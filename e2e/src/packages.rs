@@ -26,8 +26,7 @@ const NEEDED: &[(&str, &str)] = &[
 ];
 
 /// The way out for machines that cannot carry the local cluster.
-const WAY_OUT: &str =
-    "Or use a cluster that you have: cargo e2e --context NAME --registry REGISTRY up (kind's works too)";
+const WAY_OUT: &str = "Or use a cluster that you have: cargo e2e --context NAME --registry REGISTRY up (kind's works too)";
 
 /// Refuses machines that the local cluster cannot run on.
 pub fn check_machine() -> Result<()> {
@@ -45,20 +44,28 @@ pub fn check_machine() -> Result<()> {
 /// Refuses machines that cannot build Kubernetes.
 pub fn check_go() -> Result<()> {
     if find("go").is_none() {
-        bail!("Kubernetes is built with Go, and no `go` is on the PATH: install Go 1.26 or later. {WAY_OUT}");
+        bail!(
+            "Kubernetes is built with Go, and no `go` is on the PATH: install Go 1.26 or later. {WAY_OUT}"
+        );
     }
     Ok(())
 }
 
 /// Installs the Debian packages that are missing; returns their names.
 pub fn install(settings: &Settings) -> Result<Vec<&'static str>> {
-    let missing: Vec<&str> =
-        NEEDED.iter().filter(|(file, _)| find(file).is_none()).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> = NEEDED
+        .iter()
+        .filter(|(file, _)| find(file).is_none())
+        .map(|(_, package)| *package)
+        .collect();
     if missing.is_empty() {
         return Ok(missing);
     }
     if find("apt-get").is_none() {
-        bail!("These are missing: install the packages {} (their names on Debian)", missing.join(" "));
+        bail!(
+            "These are missing: install the packages {} (their names on Debian)",
+            missing.join(" ")
+        );
     }
     let log = settings.log("apt-get");
     let limit = Duration::from_secs(600);

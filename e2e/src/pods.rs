@@ -52,7 +52,10 @@ impl Container {
 
     /// A program of the machine's, to be run in the pod's network.
     pub fn in_network(&self, program: &str) -> Command {
-        command("nsenter", [format!("--net={}", self.network_namespace().display()), program.into()])
+        command(
+            "nsenter",
+            [format!("--net={}", self.network_namespace().display()), program.into()],
+        )
     }
 }
 

@@ -19,11 +19,9 @@ const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 /// Fills a folder with what a base image holds, for all of the given programs.
 pub fn base(folder: &Path, programs: &[&Path]) -> Result<()> {
     libraries(folder, programs)?;
-    for (file, text) in [
-        ("etc/passwd", PASSWD),
-        ("etc/group", GROUP),
-        ("etc/nsswitch.conf", "hosts: files dns\n"),
-    ] {
+    for (file, text) in
+        [("etc/passwd", PASSWD), ("etc/group", GROUP), ("etc/nsswitch.conf", "hosts: files dns\n")]
+    {
         write(&folder.join(file), text.as_bytes())?;
     }
     let certificates = fs::read(Path::new("/").join(CERTIFICATES))

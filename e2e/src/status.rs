@@ -46,8 +46,15 @@ pub fn logs(settings: &Settings, component: Option<&str>, follow: bool) -> Resul
         return Ok(());
     };
     if component == "operator" {
-        let mut arguments =
-            vec!["logs", "-n", SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=sluice-operator", "--prefix", "--tail=-1"];
+        let mut arguments = vec![
+            "logs",
+            "-n",
+            SYSTEM_NAMESPACE,
+            "-l",
+            "app.kubernetes.io/name=sluice-operator",
+            "--prefix",
+            "--tail=-1",
+        ];
         if follow {
             arguments.push("--follow");
         }

@@ -90,7 +90,8 @@ fn kubernetes(settings: &Settings) -> Result<Binaries> {
         Some(found) => found,
         None => long_step("Kubernetes, built from its Go modules", || Binaries::build(settings))?,
     };
-    let whole = control_plane::ESSENTIAL.iter().all(|name| processes::running(settings, name).is_some());
+    let whole =
+        control_plane::ESSENTIAL.iter().all(|name| processes::running(settings, name).is_some());
     if !whole && leftovers::any(settings) {
         step("leftovers of an earlier run cleared", || leftovers::clear(settings))?;
     }
@@ -142,7 +143,8 @@ fn set_old_logs_aside(settings: &Settings) -> Result<()> {
 
 fn wait_for_nodes(settings: &Settings) -> Result<()> {
     let cluster = Cluster::of(settings)?;
-    let path = r#"jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{" "}{end}"#;
+    let path =
+        r#"jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{" "}{end}"#;
     let ready = wait_until(Duration::from_secs(90), || {
         for name in processes::recorded(settings) {
             if processes::running(settings, &name).is_none() {
