@@ -104,12 +104,6 @@ fn drains(
     let cancelled = |p: &PodState| {
         plan.actions.iter().any(|a| matches!(a, Action::CancelDrain { pod } if pod.uid == p.uid))
     };
-    let began = |p: &PodState| {
-        plan.actions.iter().find_map(|a| match a {
-            Action::Commit { pod, commitment } if pod.uid == p.uid => Some(commitment),
-            _ => None,
-        })
-    };
     let inside = |p: &PodState| {
         observed
             .statefulset
@@ -120,7 +114,7 @@ fn drains(
     pods.sort_by_key(|p| p.ordinal);
     pods.into_iter()
         .filter_map(|p| {
-            let c = p.drain.as_ref().or_else(|| began(p))?;
+            let c = p.drain.as_ref()?;
             let initial = c.initial.unwrap_or_default() as i64;
             let last = previous
                 .and_then(|s| s.drains.iter().find(|d| d.pod_uid == p.uid))

@@ -217,7 +217,7 @@ fn scaled_down_and_back_up_the_drain_is_cancelled() {
 
 #[test]
 fn paused_and_resumed() {
-    let mut t = Told::new(3, 12);
+    let mut t = Told::new(3, 60);
     t.w.template = 2;
     t.until(|_, s| s.draining_replicas == 1);
     t.w.spec.paused = true;

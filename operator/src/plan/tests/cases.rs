@@ -1,18 +1,15 @@
 //! The table of edge cases, row by row.
 
-use sluice_crds::{Adapter, OperatorUpgradePolicy, Reason, TimeoutPolicy};
+use sluice_crds::{Reason, TimeoutPolicy};
 
 use super::{
     sim::{SimPod, World},
     spec,
 };
-use crate::{
-    model::{Action, DrainOverride, TemplateStep},
-    plan::plan,
-};
+use crate::model::{Action, DrainOverride};
 
 /// A settled cluster of `n` pods with `per_pod` clients each.
-fn settled(n: i32, per_pod: usize) -> World {
+pub(super) fn settled(n: i32, per_pod: usize) -> World {
     let mut w = World::new(spec(n), per_pod * n as usize);
     w.settle(100);
     w.spread_evenly();
@@ -20,7 +17,7 @@ fn settled(n: i32, per_pod: usize) -> World {
 }
 
 /// Steps until `until` holds.
-fn until(w: &mut World, what: &str, mut until: impl FnMut(&World) -> bool) {
+pub(super) fn until(w: &mut World, what: &str, mut until: impl FnMut(&World) -> bool) {
     for _ in 0..500 {
         if until(w) {
             return;
@@ -30,7 +27,7 @@ fn until(w: &mut World, what: &str, mut until: impl FnMut(&World) -> bool) {
     panic!("never: {what} {}", w.brief());
 }
 
-fn draining(w: &World) -> Vec<i32> {
+pub(super) fn draining(w: &World) -> Vec<i32> {
     w.pods
         .iter()
         .filter(|(_, p)| p.annotations.is_some() && !p.terminating)
@@ -42,10 +39,10 @@ fn closing(w: &World) -> bool {
         .values()
         .any(|p| p.draining.is_some() && !p.terminating && (1..8).contains(&w.load(p.uid)))
 }
-fn uids(w: &World) -> Vec<u32> {
+pub(super) fn uids(w: &World) -> Vec<u32> {
     w.pods.values().map(|p| p.uid).collect()
 }
-fn pod(w: &mut World, ordinal: i32) -> &mut SimPod {
+pub(super) fn pod(w: &mut World, ordinal: i32) -> &mut SimPod {
     w.pods.get_mut(&ordinal).expect("the pod is there")
 }
 fn rolling_and_closing(n: i32) -> World {
@@ -332,174 +329,4 @@ fn an_edited_statefulset_is_put_right() {
     (set.replicas, set.partition, set.generation) = (5, 0, set.generation + 1);
     w.settle(200);
     assert_eq!(w.pods.len(), 3);
-}
-
-#[test]
-fn redis_down_takes_nobody_out_and_rolls_nothing() {
-    let mut w = settled(3, 4);
-    w.spec.pubsub.adapter = Adapter::Redis;
-    let mut o = w.observe();
-    for p in &mut o.pods {
-        if let Some(n) = &mut p.node {
-            n.redis_connected = Some(false);
-        }
-    }
-    let p = plan(&w.desired(), &o, w.timestamp());
-    assert!(p.actions.is_empty() && p.cursor == crate::plan::at(o.statefulset.as_ref().unwrap()));
-}
-
-#[test]
-fn stuck_old_pods_go_without_drain_and_without_budget() {
-    for at in 0..3 {
-        let mut w = settled(3, 10);
-        w.template = 2;
-        w.step();
-        let mut o = w.observe();
-        // The freeze has been applied; the controller tells of the new revision.
-        w.controller();
-        o.statefulset = w.observe().statefulset;
-        o.pods[at].ready = false;
-        o.pods[at].ready_since = None;
-        o.pods[at].running = false;
-        o.pods[at].stuck = Some(crate::model::StuckReason::CrashLoopBackOff);
-        let p = plan(&w.desired(), &o, w.timestamp());
-        let drains = p
-            .actions
-            .iter()
-            .any(|a| matches!(a, Action::Commit { pod, .. } if pod.ordinal() == at));
-        assert!(!drains, "{p:?}");
-        match at {
-            0 => assert_eq!(p.cursor.ordinals_start, 1),
-            2 => assert_eq!(p.cursor.partition, 2),
-            _ => assert_eq!((p.cursor.ordinals_start, p.cursor.partition), (0, 3)),
-        }
-    }
-}
-
-impl crate::model::PodRef {
-    fn ordinal(&self) -> usize {
-        self.name.rsplit('-').next().and_then(|o| o.parse().ok()).unwrap_or(usize::MAX)
-    }
-}
-
-#[test]
-fn max_surge_zero_rolls_in_place_from_the_top() {
-    for n in [2, 3, 5] {
-        let mut w = settled(n, 20);
-        w.spec.update_strategy.rolling_update.max_surge = 0;
-        w.template = 2;
-        let mut order: Vec<i32> = Vec::new();
-        until(&mut w, "it is rolled", |w| {
-            assert!(w.pods.len() as i32 <= n);
-            for o in draining(w) {
-                if order.last() != Some(&o) {
-                    order.push(o);
-                }
-            }
-            w.converged()
-        });
-        assert_eq!(order, (0..n).rev().collect::<Vec<_>>());
-        let moves: u32 = w.clients.iter().map(|c| c.moves).sum();
-        let per_client = f64::from(moves) / w.clients.len() as f64;
-        println!("n {n}: {per_client:.2} moves a client, in place");
-        assert!(per_client <= 1.0 + 1.0 / f64::from(n) + 0.15, "n {n}: {per_client}");
-    }
-}
-
-#[test]
-fn a_canary_stands_at_the_partition_and_goes_on_when_it_is_lowered() {
-    let mut w = settled(3, 10);
-    w.spec.update_strategy.rolling_update.partition = 2;
-    w.template = 2;
-    w.settle(500);
-    let old = |w: &World| w.pods.values().filter(|p| p.template == 1).count();
-    assert_eq!(old(&w), 2);
-    assert!(w.pods.values().all(|p| p.accepting), "all take clients while it stands");
-    w.spec.replicas = 5;
-    w.settle(500);
-    assert_eq!(old(&w), 2, "new pods come at the new revision");
-    w.spec.update_strategy.rolling_update.partition = 0;
-    w.settle(500);
-}
-
-#[test]
-fn an_operator_upgrade_rolls_nothing_unless_told_to() {
-    let mut w = settled(3, 4);
-    let o = w.observe();
-    let mut d = w.desired();
-    d.template_hash = "as another operator renders it".into();
-    let p = plan(&d, &o, w.timestamp());
-    assert_eq!(p.cursor.template, TemplateStep::Keep);
-    assert!(crate::plan::requires_update(&d, o.statefulset.as_ref().unwrap()));
-    w.spec.update_strategy.operator_upgrade_policy = OperatorUpgradePolicy::Automatic;
-    let mut d = w.desired();
-    d.template_hash = "as another operator renders it".into();
-    let p = plan(&d, &o, w.timestamp());
-    assert_eq!((p.cursor.template, p.cursor.partition), (TemplateStep::Apply, 3));
-}
-
-#[test]
-fn a_lost_kubernetes_node_counts_as_unavailable_and_nothing_is_deleted_for_it() {
-    let mut w = settled(3, 4);
-    w.calm = false;
-    pod(&mut w, 1).node_down_until = w.now + 50;
-    let there = uids(&w);
-    for _ in 0..40 {
-        w.step();
-    }
-    assert_eq!(uids(&w), there);
-    assert_eq!(w.plan().waiting[0].reason, Reason::NodeUnreachable);
-    w.settle(100);
-}
-
-#[test]
-fn a_new_pod_that_is_not_linked_takes_no_clients() {
-    let mut w = settled(3, 10);
-    w.template = 2;
-    until(&mut w, "the new pod is ready", |w| {
-        w.pods.get(&3).is_some_and(|p| p.ready_since.is_some_and(|t| w.now > t + 1))
-    });
-    let mut o = w.observe();
-    for p in &mut o.pods {
-        p.drain = None;
-        p.accepting = p.ordinal != 3;
-        if let (3, Some(n)) = (p.ordinal, &mut p.node) {
-            n.peers[0].inbound = false;
-            n.drain = Default::default();
-        }
-    }
-    let p = plan(&w.desired(), &o, w.timestamp());
-    let on = |a: &Action| matches!(a, Action::SetAccepting { pods } if pods.iter().any(|(r, on)| r.name == "chat-3" && *on));
-    assert!(!p.actions.iter().any(|a| on(a) || matches!(a, Action::Commit { .. })), "{p:?}");
-    assert!(p.waiting.iter().any(|x| x.reason == Reason::WaitingForLinks), "{p:?}");
-}
-
-#[test]
-fn a_node_that_is_silent_for_a_moment_keeps_its_label() {
-    let mut w = settled(3, 4);
-    pod(&mut w, 1).silent_until = w.now + 3;
-    assert!(w.plan().actions.is_empty());
-}
-
-#[test]
-fn scaled_down_no_client_is_moved_twice() {
-    let mut w = settled(5, 20);
-    w.spec.replicas = 2;
-    w.settle(500);
-    assert!(w.clients.iter().all(|c| c.moves <= 1));
-}
-
-#[test]
-fn clients_that_all_sat_on_one_pod_do_not_all_move_to_the_one_new_pod() {
-    let mut w = settled(3, 20);
-    let first = w.pods[&0].uid;
-    for c in &mut w.clients {
-        c.pod = Some(first);
-    }
-    w.peak = 0;
-    w.template = 2;
-    until(&mut w, "the first has drained", |w| w.load(first) == 0);
-    let most = w.pods.values().map(|p| w.load(p.uid)).max().unwrap_or_default();
-    assert!(most as f64 <= 20.0 * 1.3, "{most}: {}", w.brief());
-    w.settle(1000);
 }

@@ -2,6 +2,7 @@
 //! histories, and small models exhausted.
 
 mod cases;
+mod cases_steady;
 mod conveyor;
 mod exhaustive;
 mod random;

@@ -1,0 +1,182 @@
+//! The table of edge cases, the rest: Redis, stuck pods, in place, canary, steering.
+
+use sluice_crds::{Adapter, OperatorUpgradePolicy, Reason};
+
+use super::{
+    cases::{draining, pod, settled, uids, until},
+    sim::World,
+};
+use crate::{
+    model::{Action, TemplateStep},
+    plan::plan,
+};
+
+#[test]
+fn redis_down_takes_nobody_out_and_rolls_nothing() {
+    let mut w = settled(3, 4);
+    w.spec.pubsub.adapter = Adapter::Redis;
+    let mut o = w.observe();
+    for p in &mut o.pods {
+        if let Some(n) = &mut p.node {
+            n.redis_connected = Some(false);
+        }
+    }
+    let p = plan(&w.desired(), &o, w.timestamp());
+    assert!(p.actions.is_empty() && p.cursor == crate::plan::at(o.statefulset.as_ref().unwrap()));
+}
+
+#[test]
+fn stuck_old_pods_go_without_drain_and_without_budget() {
+    for at in 0..3 {
+        let mut w = settled(3, 10);
+        w.template = 2;
+        w.step();
+        let mut o = w.observe();
+        // The freeze has been applied; the controller tells of the new revision.
+        w.controller();
+        o.statefulset = w.observe().statefulset;
+        o.pods[at].ready = false;
+        o.pods[at].ready_since = None;
+        o.pods[at].running = false;
+        o.pods[at].stuck = Some(crate::model::StuckReason::CrashLoopBackOff);
+        let p = plan(&w.desired(), &o, w.timestamp());
+        let drains = p
+            .actions
+            .iter()
+            .any(|a| matches!(a, Action::Commit { pod, .. } if pod.ordinal() == at));
+        assert!(!drains, "{p:?}");
+        match at {
+            0 => assert_eq!(p.cursor.ordinals_start, 1),
+            2 => assert_eq!(p.cursor.partition, 2),
+            _ => assert_eq!((p.cursor.ordinals_start, p.cursor.partition), (0, 3)),
+        }
+    }
+}
+
+impl crate::model::PodRef {
+    fn ordinal(&self) -> usize {
+        self.name.rsplit('-').next().and_then(|o| o.parse().ok()).unwrap_or(usize::MAX)
+    }
+}
+
+#[test]
+fn max_surge_zero_rolls_in_place_from_the_top() {
+    for n in [2, 3, 5] {
+        let mut w = settled(n, 20);
+        w.spec.update_strategy.rolling_update.max_surge = 0;
+        w.template = 2;
+        let mut order: Vec<i32> = Vec::new();
+        until(&mut w, "it is rolled", |w| {
+            assert!(w.pods.len() as i32 <= n);
+            for o in draining(w) {
+                if order.last() != Some(&o) {
+                    order.push(o);
+                }
+            }
+            w.converged()
+        });
+        assert_eq!(order, (0..n).rev().collect::<Vec<_>>());
+        let moves: u32 = w.clients.iter().map(|c| c.moves).sum();
+        let per_client = f64::from(moves) / w.clients.len() as f64;
+        println!("n {n}: {per_client:.2} moves a client, in place");
+        assert!(per_client <= 1.0 + 1.0 / f64::from(n) + 0.15, "n {n}: {per_client}");
+    }
+}
+
+#[test]
+fn a_canary_stands_at_the_partition_and_goes_on_when_it_is_lowered() {
+    let mut w = settled(3, 10);
+    w.spec.update_strategy.rolling_update.partition = 2;
+    w.template = 2;
+    w.settle(500);
+    let old = |w: &World| w.pods.values().filter(|p| p.template == 1).count();
+    assert_eq!(old(&w), 2);
+    assert!(w.pods.values().all(|p| p.accepting), "all take clients while it stands");
+    w.spec.replicas = 5;
+    w.settle(500);
+    assert_eq!(old(&w), 2, "new pods come at the new revision");
+    w.spec.update_strategy.rolling_update.partition = 0;
+    w.settle(500);
+}
+
+#[test]
+fn an_operator_upgrade_rolls_nothing_unless_told_to() {
+    let mut w = settled(3, 4);
+    let o = w.observe();
+    let mut d = w.desired();
+    d.template_hash = "as another operator renders it".into();
+    let p = plan(&d, &o, w.timestamp());
+    assert_eq!(p.cursor.template, TemplateStep::Keep);
+    assert!(crate::plan::requires_update(&d, o.statefulset.as_ref().unwrap()));
+    w.spec.update_strategy.operator_upgrade_policy = OperatorUpgradePolicy::Automatic;
+    let mut d = w.desired();
+    d.template_hash = "as another operator renders it".into();
+    let p = plan(&d, &o, w.timestamp());
+    assert_eq!((p.cursor.template, p.cursor.partition), (TemplateStep::Apply, 3));
+}
+
+#[test]
+fn a_lost_kubernetes_node_counts_as_unavailable_and_nothing_is_deleted_for_it() {
+    let mut w = settled(3, 4);
+    w.calm = false;
+    pod(&mut w, 1).node_down_until = w.now + 50;
+    let there = uids(&w);
+    for _ in 0..40 {
+        w.step();
+    }
+    assert_eq!(uids(&w), there);
+    assert_eq!(w.plan().waiting[0].reason, Reason::NodeUnreachable);
+    w.settle(100);
+}
+
+#[test]
+fn a_new_pod_that_is_not_linked_takes_no_clients() {
+    let mut w = settled(3, 10);
+    w.template = 2;
+    until(&mut w, "the new pod is ready", |w| {
+        w.pods.get(&3).is_some_and(|p| p.ready_since.is_some_and(|t| w.now > t + 1))
+    });
+    let mut o = w.observe();
+    for p in &mut o.pods {
+        p.drain = None;
+        p.accepting = p.ordinal != 3;
+        if let (3, Some(n)) = (p.ordinal, &mut p.node) {
+            n.peers[0].inbound = false;
+            n.drain = Default::default();
+        }
+    }
+    let p = plan(&w.desired(), &o, w.timestamp());
+    let on = |a: &Action| matches!(a, Action::SetAccepting { pods } if pods.iter().any(|(r, on)| r.name == "chat-3" && *on));
+    assert!(!p.actions.iter().any(|a| on(a) || matches!(a, Action::Commit { .. })), "{p:?}");
+    assert!(p.waiting.iter().any(|x| x.reason == Reason::WaitingForLinks), "{p:?}");
+}
+
+#[test]
+fn a_node_that_is_silent_for_a_moment_keeps_its_label() {
+    let mut w = settled(3, 4);
+    pod(&mut w, 1).silent_until = w.now + 3;
+    assert!(w.plan().actions.is_empty());
+}
+
+#[test]
+fn scaled_down_no_client_is_moved_twice() {
+    let mut w = settled(5, 20);
+    w.spec.replicas = 2;
+    w.settle(500);
+    assert!(w.clients.iter().all(|c| c.moves <= 1));
+}
+
+#[test]
+fn clients_that_all_sat_on_one_pod_do_not_all_move_to_the_one_new_pod() {
+    let mut w = settled(3, 20);
+    let first = w.pods[&0].uid;
+    for c in &mut w.clients {
+        c.pod = Some(first);
+    }
+    w.peak = 0;
+    w.template = 2;
+    until(&mut w, "the first has drained", |w| w.load(first) == 0);
+    let most = w.pods.values().map(|p| w.load(p.uid)).max().unwrap_or_default();
+    assert!(most as f64 <= 20.0 * 1.3, "{most}: {}", w.brief());
+    w.settle(1000);
+}

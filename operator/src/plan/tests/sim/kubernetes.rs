@@ -1,0 +1,187 @@
+//! Kubernetes' half of the world: the StatefulSet controller as a real one was measured, kubelets,
+//! nodes, and the clients.
+
+use std::collections::BTreeSet;
+
+use sluice_crds::TimeoutPolicy;
+
+use super::{SimPod, World};
+use crate::model::DrainOverride;
+
+impl World {
+    /// The StatefulSet controller's turn.
+    pub fn controller(&mut self) {
+        let Some(mut s) = self.set.clone() else { return };
+        s.observed = s.generation;
+        s.update = s.template;
+        let range = s.start..s.start + s.replicas;
+        let condemned: Vec<i32> =
+            self.pods.keys().copied().filter(|o| !range.contains(o)).collect();
+        for o in condemned {
+            self.delete(o);
+        }
+        for o in range.clone() {
+            if !self.pods.contains_key(&o) {
+                let old = o - s.start < s.partition;
+                let template = if old { s.current } else { s.update };
+                self.create(o, template);
+            }
+        }
+        for o in (s.start + s.partition..s.start + s.replicas).rev() {
+            let Some(p) = self.pods.get(&o) else { continue };
+            if p.template != s.update && !p.terminating {
+                self.delete(o);
+                break;
+            }
+            if p.ready_since.is_none() || p.terminating {
+                break;
+            }
+        }
+        let all = self.pods.values();
+        if all.clone().filter(|p| p.template == s.update && !p.terminating).count() as i32
+            == s.replicas
+            && all.filter(|p| p.ready_since.is_some() && !p.terminating).count() as i32
+                == s.replicas
+            && self.pods.len() as i32 == s.replicas
+        {
+            s.current = s.update;
+        }
+        self.set = Some(s);
+    }
+
+    fn create(&mut self, ordinal: i32, template: u32) {
+        let uid = self.next_uid;
+        self.next_uid += 1;
+        let pod = SimPod {
+            uid,
+            template,
+            created: self.now,
+            ready_at: self.now + self.startup,
+            ready_since: None,
+            down_until: 0,
+            node_down_until: 0,
+            silent_until: 0,
+            terminating: false,
+            accepting: false,
+            annotations: None,
+            pin: None,
+            draining: None,
+        };
+        self.pods.insert(ordinal, pod);
+    }
+
+    /// The StatefulSet controller deletes a pod, because the cursor says so.
+    fn delete(&mut self, ordinal: i32) {
+        let p = self.pods.get(&ordinal).cloned().unwrap();
+        if p.terminating {
+            return;
+        }
+        let load = self.load(p.uid);
+        let over = p.annotations.as_ref().is_some_and(|a| {
+            self.now >= a.deadline && self.spec.drain.timeout_policy == TimeoutPolicy::Terminate
+        });
+        let exit = self.spec.drain.exit_at_connections as usize;
+        assert!(
+            load <= exit
+                || over
+                || p.pin == Some(DrainOverride::Release)
+                || !self.calm && !self.up(&p),
+            "chat-{ordinal} let go with {load} clients: {}",
+            self.brief()
+        );
+        if let Some(p) = self.pods.get_mut(&ordinal) {
+            p.terminating = true;
+        }
+    }
+
+    /// A person deletes a pod, or it is evicted.
+    pub fn kill(&mut self, ordinal: i32) {
+        if let Some(p) = self.pods.get_mut(&ordinal) {
+            p.terminating = true;
+        }
+    }
+
+    /// A second passes: nodes, kubelets and clients.
+    pub fn tick(&mut self) {
+        self.now += 1;
+        let now = self.now;
+        let ups: BTreeSet<u32> = self.pods.values().filter(|p| self.up(p)).map(|p| p.uid).collect();
+        let bad = self.bad.clone();
+        // Gone: those that terminate. Their clients have been closed by preStop.
+        let gone: Vec<i32> = self
+            .pods
+            .iter()
+            .filter(|(_, p)| p.terminating && now >= p.node_down_until)
+            .map(|(o, _)| *o)
+            .collect();
+        for o in gone {
+            if let Some(p) = self.pods.remove(&o) {
+                self.disconnect(p.uid, usize::MAX);
+            }
+        }
+        for p in self.pods.values_mut() {
+            let up = ups.contains(&p.uid) && !bad.contains(&p.template);
+            if up && p.ready_since.is_none() && now >= p.ready_at {
+                p.ready_since = Some(now);
+            } else if !up {
+                p.ready_since = None;
+            }
+            if p.draining.is_some_and(|(_, ttl)| now >= ttl) || !up && now < p.down_until {
+                p.draining = None;
+            }
+        }
+        let d = self.spec.drain.clone();
+        let settled = (d.initial_delay_seconds + d.wait_seconds) as i64;
+        let closing: Vec<u32> = self
+            .pods
+            .values()
+            .filter(|p| {
+                p.draining.is_some_and(|(began, _)| {
+                    let t = now - began - settled;
+                    t >= 0 && t % i64::from(d.batch_interval_seconds()) == 0
+                })
+            })
+            .map(|p| p.uid)
+            .collect();
+        for uid in closing {
+            self.disconnect(uid, d.batch_size() as usize);
+        }
+        for (uid, up) in
+            self.pods.values().map(|p| (p.uid, ups.contains(&p.uid))).collect::<Vec<_>>()
+        {
+            if !up {
+                self.disconnect(uid, usize::MAX);
+            }
+        }
+        self.connect();
+        for p in self.pods.values() {
+            self.peak = self.peak.max(self.load(p.uid));
+        }
+    }
+
+    fn disconnect(&mut self, uid: u32, count: usize) {
+        for c in self.clients.iter_mut().filter(|c| c.pod == Some(uid)).take(count) {
+            c.pod = None;
+            c.moves += 1;
+        }
+    }
+
+    fn connect(&mut self) {
+        let targets: Vec<u32> = self
+            .pods
+            .values()
+            .filter(|p| {
+                p.accepting && p.ready_since.is_some() && !p.terminating && p.draining.is_none()
+            })
+            .map(|p| p.uid)
+            .collect();
+        if targets.is_empty() {
+            return;
+        }
+        for i in 0..self.clients.len() {
+            if self.clients[i].pod.is_none() {
+                self.clients[i].pod = Some(targets[self.rand(targets.len())]);
+            }
+        }
+    }
+}

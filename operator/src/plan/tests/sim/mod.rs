@@ -1,0 +1,301 @@
+//! A small deterministic world for the planner: the StatefulSet controller as a real one was
+//! measured, nodes that drain in batches, clients that come back to accepting pods, and an
+//! executor that may die between any two steps. It checks the promises as things happen.
+
+mod kubernetes;
+mod operator;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use sluice_crds::ChannelClusterSpec;
+use sluice_node_api::admin::{DrainPhase, DrainStatus, NodeStatus, PeerStatus};
+
+use crate::model::{
+    Cursor, Desired, DrainCommitment, DrainOverride, Observed, PodState, StatefulSetState,
+    StuckReason, TemplateStep,
+};
+
+/// A pod and its node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SimPod {
+    pub uid: u32,
+    pub template: u32,
+    pub created: i64,
+    pub ready_at: i64,
+    pub ready_since: Option<i64>,
+    /// Until when its container restarts.
+    pub down_until: i64,
+    pub node_down_until: i64,
+    pub silent_until: i64,
+    pub terminating: bool,
+    pub accepting: bool,
+    pub annotations: Option<Annotations>,
+    pub pin: Option<DrainOverride>,
+    /// The node's own drain: when it began, until when it lives unless renewed.
+    pub draining: Option<(i64, i64)>,
+}
+
+/// A commitment, in seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Annotations {
+    pub scale: bool,
+    pub started: i64,
+    pub initial: Option<u64>,
+    pub deadline: i64,
+    pub drained: Option<i64>,
+}
+
+/// The StatefulSet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SimSet {
+    pub replicas: i32,
+    pub start: i32,
+    pub partition: i32,
+    pub template: u32,
+    pub spec_template: u32,
+    pub generation: i64,
+    pub observed: i64,
+    pub current: u32,
+    pub update: u32,
+}
+
+/// One client: the UID of the pod it is on, and how often it was moved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SimClient {
+    pub pod: Option<u32>,
+    pub moves: u32,
+}
+
+/// Everything there is.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub now: i64,
+    pub spec: ChannelClusterSpec,
+    /// The template that the spec asks for; stands for its hash.
+    pub template: u32,
+    /// Templates whose pods never start.
+    pub bad: BTreeSet<u32>,
+    pub set: Option<SimSet>,
+    pub pods: BTreeMap<i32, SimPod>,
+    pub clients: Vec<SimClient>,
+    pub next_uid: u32,
+    pub startup: i64,
+    /// No fault was injected: the stricter promises hold.
+    pub calm: bool,
+    /// Highest load of a pod seen since it was last set to 0.
+    pub peak: usize,
+    rng: u64,
+}
+
+impl World {
+    pub fn new(spec: ChannelClusterSpec, clients: usize) -> Self {
+        Self {
+            now: 1_000_000,
+            spec,
+            template: 1,
+            bad: BTreeSet::new(),
+            set: None,
+            pods: BTreeMap::new(),
+            clients: vec![SimClient::default(); clients],
+            next_uid: 1,
+            startup: 2,
+            calm: true,
+            peak: 0,
+            rng: 0x9E37_79B9_7F4A_7C15,
+        }
+    }
+    pub fn seed(&mut self, seed: u64) {
+        self.rng = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    }
+    fn rand(&mut self, below: usize) -> usize {
+        self.rng ^= self.rng << 13;
+        self.rng ^= self.rng >> 7;
+        self.rng ^= self.rng << 17;
+        (self.rng % below.max(1) as u64) as usize
+    }
+    pub fn timestamp(&self) -> Timestamp {
+        Timestamp::from_second(self.now).unwrap()
+    }
+    pub fn desired(&self) -> Desired<'_> {
+        Desired {
+            name: "chat",
+            generation: 1,
+            spec: &self.spec,
+            spec_hash: format!("s{}", self.template),
+            template_hash: format!("t{}", self.template),
+        }
+    }
+    pub fn load(&self, uid: u32) -> usize {
+        self.clients.iter().filter(|c| c.pod == Some(uid)).count()
+    }
+
+    pub fn observe(&self) -> Observed {
+        let at = |s: i64| Timestamp::from_second(s).unwrap();
+        let statefulset = self.set.as_ref().map(|s| StatefulSetState {
+            uid: "set".into(),
+            generation: s.generation,
+            observed_generation: s.observed,
+            replicas: s.replicas,
+            ordinals_start: s.start,
+            partition: s.partition,
+            spec_hash: format!("s{}", s.spec_template),
+            template_hash: format!("t{}", s.spec_template),
+            rollout_started_at: None,
+            current_revision: format!("r{}", s.current),
+            update_revision: format!("r{}", s.update),
+        });
+        let ups: Vec<i32> = self.pods.iter().filter(|(_, p)| self.up(p)).map(|(o, _)| *o).collect();
+        let pods = self.pods.iter().map(|(&ordinal, p)| {
+            let up = self.up(p);
+            let node = (up && self.now >= p.silent_until).then(|| NodeStatus {
+                node: format!("chat-{ordinal}"),
+                connections: self.load(p.uid) as u64,
+                drain: self.drain_status(p),
+                peers: ups
+                    .iter()
+                    .filter(|o| **o != ordinal)
+                    .map(|o| PeerStatus {
+                        name: format!("chat-{o}"),
+                        address: String::new(),
+                        outbound: true,
+                        inbound: true,
+                    })
+                    .collect(),
+                ..NodeStatus::default()
+            });
+            PodState {
+                name: format!("chat-{ordinal}"),
+                uid: p.uid.to_string(),
+                resource_version: "1".into(),
+                ordinal,
+                revision: format!("r{}", p.template),
+                created_at: Some(at(p.created)),
+                ready: p.ready_since.is_some(),
+                ready_since: p.ready_since.map(at),
+                terminating: p.terminating,
+                running: up || self.now < p.node_down_until,
+                stuck: (self.bad.contains(&p.template)).then_some(StuckReason::ImagePull),
+                node_unreachable: self.now < p.node_down_until,
+                accepting: p.accepting,
+                drain: p.annotations.as_ref().map(|a| DrainCommitment {
+                    reason: if a.scale {
+                        sluice_crds::DrainReason::ScaleDown
+                    } else {
+                        sluice_crds::DrainReason::Rollout
+                    },
+                    started_at: at(a.started),
+                    deadline: at(a.deadline),
+                    target: String::new(),
+                    initial: a.initial,
+                    drained_at: a.drained.map(at),
+                }),
+                drain_override: p.pin,
+                node,
+            }
+        });
+        Observed { statefulset, pods: pods.collect() }
+    }
+
+    /// Its container runs and its Kubernetes node lives.
+    fn up(&self, p: &SimPod) -> bool {
+        !self.bad.contains(&p.template)
+            && self.now >= p.ready_at.min(p.down_until.max(p.ready_at))
+            && self.now >= p.down_until
+            && self.now >= p.node_down_until
+    }
+
+    fn drain_status(&self, p: &SimPod) -> DrainStatus {
+        let Some((began, _)) = p.draining else { return DrainStatus::default() };
+        let d = &self.spec.drain;
+        let (delay, wait) = (d.initial_delay_seconds as i64, d.wait_seconds as i64);
+        let phase = match self.now - began {
+            t if t < delay => DrainPhase::Delay,
+            _ if self.load(p.uid) == 0 => DrainPhase::Drained,
+            t if t < delay + wait => DrainPhase::Waiting,
+            _ => DrainPhase::Closing,
+        };
+        DrainStatus { phase, ..DrainStatus::default() }
+    }
+
+    /// Controller, operator and a second, in that order.
+    pub fn step(&mut self) {
+        self.controller();
+        self.reconcile(usize::MAX);
+        self.tick();
+    }
+
+    /// Nothing is left to do: parked, every pod wanted, ready and at the wanted revision.
+    pub fn converged(&self) -> bool {
+        let Some(s) = &self.set else { return false };
+        let keep = self.spec.update_strategy.rolling_update.partition;
+        let p = self.plan();
+        let old = self.pods.values().filter(|p| p.template != self.template).count() as i32;
+        let still = Cursor {
+            replicas: s.replicas,
+            ordinals_start: s.start,
+            partition: s.partition,
+            template: TemplateStep::Keep,
+        };
+        s.observed == s.generation
+            && p.actions.is_empty()
+            && p.cursor == still
+            && s.replicas == self.spec.replicas
+            && self.pods.len() as i32 == s.replicas
+            && old <= keep
+            && (old > 0 || s.partition == s.replicas)
+            && self
+                .pods
+                .values()
+                .all(|p| p.ready_since.is_some() && p.annotations.is_none() && p.draining.is_none())
+    }
+
+    /// Steps until it has converged; the steps it took.
+    pub fn settle(&mut self, at_most: usize) -> usize {
+        for i in 0..at_most {
+            if self.converged() {
+                return i;
+            }
+            self.step();
+        }
+        panic!("not converged after {at_most} steps: {}\nplan {:#?}", self.brief(), self.plan());
+    }
+
+    /// Lays the clients evenly over the pods, as if they had always been there.
+    pub fn spread_evenly(&mut self) {
+        let uids: Vec<u32> = self.pods.values().map(|p| p.uid).collect();
+        for (i, c) in self.clients.iter_mut().enumerate() {
+            *c = SimClient { pod: uids.get(i % uids.len().max(1)).copied(), moves: 0 };
+        }
+        self.peak = 0;
+    }
+    /// All that matters, on a few lines.
+    pub fn brief(&self) -> String {
+        let r = &self.spec.update_strategy.rolling_update;
+        let mut out = format!(
+            "\nnow {} want {} template {} paused {} surge {} unavailable {} partition {} set {:?}",
+            self.now,
+            self.spec.replicas,
+            self.template,
+            self.spec.paused,
+            r.max_surge,
+            r.max_unavailable,
+            r.partition,
+            self.set
+        );
+        for (o, p) in &self.pods {
+            out += &format!(
+                "\n  chat-{o} t{} {} {} {} clients {:?} drain {:?} down {} silent {}",
+                p.template,
+                if p.ready_since.is_some() { "ready" } else { "-" },
+                if p.terminating { "terminating" } else { "-" },
+                if p.accepting { "accepting" } else { "-" },
+                self.load(p.uid),
+                (&p.annotations, p.draining),
+                p.down_until.max(p.node_down_until),
+                p.silent_until
+            );
+        }
+        out
+    }
+}
