@@ -30,6 +30,7 @@ pub mod rootfs;
 pub mod settings;
 pub mod status;
 pub mod steps;
+pub mod storage;
 pub mod up;
 
 pub use cluster::Cluster;

@@ -239,3 +239,73 @@ fn stat(pid: i32) -> Option<Stat> {
     let started = fields.get(19)?.parse().ok()?;
     Some(Stat { started, alive: !matches!(*fields.first()?, "Z" | "X") })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Target;
+
+    fn settings(state: &tempfile::TempDir) -> Settings {
+        Settings { repo: "/".into(), state: state.path().into(), target: Target::Local }
+    }
+
+    fn sleeper(seconds: &str) -> Component {
+        Component {
+            name: "sleeper".into(),
+            program: "sleep".into(),
+            arguments: vec![seconds.into()],
+            namespace: None,
+            config: String::new(),
+            path: "/usr/bin".into(),
+        }
+    }
+
+    #[test]
+    fn a_component_is_started_once_and_again_when_it_changes() {
+        let state = tempfile::tempdir().unwrap();
+        let settings = settings(&state);
+        assert!(ensure(&settings, &sleeper("50")).unwrap());
+        let first = running(&settings, "sleeper").unwrap();
+        assert!(!ensure(&settings, &sleeper("50")).unwrap());
+        assert!(ensure(&settings, &sleeper("51")).unwrap());
+        let second = running(&settings, "sleeper").unwrap();
+        assert_ne!(first.pid, second.pid);
+        assert_eq!(all_marked(&settings), [second.pid]);
+        stop(&settings, "sleeper").unwrap();
+        assert!(running(&settings, "sleeper").is_none());
+        assert!(all_marked(&settings).is_empty());
+    }
+
+    #[test]
+    fn a_process_that_was_never_recorded_is_found_by_its_mark() {
+        let state = tempfile::tempdir().unwrap();
+        let settings = settings(&state);
+        ensure(&settings, &sleeper("52")).unwrap();
+        let lost = running(&settings, "sleeper").unwrap();
+        fs::remove_file(record_file(&settings, "sleeper")).unwrap();
+        assert!(running(&settings, "sleeper").is_none());
+        ensure(&settings, &sleeper("52")).unwrap();
+        let found = running(&settings, "sleeper").unwrap();
+        assert_ne!(lost.pid, found.pid);
+        assert_eq!(all_marked(&settings), [found.pid]);
+        kill_all_marked(&settings).unwrap();
+        assert!(all_marked(&settings).is_empty());
+    }
+
+    #[test]
+    fn a_process_that_took_over_a_recorded_number_is_not_taken_for_ours() {
+        let state = tempfile::tempdir().unwrap();
+        let settings = settings(&state);
+        fs::create_dir_all(state.path().join("run")).unwrap();
+        let record = Record {
+            name: "sleeper".into(),
+            pid: i32::try_from(std::process::id()).unwrap(),
+            started: stat(i32::try_from(std::process::id()).unwrap()).unwrap().started,
+            fingerprint: String::new(),
+        };
+        let text = serde_json::to_vec(&record).unwrap();
+        write_whole(&record_file(&settings, "sleeper"), &text).unwrap();
+        assert!(running(&settings, "sleeper").is_none());
+        stop(&settings, "sleeper").unwrap(); // and this test goes on
+    }
+}

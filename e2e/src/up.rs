@@ -16,7 +16,7 @@ use crate::node::Machine;
 use crate::pki::Pki;
 use crate::processes::write_whole;
 use crate::steps::{self, long_step, step};
-use crate::{Settings, control_plane, install, leftovers, network, packages, processes};
+use crate::{Settings, control_plane, install, leftovers, network, packages, processes, storage};
 
 /// How far to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,6 +121,7 @@ fn kubernetes(settings: &Settings) -> Result<Binaries> {
         })?;
         wait_for_nodes(settings)
     })?;
+    step("volumes", || storage::ensure(&Cluster::of(settings)?))?;
     Ok(binaries)
 }
 
