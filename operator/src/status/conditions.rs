@@ -61,7 +61,7 @@ pub(super) fn all(
         ready,
         stalled,
         available(desired, status),
-        progressing(desired, progress, &summary),
+        progressing(desired, progress, status, &summary),
         draining(status),
         paused(desired, progress),
         requires_update(desired, observed),
@@ -217,7 +217,12 @@ fn available(desired: &Desired<'_>, status: &ChannelClusterStatus) -> Verdict {
     verdict(ConditionType::Available, enough, reason, message)
 }
 
-fn progressing(desired: &Desired<'_>, progress: &Progress, summary: &str) -> Verdict {
+fn progressing(
+    desired: &Desired<'_>,
+    progress: &Progress,
+    status: &ChannelClusterStatus,
+    summary: &str,
+) -> Verdict {
     let it = |holds, reason| verdict(ConditionType::Progressing, holds, reason, summary.to_owned());
     if desired.spec.paused && (progress.rolling || progress.shrinking) {
         it(false, Reason::RolloutPaused)
@@ -225,8 +230,10 @@ fn progressing(desired: &Desired<'_>, progress: &Progress, summary: &str) -> Ver
         it(true, Reason::ScalingDown)
     } else if progress.rolling {
         it(true, Reason::RolloutInProgress)
-    } else if progress.growing {
+    } else if progress.growing && status.replicas < desired.spec.replicas {
         it(true, Reason::ScalingUp)
+    } else if progress.growing {
+        it(true, Reason::WaitingForPodReady)
     } else if progress.kept > 0 {
         it(false, Reason::PartitionReached)
     } else {
