@@ -4,7 +4,7 @@
 //!
 //! It must never take a disruptive step on what was seen a while ago: patches on pods are guarded
 //! by UID and resourceVersion, and before the cursor lets pods go, StatefulSet, pods and their
-//! sockets are read once more ([`confirm`]).
+//! sockets are read once more (`confirm.rs`).
 
 mod confirm;
 
@@ -34,8 +34,6 @@ use crate::{
 pub struct Outcome {
     /// Actions that were done.
     pub done: Vec<Action>,
-    /// Nodes that did not do what they were asked: the pod's name and why.
-    pub silent: Vec<(String, String)>,
     /// Whether the StatefulSet was written.
     pub cursor_moved: bool,
     /// Something changed between plan and step; look again soon.
@@ -70,7 +68,7 @@ impl Executor<'_> {
             if pod_of(action).is_some_and(|pod| failed.contains(&pod.uid)) {
                 continue;
             }
-            match self.step(action, &mut versions, &mut outcome).await {
+            match self.step(action, &mut versions).await {
                 Ok(true) => outcome.done.push(action.clone()),
                 Ok(false) => failed.extend(pod_of(action).map(|pod| pod.uid.clone())),
                 Err(Error::Stale(what)) => {
@@ -93,7 +91,6 @@ impl Executor<'_> {
         &self,
         action: &Action,
         versions: &mut HashMap<String, String>,
-        outcome: &mut Outcome,
     ) -> Result<bool, Error> {
         match action {
             Action::Commit { pod, commitment } => {
@@ -125,13 +122,13 @@ impl Executor<'_> {
                 self.applier.may_write()?;
                 let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
                 let answer = self.nodes.start_drain(address, self.token, request).await;
-                return Ok(noted(pod, answer, outcome));
+                return Ok(noted(pod, answer));
             }
             Action::CancelDrain { pod } => {
                 self.applier.may_write()?;
                 let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
                 let answer = self.nodes.cancel_drain(address, self.token).await;
-                return Ok(noted(pod, answer, outcome));
+                return Ok(noted(pod, answer));
             }
         }
         Ok(true)
@@ -321,19 +318,13 @@ fn pod_of(action: &Action) -> Option<&PodRef> {
     }
 }
 
-fn noted<T>(
-    pod: &PodRef,
-    answer: Result<T, crate::node_client::Error>,
-    outcome: &mut Outcome,
-) -> bool {
-    match answer {
-        Ok(_) => true,
-        Err(error) => {
-            tracing::warn!(pod = pod.name, error = &error as &dyn std::error::Error, "no answer");
-            outcome.silent.push((pod.name.clone(), error.to_string()));
-            false
-        }
-    }
+/// Whether the node did it; a node that did not is reported by the next look at it.
+fn noted<T>(pod: &PodRef, answer: Result<T, crate::node_client::Error>) -> bool {
+    answer
+        .inspect_err(|error| {
+            tracing::warn!(pod = pod.name, error = error as &dyn std::error::Error, "no answer");
+        })
+        .is_ok()
 }
 
 fn gone_is_stale(pod: &str, source: kube::Error) -> Error {
