@@ -2,14 +2,16 @@
 //! before the node is told. Nothing here lets a pod go.
 
 use jiff::{SignedDuration, Timestamp};
-use sluice_crds::{ChannelClusterSpec, DrainReason};
+use sluice_crds::{ChannelClusterSpec, DrainMode, DrainReason, TimeoutPolicy};
 use sluice_node_api::admin::{DrainPhase, DrainRequest};
 
 use super::{
     DRAIN_TTL_SECONDS, Shape, Slot, Slots, drained_now, release,
     shape::{Victim, Way},
 };
-use crate::model::{Action, Cursor, Desired, DrainCommitment, PodRef, PodState, StatefulSetState};
+use crate::model::{
+    Action, Cursor, Desired, DrainCommitment, DrainOverride, PodRef, PodState, StatefulSetState,
+};
 
 /// What is done about drains.
 #[derive(Debug)]
@@ -70,7 +72,7 @@ pub(crate) fn decide<'a>(
                 d.cancel.push((p.into(), false));
             }
             Some(c) => {
-                d.renew.push((p.into(), request(spec)));
+                d.renew.push((p.into(), request(spec, parting(spec, p, now))));
                 if c.drained_at.is_none() && drained_now(spec, p) {
                     d.drained.push((p.into(), now));
                 }
@@ -94,24 +96,45 @@ pub(crate) fn decide<'a>(
             drained_at: None,
         };
         d.commits.push((s.clone(), commitment));
-        d.renew.push((p.into(), request(spec)));
+        d.renew.push((p.into(), request(spec, false)));
     }
-    d.renew.extend(slots.outside.iter().filter_map(|p| renew(spec, p)));
+    d.renew.extend(slots.outside.iter().filter_map(|p| renew(spec, p, now)));
     d
 }
 
 /// Renews every drain under way, decides nothing.
-pub(crate) fn renew_all(spec: &ChannelClusterSpec, slots: &Slots<'_>) -> Vec<Action> {
+pub(crate) fn renew_all(
+    spec: &ChannelClusterSpec,
+    slots: &Slots<'_>,
+    now: Timestamp,
+) -> Vec<Action> {
     let inside = slots.list.iter().filter_map(|s| s.pod);
     inside
         .chain(slots.outside.iter().copied())
-        .filter_map(|p| renew(spec, p))
+        .filter_map(|p| renew(spec, p, now))
         .map(|(pod, request)| Action::StartDrain { pod, request })
         .collect()
 }
 
-fn renew(spec: &ChannelClusterSpec, p: &PodState) -> Option<(PodRef, DrainRequest)> {
-    (p.drain.is_some() && !p.terminating).then(|| (p.into(), request(spec)))
+fn renew(
+    spec: &ChannelClusterSpec,
+    p: &PodState,
+    now: Timestamp,
+) -> Option<(PodRef, DrainRequest)> {
+    (p.drain.is_some() && !p.terminating).then(|| (p.into(), request(spec, parting(spec, p, now))))
+}
+
+/// Whether the pod goes whatever is left on it. Its last clients are then moved at once: a node
+/// that is let go with a drain under way would pace that drain on for as long as its grace lasts.
+fn parting(spec: &ChannelClusterSpec, p: &PodState, now: Timestamp) -> bool {
+    let Some(c) = &p.drain else { return false };
+    match p.drain_override {
+        Some(DrainOverride::Release) => return true,
+        Some(DrainOverride::Cancel) => return false,
+        None => {}
+    }
+    let timed_out = now >= c.deadline && spec.drain.timeout_policy == TimeoutPolicy::Terminate;
+    timed_out || c.drained_at.is_some()
 }
 
 /// Which drains begin and which are undone to make room for them; and whether the budget is what
@@ -177,8 +200,18 @@ fn select(
     (begin, undo, blocked)
 }
 
-fn request(spec: &ChannelClusterSpec) -> DrainRequest {
+fn request(spec: &ChannelClusterSpec, parting: bool) -> DrainRequest {
     let d = &spec.drain;
+    if parting {
+        return DrainRequest {
+            mode: DrainMode::Immediate,
+            initial_delay_seconds: 0.0,
+            wait_seconds: 0.0,
+            batch_size: d.batch_size(),
+            batch_interval_seconds: d.batch_interval_seconds().into(),
+            ttl_seconds: DRAIN_TTL_SECONDS,
+        };
+    }
     DrainRequest {
         mode: d.mode,
         initial_delay_seconds: d.initial_delay_seconds.max(0).into(),
@@ -186,5 +219,37 @@ fn request(spec: &ChannelClusterSpec) -> DrainRequest {
         batch_size: d.batch_size(),
         batch_interval_seconds: d.batch_interval_seconds().into(),
         ttl_seconds: DRAIN_TTL_SECONDS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(deadline: Timestamp) -> PodState {
+        let commitment = DrainCommitment {
+            reason: DrainReason::Rollout,
+            started_at: Timestamp::UNIX_EPOCH,
+            deadline,
+            target: "new".into(),
+            initial: Some(3),
+            drained_at: None,
+        };
+        PodState { drain: Some(commitment), ..PodState::default() }
+    }
+
+    fn mode(policy: TimeoutPolicy, deadline: i64) -> DrainMode {
+        let mut spec: ChannelClusterSpec = serde_json::from_str("{}").expect("all defaults");
+        spec.drain.mode = DrainMode::Wait;
+        spec.drain.timeout_policy = policy;
+        let at = |s| Timestamp::from_second(s).expect("in range");
+        renew(&spec, &pod(at(deadline)), at(100)).expect("it drains").1.mode
+    }
+
+    #[test]
+    fn whoever_is_left_past_the_deadline_is_moved_at_once_unless_the_pod_is_held() {
+        assert_eq!(mode(TimeoutPolicy::Terminate, 101), DrainMode::Wait);
+        assert_eq!(mode(TimeoutPolicy::Terminate, 100), DrainMode::Immediate);
+        assert_eq!(mode(TimeoutPolicy::Hold, 100), DrainMode::Wait);
     }
 }

@@ -104,7 +104,7 @@ fn hold(
 ) -> Plan {
     let slots = Slots::new(desired.spec, observed, sts, now);
     Plan {
-        actions: drain::renew_all(desired.spec, &slots),
+        actions: drain::renew_all(desired.spec, &slots, now),
         cursor: at(sts),
         requeue_after: Some(POLL),
         waiting: vec![Waiting {
