@@ -35,6 +35,7 @@ pub fn up(settings: &Settings, extent: Extent) -> Result<()> {
     if settings.is_local() {
         local(settings, extent)?;
     } else if extent >= Extent::Images {
+        Builder::new(settings)?; // says at once when there is no registry to push to
         images(settings)?;
     }
     let cluster = Cluster::of(settings)?;
