@@ -2,6 +2,7 @@
 //!
 //! The runners write to this program's own output, so that their summaries are what a reader sees last.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -17,6 +18,12 @@ use crate::{Cluster, Settings, npm, packages};
 /// Runs all checks; with a filter, only the end-to-end tests whose names hold it.
 pub fn test(settings: &Settings, filter: Option<&str>, threads: usize) -> Result<()> {
     let began = Instant::now();
+    fs::create_dir_all(settings.logs())
+        .with_context(|| format!("making the state folder {}", settings.state.display()))?;
+    let installed = step("Debian packages", || packages::install(settings, packages::TESTS))?;
+    if !installed.is_empty() {
+        println!("       installed {}", installed.join(" "));
+    }
     if filter.is_none() {
         without_cluster(settings)?;
     }

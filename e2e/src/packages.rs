@@ -11,8 +11,11 @@ use anyhow::{Result, bail};
 use crate::Settings;
 use crate::command::{command, logged};
 
-/// A file that must be there, and the Debian package that brings it.
-const NEEDED: &[(&str, &str)] = &[
+/// Files that must be there, each with the Debian package that brings it.
+pub type Needs = &'static [(&'static str, &'static str)];
+
+/// What the local cluster is made with.
+pub const CLUSTER: Needs = &[
     ("runc", "runc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("ip", "iproute2"),
@@ -24,6 +27,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("nsenter", "util-linux"),
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
+
+/// What the tests need besides: a Redis for the node's own tests, a browser for the chat page.
+pub const TESTS: Needs = &[("redis-check-rdb", "redis-tools"), ("chromium", "chromium")];
 
 /// The way out for machines that cannot carry the local cluster.
 const WAY_OUT: &str = "Or use a cluster that you have: cargo e2e --context NAME --registry REGISTRY up (kind's works too)";
@@ -52,8 +58,8 @@ pub fn check_go() -> Result<()> {
 }
 
 /// Installs the Debian packages that are missing; returns their names.
-pub fn install(settings: &Settings) -> Result<Vec<&'static str>> {
-    let missing: Vec<&str> = NEEDED
+pub fn install(settings: &Settings, needs: Needs) -> Result<Vec<&'static str>> {
+    let missing: Vec<&str> = needs
         .iter()
         .filter(|(file, _)| find(file).is_none())
         .map(|(_, package)| *package)
@@ -61,9 +67,9 @@ pub fn install(settings: &Settings) -> Result<Vec<&'static str>> {
     if missing.is_empty() {
         return Ok(missing);
     }
-    if find("apt-get").is_none() {
+    if find("apt-get").is_none() || !rustix::process::geteuid().is_root() {
         bail!(
-            "These are missing: install the packages {} (their names on Debian)",
+            "These are missing: as root, install the packages {} (their names on Debian)",
             missing.join(" ")
         );
     }

@@ -68,7 +68,7 @@ fn local(settings: &Settings, extent: Extent) -> Result<()> {
     packages::check_go()?;
     fs::create_dir_all(settings.logs())
         .with_context(|| format!("making the state folder {}", settings.state.display()))?;
-    let installed = step("Debian packages", || packages::install(settings))?;
+    let installed = step("Debian packages", || packages::install(settings, packages::CLUSTER))?;
     if !installed.is_empty() {
         println!("       installed {}", installed.join(" "));
     }

@@ -4,6 +4,7 @@
 mod support;
 
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -17,6 +18,21 @@ use support::{Client, Dir, end, until};
 
 const BOUND: Duration = Duration::from_secs(15);
 const PASSWORD: &str = "correct-horse";
+
+/// Debian keeps the server in `redis-tools`, under another name: package `redis-server` is a link
+/// to it, and starts a service.
+fn server() -> Command {
+    let found = |name: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
+    };
+    if found("redis-server") || !found("redis-check-rdb") {
+        return Command::new("redis-server");
+    }
+    let mut command = Command::new("redis-check-rdb");
+    command.arg0("redis-server");
+    command
+}
 
 /// A redis-server of this test alone; ended by its process id.
 struct Redis {
@@ -38,14 +54,14 @@ impl Redis {
     }
 
     fn start(&mut self) {
-        let mut command = Command::new("redis-server");
+        let mut command = server();
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--port", &self.port.to_string(), "--requirepass", PASSWORD]);
         command.arg("--dir").arg(&self.dir).stdout(Stdio::null()).stderr(Stdio::null());
         match command.spawn() {
             Ok(child) => self.child = Some(child),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                panic!("redis-server is not installed; on Debian: apt-get install redis-server")
+                panic!("there is no redis-server; on Debian: apt-get install redis-tools")
             }
             Err(e) => panic!("redis-server does not start: {e}"),
         }
