@@ -7,7 +7,7 @@ const MOST = 100_000;
 export class Publisher {
   constructor(name, { via, everyMs, topic, group, urls, token, event = "msg" }, clients) {
     Object.assign(this, { name, via, topic, group, urls: urls ?? [], token, event, clients });
-    this.sent = []; // { id, from, to }: acknowledged; from before the sending, to at the acknowledgement
+    this.sent = []; // { id, by, from, to }: acknowledged; by the pod that took it, from before to after
     this.unsure = new Map(); // reason -> count: neither acknowledged nor surely unsent
     this.started = 0;
     this.pending = new Set();
@@ -28,7 +28,7 @@ export class Publisher {
     const clients = this.clients();
     for (let i = 0; i < clients.length; i += 1) {
       const client = clients[(number + i) % clients.length];
-      if (client.node !== null) return this.record(number, (payload) => client.push(this.event, payload));
+      if (client.node !== null) return this.record(number, client.node, (payload) => client.push(this.event, payload));
     }
     return null; // nobody is joined: nothing is sent
   }
@@ -36,7 +36,7 @@ export class Publisher {
   post(number) {
     if (this.urls.length === 0) return null;
     const url = this.urls[number % this.urls.length];
-    return this.record(number, async (payload) => {
+    return this.record(number, new URL(url).hostname, async (payload) => {
       const response = await fetch(url, {
         method: "POST",
         headers: { authorization: `Bearer ${this.token}`, "content-type": "application/json" },
@@ -48,7 +48,7 @@ export class Publisher {
     });
   }
 
-  async record(number, send) {
+  async record(number, by, send) {
     const id = `${this.name}:${number}`;
     const from = now();
     let status;
@@ -57,7 +57,7 @@ export class Publisher {
     } catch (error) {
       status = error?.cause?.code ?? error?.name ?? "failed";
     }
-    if (status === "ok") this.sent.push({ id, from, to: now() });
+    if (status === "ok") this.sent.push({ id, by, from, to: now() });
     else this.unsure.set(status, (this.unsure.get(status) ?? 0) + 1);
   }
 

@@ -23,18 +23,21 @@ function tally(values) {
 }
 
 function deliveries(clients, publishers) {
-  const figures = { expected: 0, missedWhileJoined: 0, missedWhileMoving: 0, duplicates: 0, examples: [] };
+  const figures = { expected: 0, missedWhileJoined: 0, missedWhileMoving: 0, duplicates: 0, paths: {}, examples: [] };
   for (const client of clients) {
     for (const count of client.receipts.values()) figures.duplicates += count - 1;
     const first = client.joins[0]?.at ?? Infinity;
     for (const { sent } of publishers) {
-      for (const { id, from, to } of sent) {
+      for (const { id, by, from, to } of sent) {
         if (from < first) continue;
         figures.expected += 1;
         if (client.receipts.has(id)) continue;
         if (client.joinedThrough(from, to + IN_FLIGHT_MS)) {
           figures.missedWhileJoined += 1;
           const { joins, closes } = client;
+          const path = `${by} to ${joins.findLast(({ at }) => at <= from).node}`;
+          const seen = (figures.paths[path] ??= { count: 0, first: from, last: to });
+          Object.assign(seen, { count: seen.count + 1, last: to });
           if (figures.examples.length < 5) figures.examples.push({ client: client.index, id, from, to, joins, closes });
         } else figures.missedWhileMoving += 1;
       }

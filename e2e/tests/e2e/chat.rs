@@ -93,6 +93,7 @@ fn publish_over_http_reaches_all() {
 fn three_pods_each_see_two_peers() {
     test("three_pods_each_see_two_peers", async |space| {
         let cluster = space.cluster("chat", spec(3, json!({}))).await?;
+        cluster.wait_ready().await?;
         let formed = cluster.wait_for(ConditionType::ClusterFormed, "True").await?;
         for status in cluster.node_statuses().await? {
             let linked = status.peers.iter().filter(|peer| peer.inbound && peer.outbound);

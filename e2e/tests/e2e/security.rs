@@ -64,7 +64,7 @@ fn intruder_without_token_gets_nothing() {
             }
             let body =
                 json!({ "topic": "room:lobby", "event": "spam", "payload": { "id": "spam" } });
-            let url = format!("http://{victim}:{}/publish", names::PUBLISH_PORT);
+            let url = format!("http://{victim}:{}/api/publish", names::PUBLISH_PORT);
             let answer = call(Method::POST, &url, token.as_deref(), &body).await?;
             ensure!(answer.0 == 401, "publish: {answer:?}");
             refused += 1;

@@ -111,6 +111,8 @@ pub struct Deliveries {
     pub missed_while_joined: usize,
     pub missed_while_moving: usize,
     pub duplicates: usize,
+    /// Missed while joined, by the pods that took and that should have delivered them, with the time of the first and last.
+    pub paths: Value,
     pub examples: Value,
 }
 

@@ -181,7 +181,7 @@ impl<'a> Cluster<'a> {
                 && !pod.annotations().contains_key(names::DRAIN_STARTED_AT)
         });
         staying
-            .map(|pod| Ok(format!("http://{}:{}/publish", ip(pod)?, names::PUBLISH_PORT)))
+            .map(|pod| Ok(format!("http://{}:{}/api/publish", ip(pod)?, names::PUBLISH_PORT)))
             .collect()
     }
 

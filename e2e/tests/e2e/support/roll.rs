@@ -189,8 +189,9 @@ impl Outcome {
         ensure!(self.push.sent > 0 && self.http.sent > 0, "{:?} {:?}", self.push, self.http);
         ensure!(
             deliveries.missed_while_joined == 0,
-            "{} messages missed while joined, such as {}",
+            "{} messages missed while joined, from pod to pod {}; such as {}",
             deliveries.missed_while_joined,
+            deliveries.paths,
             deliveries.examples
         );
         ensure!(deliveries.duplicates == 0, "{} messages twice", deliveries.duplicates);
