@@ -80,7 +80,9 @@ const commands = {
   /** As `open`, with equally many clients on each of `pods` pods: those too many on their pod are closed again. */
   async openEvenly({ count, pods, ...how }) {
     const each = Math.ceil(count / pods);
-    for (let round = 0; round < 20; round += 1) {
+    // A pod that has just begun to take clients is not known to every balancer yet.
+    for (let round = 0; round < 60; round += 1) {
+      if (round > 0) await sleep(250);
       await commands.open({ ...how, count: round === 0 ? count : pods * 2 });
       const made = group(how.group);
       const kept = {};
