@@ -345,6 +345,11 @@ pub fn text(payload: &[u8]) -> Bytes {
     frame(TEXT, payload)
 }
 
+/// One binary message as one frame.
+pub fn binary(payload: &[u8]) -> Bytes {
+    frame(BINARY, payload)
+}
+
 /// A pong with the ping's bytes.
 pub fn pong(payload: &[u8]) -> Bytes {
     frame(PONG, payload)

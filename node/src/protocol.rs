@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::{
     message::{Body, Incoming, Outgoing, Payload, Ref, Status},
-    pubsub::Broadcast,
+    pubsub::{Broadcast, Kind},
     relay::{Rule, Rules},
 };
 
@@ -179,29 +179,33 @@ fn push(message: &Incoming<'_>, joined: &Joined, rules: &Rules, effects: &mut Ve
     };
     match payload(message, rule) {
         Err(reason) => effects.push(refuse(message, join_ref, &reason)),
-        Ok(payload) => {
+        Ok((kind, payload)) => {
             let event = message.event.as_ref().into();
-            let broadcast = Broadcast { topic: joined.topic.clone(), event, payload };
+            let broadcast = Broadcast { topic: joined.topic.clone(), event, kind, payload };
             effects.push(Effect::Publish { broadcast, to_sender: rule.include_sender() });
-            // P-BC-5: the broadcast precedes the reply.
+            // P-BC-5: the broadcast precedes the reply, which is JSON for binary too (P-BIN-8).
             effects.push(reply(message, join_ref, Status::Ok, EMPTY));
         }
     }
 }
 
 /// The payload to broadcast, or why there is none.
-fn payload(message: &Incoming<'_>, rule: &Rule) -> Result<Bytes, Cow<'static, str>> {
+fn payload(message: &Incoming<'_>, rule: &Rule) -> Result<(Kind, Bytes), Cow<'static, str>> {
     if !rule.allows(&message.event) {
         return Err("event not allowed".into());
     }
     let limit = rule.max_payload();
-    match message.payload {
-        Payload::Json(json) if json.len() > limit => {
-            Err(format!("payload too large, at most {limit} bytes").into())
-        }
-        Payload::Json(json) if json.starts_with('{') => Ok(Bytes::copy_from_slice(json.as_bytes())),
-        _ => Err("payload must be an object".into()),
+    let (kind, bytes) = match message.payload {
+        Payload::Json(json) => (Kind::Json, json.as_bytes()),
+        Payload::Binary(bytes) => (Kind::Binary, bytes),
+    };
+    if bytes.len() > limit {
+        return Err(format!("payload too large, at most {limit} bytes").into());
     }
+    if kind == Kind::Json && !bytes.starts_with(b"{") {
+        return Err("payload must be an object".into());
+    }
+    Ok((kind, Bytes::copy_from_slice(bytes)))
 }
 
 fn reply(message: &Incoming<'_>, join_ref: Ref, status: Status, response: Bytes) -> Effect {

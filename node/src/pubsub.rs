@@ -8,6 +8,35 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+/// What a [`Broadcast`] carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// One JSON object, encoded.
+    #[default]
+    Json,
+    /// Bytes, for sockets that speak V2 (`P-BIN-4`).
+    Binary,
+}
+
+impl Kind {
+    /// The byte that stands for it between nodes.
+    pub fn to_byte(self) -> u8 {
+        match self {
+            Self::Json => 0,
+            Self::Binary => 1,
+        }
+    }
+
+    /// What a byte from another node stands for.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Json),
+            1 => Some(Self::Binary),
+            _ => None,
+        }
+    }
+}
+
 /// One event on one topic, on its way to every subscriber (`P-BC-1`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broadcast {
@@ -15,7 +44,9 @@ pub struct Broadcast {
     pub topic: Arc<str>,
     /// The event's name.
     pub event: Arc<str>,
-    /// The payload: one JSON object, encoded.
+    /// What the payload is.
+    pub kind: Kind,
+    /// The payload.
     pub payload: Bytes,
 }
 

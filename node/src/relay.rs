@@ -62,7 +62,7 @@ impl Rule {
         self.rule.include_sender
     }
 
-    /// Largest payload of a client's event, in bytes of JSON.
+    /// Largest payload of a client's event: bytes of JSON, or of binary.
     pub fn max_payload(&self) -> usize {
         usize::try_from(self.rule.max_payload_bytes).unwrap_or(usize::MAX)
     }

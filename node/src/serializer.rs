@@ -1,4 +1,5 @@
-//! The two encodings of channel messages: V1 (an object) and V2 (an array), JSON both.
+//! The two encodings of channel messages: V1 (a JSON object) and V2 (a JSON array, or bytes for a
+//! binary payload).
 //!
 //! Nothing here knows a socket or what a message means.
 
@@ -12,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     message::{Body, Incoming, Outgoing, Payload, Ref, Status},
-    pubsub::Broadcast,
+    pubsub::{Broadcast, Kind},
 };
 
 #[cfg(test)]
@@ -32,6 +33,27 @@ pub enum Version {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a channel message")]
 pub struct Undecodable;
+
+/// Why a broadcast has no form in a version of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// V1 has no binary encoding (`P-V1-3`).
+    #[error("V1 has no binary encoding")]
+    BinaryInV1,
+    /// A topic or event over 255 bytes, with a binary payload (`P-BIN-5`).
+    #[error("topic and event of a binary broadcast have at most 255 bytes")]
+    TooLong,
+}
+
+impl Unfit {
+    /// The metric label.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::BinaryInV1 => "binary_v1",
+            Self::TooLong => "too_long",
+        }
+    }
+}
 
 impl Version {
     /// By the `vsn` parameter: a full version of three numbers; without one V1 (`P-CON-2`). `None`
@@ -101,10 +123,27 @@ impl Version {
         self.write(join_ref, reference, &message.topic, event, &payload, out);
     }
 
-    /// Encodes a broadcast, the same bytes for every subscriber (`P-BC-1`, `P-BC-3`).
-    pub fn encode_broadcast(self, broadcast: &Broadcast, out: &mut Vec<u8>) {
-        let Broadcast { topic, event, payload } = broadcast;
-        self.write("null", "null", topic, event, payload, out);
+    /// Encodes a broadcast, the same bytes for every subscriber (`P-BC-1`, `P-BC-3`): a text
+    /// message for JSON, a binary one for binary (`P-BIN-4`).
+    ///
+    /// # Errors
+    ///
+    /// [`Unfit`], with nothing written.
+    pub fn encode_broadcast(self, broadcast: &Broadcast, out: &mut Vec<u8>) -> Result<(), Unfit> {
+        let Broadcast { topic, event, kind, payload } = broadcast;
+        match (kind, self) {
+            (Kind::Json, _) => self.write("null", "null", topic, event, payload, out),
+            (Kind::Binary, Self::V1) => return Err(Unfit::BinaryInV1),
+            (Kind::Binary, Self::V2) => {
+                let len = |text: &str| u8::try_from(text.len()).map_err(|_| Unfit::TooLong);
+                let head = [2, len(topic)?, len(event)?];
+                out.reserve(head.len() + topic.len() + event.len() + payload.len());
+                for part in [&head, topic.as_bytes(), event.as_bytes(), payload] {
+                    out.extend_from_slice(part);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn write(

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use sluice_node::mesh::handshake::Identity;
 use sluice_node::mesh::transport::{BoxStream, Tcp, Transport};
 use sluice_node::mesh::{Mesh, MeshConfig, Timing};
-use sluice_node::pubsub::{Adapter, Broadcast, Local};
+use sluice_node::pubsub::{Adapter, Broadcast, Kind, Local};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -134,6 +134,7 @@ impl Node {
         self.mesh.send(&Broadcast {
             topic: "room:1".into(),
             event: "msg".into(),
+            kind: Kind::Json,
             payload: Bytes::copy_from_slice(text.as_bytes()),
         });
     }

@@ -43,6 +43,22 @@ async fn chat_and_publish_reach_clients_on_the_other_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p_bin_4_bytes_reach_clients_on_the_other_node() {
+    let dir = Dir::new();
+    let (a, b) = pair(&dir).await;
+    let (mut at_a, mut at_b) = (Client::join(&a, "room:1").await, Client::join(&b, "room:1").await);
+    at_a.send_binary("blob", &[0, 0xff, 7]).await;
+    let want = b"\x02\x06\x04room:1blob\x00\xff\x07";
+    assert_eq!((at_a.binary().await, at_b.binary().await), (want.to_vec(), want.to_vec()));
+    assert_eq!(at_a.event("phx_reply").await, json!({"status": "ok", "response": {}}));
+    let news = json!({"topic": "room:1", "event": "blob", "payloadBase64": "AP8H"});
+    assert_eq!(publish(&a, news.to_string()).await, (202, json!({"published": 1})));
+    assert_eq!((at_a.binary().await, at_b.binary().await), (want.to_vec(), want.to_vec()));
+    drop((at_a, at_b));
+    tokio::join!(end(a), end(b));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publish_refuses_strangers_and_what_is_wrong() {
     let dir = Dir::new();
     let a = node("a", &dir.config("")).await;

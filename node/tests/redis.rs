@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sluice_node::pubsub::{Adapter, Broadcast, Local};
+use sluice_node::pubsub::{Adapter, Broadcast, Kind, Local};
 use sluice_node::redis_adapter::{RedisAdapter, RedisConfig};
 use support::{Client, Dir, end, until};
 
@@ -119,6 +119,7 @@ impl Node {
         self.adapter.send(&Broadcast {
             topic: topic.into(),
             event: "msg".into(),
+            kind: Kind::Json,
             payload: Bytes::copy_from_slice(text.as_bytes()),
         });
     }

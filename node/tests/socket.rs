@@ -9,7 +9,7 @@ use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use plane::{Client, Node, ok, refusal};
 use serde_json::json;
-use sluice_node::pubsub::{Adapter, Broadcast, Local};
+use sluice_node::pubsub::{Adapter, Broadcast, Kind, Local};
 use sluice_node_api::config::{ChannelRule, LiveConfig, Socket};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Message;
@@ -18,6 +18,7 @@ fn broadcast(topic: &str, event: &str, payload: &'static str) -> Broadcast {
     Broadcast {
         topic: topic.into(),
         event: event.into(),
+        kind: Kind::Json,
         payload: Bytes::from_static(payload.as_bytes()),
     }
 }

@@ -10,7 +10,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, future::join_all};
 use parking_lot::Mutex;
 use plane::{Node, PATIENCE};
 use serde_json::json;
-use sluice_node::pubsub::{Adapter, Broadcast, Local};
+use sluice_node::pubsub::{Adapter, Broadcast, Kind, Local};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -81,7 +81,8 @@ async fn a_storm_leaves_nothing_behind() {
     let remote = tokio::spawn(async move {
         loop {
             let (topic, event) = ("room:1".into(), "remote".into());
-            hub.deliver(Broadcast { topic, event, payload: Bytes::from_static(b"{}") });
+            let payload = Bytes::from_static(b"{}");
+            hub.deliver(Broadcast { topic, event, kind: Kind::Json, payload });
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });

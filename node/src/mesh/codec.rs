@@ -1,8 +1,8 @@
 //! The bytes of a mesh link, without I/O: `length (u32 BE) · kind (u8) · body`, where the length
 //! counts kind and body.
 //!
-//! A body of [`Frame::Broadcast`] is `topic length (u16 BE) · event length (u16 BE) · topic ·
-//! event · payload`. Kinds that this version does not know are skipped, so that a newer node may
+//! A body of [`Frame::Broadcast`] is `payload kind (u8) · topic length (u16 BE) · event length (u16
+//! BE) · topic · event · payload`. Kinds that this version does not know are skipped, so that a newer node may
 //! send more. Never trusts a length: past the limit the link is closed before memory is taken.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::pubsub::Broadcast;
+use crate::pubsub::{Broadcast, Kind};
 use crate::queue::Item;
 
 /// Largest frame of an authenticated link, in bytes: twice the largest message of a client.
@@ -19,6 +19,8 @@ pub const MAX_FRAME: usize = 16 << 20;
 pub const MAX_HANDSHAKE_FRAME: usize = 1024;
 
 const HEADER: usize = 4;
+/// Payload kind and two lengths.
+const FIXED: usize = 1 + 2 + 2;
 /// Payloads below this are copied out of the read buffer: a slow reader of one small payload must
 /// not keep a whole buffer alive.
 const COPY_BELOW: usize = 16 << 10;
@@ -49,6 +51,9 @@ pub enum CodecError {
     /// A frame without a kind, or a broadcast whose lengths do not fit.
     #[error("a frame is cut short")]
     Short,
+    /// A broadcast whose payload is of no known kind.
+    #[error("a payload of unknown kind {0}")]
+    Payload(u8),
     /// A topic or event that is not UTF-8.
     #[error("a topic or event is not UTF-8")]
     NotUtf8,
@@ -92,9 +97,11 @@ pub fn decode(buf: &mut BytesMut) -> Result<Option<Frame>, CodecError> {
 }
 
 fn decode_broadcast(mut body: Bytes) -> Result<Broadcast, CodecError> {
-    if body.len() < 4 {
+    if body.len() < FIXED {
         return Err(CodecError::Short);
     }
+    let kind = body.get_u8();
+    let kind = Kind::from_byte(kind).ok_or(CodecError::Payload(kind))?;
     let topic_len = usize::from(body.get_u16());
     let event_len = usize::from(body.get_u16());
     if body.len() < topic_len + event_len {
@@ -103,7 +110,7 @@ fn decode_broadcast(mut body: Bytes) -> Result<Broadcast, CodecError> {
     let topic = text(&body.split_to(topic_len))?;
     let event = text(&body.split_to(event_len))?;
     let payload = if body.len() < COPY_BELOW { Bytes::copy_from_slice(&body) } else { body };
-    Ok(Broadcast { topic, event, payload })
+    Ok(Broadcast { topic, event, kind, payload })
 }
 
 fn text(bytes: &[u8]) -> Result<Arc<str>, CodecError> {
@@ -115,13 +122,14 @@ fn text(bytes: &[u8]) -> Result<Arc<str>, CodecError> {
 pub fn encode(b: &Broadcast) -> Option<Item> {
     let topic_len = u16::try_from(b.topic.len()).ok()?;
     let event_len = u16::try_from(b.event.len()).ok()?;
-    let len = 1 + 4 + b.topic.len() + b.event.len() + b.payload.len();
+    let len = 1 + FIXED + b.topic.len() + b.event.len() + b.payload.len();
     if len > MAX_FRAME {
         return None;
     }
     let mut head = BytesMut::with_capacity(HEADER + len - b.payload.len());
     head.put_u32(u32::try_from(len).ok()?);
     head.put_u8(BROADCAST);
+    head.put_u8(b.kind.to_byte());
     head.put_u16(topic_len);
     head.put_u16(event_len);
     head.put_slice(b.topic.as_bytes());
@@ -161,6 +169,12 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_of_unknown_kind_ends_the_link() {
+        let mut buf = BytesMut::from(&frame(BROADCAST, &[7, 0, 1, 0, 1, b't', b'e'])[..]);
+        assert_eq!(decode(&mut buf), Err(CodecError::Payload(7)));
+    }
+
+    #[test]
     fn skips_unknown_kinds() {
         let mut buf = BytesMut::from(&frame(200, b"later")[..]);
         buf.extend_from_slice(&HEARTBEAT_BYTES);
@@ -174,9 +188,10 @@ mod tests {
         fn what_is_encoded_is_decoded_however_it_is_cut(
             topic in ".{0,40}", event in ".{0,20}",
             payload in proptest::collection::vec(any::<u8>(), 0..20_000),
-            cut in 200_usize..4096,
+            cut in 200_usize..4096, binary: bool,
         ) {
-            let b = Broadcast { topic: topic.into(), event: event.into(), payload: payload.into() };
+            let kind = if binary { Kind::Binary } else { Kind::Json };
+            let b = Broadcast { topic: topic.into(), event: event.into(), kind, payload: payload.into() };
             let bytes = [wire(&encode(&b).unwrap()), GOODBYE_BYTES.to_vec()].concat();
             let mut buf = BytesMut::new();
             let mut got = Vec::new();

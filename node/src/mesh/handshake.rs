@@ -23,7 +23,7 @@ use thiserror::Error;
 use super::codec::frame;
 
 /// The version of handshake and frames; another one is refused.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 const HELLO: u8 = 1;
 const CHALLENGE: u8 = 2;
@@ -66,8 +66,8 @@ pub struct Remote {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// The other end runs another version.
-    #[error("another version of the mesh protocol")]
-    Version,
+    #[error("version {0} of the mesh protocol, where this node speaks {VERSION}")]
+    Version(u8),
     /// The other end belongs to another cluster.
     #[error("another cluster")]
     Cluster,
@@ -83,7 +83,7 @@ impl Refusal {
     /// The metric label.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Version => "version",
+            Self::Version(_) => "version",
             Self::Cluster => "cluster",
             Self::Token => "token",
             Self::Malformed => "malformed",
@@ -215,8 +215,9 @@ impl Acceptor {
     ) -> Result<(Self, Bytes), Refusal> {
         let hello = expect(got, HELLO)?;
         let mut body = hello.clone();
-        if body.try_get_u8().map_err(|_| Refusal::Malformed)? != VERSION {
-            return Err(Refusal::Version);
+        match body.try_get_u8().map_err(|_| Refusal::Malformed)? {
+            VERSION => {}
+            other => return Err(Refusal::Version(other)),
         }
         let _nonce: Nonce = take_array(&mut body)?;
         if take_text(&mut body)? != me.cluster {

@@ -236,12 +236,13 @@ fn p_bin_6_an_empty_join_ref_is_stale() {
     joined(&mut client, "1");
     let mut effects = Vec::new();
     for (bytes, answers) in
-        [(&b"\0\0\x01\x06\x012room:1e\xff"[..], 0), (b"\0\x01\x01\x06\x0112room:1e", 1)]
+        [(&b"\0\0\x01\x06\x012room:1e\xff"[..], 0), (b"\0\x01\x01\x06\x0112room:1e\xff", 2)]
     {
         let message = Version::V2.decode_binary(bytes).expect("valid");
         client.session.receive(&message, &client.rules, &mut effects);
         assert_eq!(effects.len(), answers);
     }
-    let reason = "payload must be an object";
-    assert_eq!(show(&effects[0]), error(json!("1"), json!("2"), "room:1", reason));
+    let Effect::Publish { broadcast, .. } = &effects[0] else { panic!("{:?}", effects[0]) };
+    assert_eq!((broadcast.kind, &broadcast.payload[..]), (Kind::Binary, &[0xff][..]));
+    assert_eq!(show(&effects[1]), ok(json!("1"), json!("2"), "room:1"), "P-BIN-8");
 }

@@ -1,7 +1,7 @@
 //! The publish API, port 4003: servers broadcast over HTTP, by the publish token.
 //!
-//! `POST /api/publish` takes `{"topic", "event", "payload"}`, or up to 1000 such objects as
-//! `{"messages": […]}`, and answers 202 with `{"published": n}`. All or nothing: one message that
+//! `POST /api/publish` takes `{"topic", "event", "payload"}`, or `payloadBase64` for bytes in place
+//! of `payload`, or up to 1000 such objects as `{"messages": […]}`, and answers 202 with `{"published": n}`. All or nothing: one message that
 //! is wrong refuses the whole call. 202 means handed on, at most once (`P-PS-3`), not delivered.
 
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
 use axum::routing::post;
 use axum::{Json, Router};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::api::{self, ApiError, Token, error};
-use crate::pubsub::Broadcast;
+use crate::pubsub::{Broadcast, Kind};
 
 /// Largest body, in bytes.
 pub const MAX_BODY: usize = 8_000_000;
@@ -69,20 +70,22 @@ struct Published {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Call {
     topic: Option<String>,
     event: Option<String>,
     payload: Option<Box<RawValue>>,
+    payload_base64: Option<String>,
     messages: Option<Vec<Message>>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Message {
     topic: String,
     event: String,
-    payload: Box<RawValue>,
+    payload: Option<Box<RawValue>>,
+    payload_base64: Option<String>,
 }
 
 struct Authorized;
@@ -141,13 +144,25 @@ async fn publish(
 fn parse(bytes: &[u8]) -> Result<Vec<Broadcast>, ApiError> {
     let call: Call = api::json(bytes)?;
     let messages = match call {
-        Call { topic: None, event: None, payload: None, messages: Some(messages) } => messages,
-        Call { topic: Some(topic), event: Some(event), payload: Some(payload), messages: None } => {
-            vec![Message { topic, event, payload }]
+        Call {
+            topic: None,
+            event: None,
+            payload: None,
+            payload_base64: None,
+            messages: Some(messages),
+        } => messages,
+        Call {
+            topic: Some(topic),
+            event: Some(event),
+            payload,
+            payload_base64,
+            messages: None,
+        } => {
+            vec![Message { topic, event, payload, payload_base64 }]
         }
         _ => {
             return Err(ApiError::unprocessable(
-                "send either `topic`, `event` and `payload`, or `messages`",
+                "send either `topic`, `event` and `payload` or `payloadBase64`, or `messages`",
             ));
         }
     };
@@ -166,14 +181,18 @@ fn check(i: usize, m: Message) -> Result<Broadcast, ApiError> {
     if m.topic == "phoenix" || m.event.starts_with("phx_") {
         return wrong("the topic `phoenix` and events `phx_*` are the protocol's own");
     }
-    if !m.payload.get().starts_with('{') {
-        return wrong("the payload is a JSON object");
-    }
-    Ok(Broadcast {
-        topic: m.topic.into(),
-        event: m.event.into(),
-        payload: Bytes::from(String::from(Box::<str>::from(m.payload))),
-    })
+    let (kind, payload) = match (m.payload, m.payload_base64) {
+        (Some(json), None) if json.get().starts_with('{') => {
+            (Kind::Json, Bytes::from(String::from(Box::<str>::from(json))))
+        }
+        (Some(_), None) => return wrong("the payload is a JSON object"),
+        (None, Some(text)) => match STANDARD.decode(text) {
+            Ok(bytes) => (Kind::Binary, Bytes::from(bytes)),
+            Err(_) => return wrong("`payloadBase64` is not base64"),
+        },
+        _ => return wrong("send one of `payload` and `payloadBase64`"),
+    };
+    Ok(Broadcast { topic: m.topic.into(), event: m.event.into(), kind, payload })
 }
 
 #[cfg(test)]

@@ -20,6 +20,17 @@ fn one_message_or_several_in_order() {
 }
 
 #[test]
+fn p_bin_4_bytes_come_as_base64() {
+    let one = parse(br#"{"topic":"room:1","event":"msg","payloadBase64":"/wAB+g=="}"#).unwrap();
+    assert_eq!((one[0].kind, &one[0].payload[..]), (Kind::Binary, &[0xff, 0, 1, 0xfa][..]));
+    let many = r#"{"messages":[{"topic":"a","event":"x","payload":{}},
+        {"topic":"b","event":"y","payloadBase64":""}]}"#;
+    let many = parse(many.as_bytes()).unwrap();
+    assert_eq!((many[0].kind, many[1].kind), (Kind::Json, Kind::Binary));
+    assert!(many[1].payload.is_empty());
+}
+
+#[test]
 fn what_is_wrong_is_refused_with_its_status() {
     for (body, want) in [
         ("", 400),
@@ -34,6 +45,10 @@ fn what_is_wrong_is_refused_with_its_status() {
         (r#"{"topic":"phoenix","event":"x","payload":{}}"#, 422),
         (r#"{"topic":"a","event":"x","payload":{},"extra":1}"#, 422),
         (r#"{"topic":"a","event":"x","payload":{},"messages":[]}"#, 422),
+        (r#"{"topic":"a","event":"x","payloadBase64":"?"}"#, 422),
+        (r#"{"topic":"a","event":"x","payloadBase64":null}"#, 422),
+        (r#"{"topic":"a","event":"x","payload":{},"payloadBase64":""}"#, 422),
+        (r#"{"payloadBase64":"","messages":[]}"#, 422),
         (r#"{"messages":[]}"#, 422),
         (r#"{"messages":[{"topic":"a","event":"x","payload":{}},{"topic":"a"}]}"#, 422),
     ] {

@@ -14,9 +14,11 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::envelope::{Bad, VERSION};
 use super::publisher::what;
 use super::{Inner, PATIENCE, PING, envelope, read_url};
 use crate::backoff::Backoff;
+use crate::mesh::metrics::count;
 
 /// Topics of one command.
 const BATCH: usize = 512;
@@ -186,17 +188,26 @@ async fn keep_subscribed(inner: &Inner, mut sink: PubSubSink) -> RedisResult<()>
 
 /// Delivers what other nodes published, until the connection ends.
 async fn hear(inner: &Inner, mut stream: PubSubStream) {
+    let mut told = false;
     while let Some(message) = stream.next().await {
         let Ok(channel) = message.get_channel::<String>() else { continue };
         let bytes = message.get_payload_bytes();
         match envelope::decode(&inner.config.cluster, &channel, bytes) {
-            Some((instance, _)) if instance == inner.config.instance => {}
-            Some((_, broadcast)) => {
+            Ok((instance, _)) if instance == inner.config.instance => {}
+            Ok((_, broadcast)) => {
                 inner.metrics.received.inc();
                 inner.local.deliver(broadcast);
             }
-            None => {
-                crate::mesh::metrics::count(&inner.metrics.dropped, "malformed", 1);
+            Err(Bad::Malformed) => count(&inner.metrics.dropped, "malformed", 1),
+            Err(Bad::Version(version)) => {
+                count(&inner.metrics.dropped, "version", 1);
+                if !told {
+                    told = true;
+                    warn!(
+                        version,
+                        "a node publishes in another version than {VERSION}; it is not heard"
+                    );
+                }
             }
         }
     }

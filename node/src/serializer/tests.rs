@@ -135,14 +135,36 @@ fn p_bc_1_a_broadcast_has_no_references() {
     let broadcast = Broadcast {
         topic: "room:\"1\"".into(),
         event: "e".into(),
+        kind: Kind::Json,
         payload: Bytes::from_static(b"{\"a\":1}"),
     };
     let mut out = Vec::new();
-    Version::V2.encode_broadcast(&broadcast, &mut out);
+    Version::V2.encode_broadcast(&broadcast, &mut out).expect("fits");
     assert_eq!(out, br#"[null,null,"room:\"1\"","e",{"a":1}]"#);
     out.clear();
-    Version::V1.encode_broadcast(&broadcast, &mut out);
+    Version::V1.encode_broadcast(&broadcast, &mut out).expect("fits");
     assert_eq!(out, br#"{"topic":"room:\"1\"","event":"e","payload":{"a":1},"ref":null}"#);
+}
+
+#[test]
+fn p_bin_4_a_binary_broadcast_and_p_bin_5_what_does_not_fit_it() {
+    let broadcast = |topic: &str, event: &str| Broadcast {
+        topic: topic.into(),
+        event: event.into(),
+        kind: Kind::Binary,
+        payload: Bytes::from_static(&[0xff, 0]),
+    };
+    let mut out = Vec::new();
+    assert_eq!(Version::V2.encode_broadcast(&broadcast("tä", "e"), &mut out), Ok(()));
+    assert_eq!(out, b"\x02\x03\x01t\xc3\xa4e\xff\x00");
+    out.clear();
+    let v1 = Version::V1.encode_broadcast(&broadcast("t", "e"), &mut out);
+    assert_eq!(v1, Err(Unfit::BinaryInV1), "P-V1-3");
+    let long = "x".repeat(256);
+    assert_eq!(Version::V2.encode_broadcast(&broadcast(&long, "e"), &mut out), Err(Unfit::TooLong));
+    assert_eq!(Version::V2.encode_broadcast(&broadcast("t", &long), &mut out), Err(Unfit::TooLong));
+    assert!(out.is_empty(), "nothing is cut");
+    assert_eq!(Version::V2.encode_broadcast(&broadcast(&long[1..], "e"), &mut out), Ok(()));
 }
 
 proptest! {
@@ -160,9 +182,9 @@ proptest! {
         let message = Version::V2.decode(&text).expect("valid");
         prop_assert_eq!((message.topic.as_ref(), message.event.as_ref()), (&*topic, &*event));
         prop_assert_eq!(message.payload, Payload::Json(r#"{"deep":[[[]]]}"#));
-        let broadcast = Broadcast { topic: topic.as_str().into(), event: event.as_str().into(), payload: Bytes::from_static(b"{}") };
+        let broadcast = Broadcast { topic: topic.as_str().into(), event: event.as_str().into(), kind: Kind::Json, payload: Bytes::from_static(b"{}") };
         let mut out = Vec::new();
-        Version::V2.encode_broadcast(&broadcast, &mut out);
+        Version::V2.encode_broadcast(&broadcast, &mut out).expect("fits");
         let value: Value = serde_json::from_slice(&out).expect("JSON");
         prop_assert_eq!(value, json!([null, null, topic, event, {}]));
     }

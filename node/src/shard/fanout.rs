@@ -4,13 +4,17 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::{frame, pubsub::Broadcast, serializer::Version};
+use crate::{
+    frame,
+    pubsub::{Broadcast, Kind},
+    serializer::{Unfit, Version},
+};
 
 /// A broadcast and its frames (`P-BC-3`).
 pub(crate) struct Fanout {
     broadcast: Broadcast,
-    v1: OnceLock<Bytes>,
-    v2: OnceLock<Bytes>,
+    v1: OnceLock<Result<Bytes, Unfit>>,
+    v2: OnceLock<Result<Bytes, Unfit>>,
 }
 
 impl Fanout {
@@ -27,16 +31,20 @@ impl Fanout {
         self.broadcast.payload.len() + self.broadcast.topic.len() + self.broadcast.event.len()
     }
 
-    /// The frame for sockets of `version`.
-    pub(crate) fn frame(&self, version: Version) -> &Bytes {
+    /// The frame for sockets of `version`, if there is one.
+    pub(crate) fn frame(&self, version: Version) -> Result<&Bytes, Unfit> {
         let frame = match version {
             Version::V1 => &self.v1,
             Version::V2 => &self.v2,
         };
-        frame.get_or_init(|| {
+        let frame = frame.get_or_init(|| {
             let mut message = Vec::new();
-            version.encode_broadcast(&self.broadcast, &mut message);
-            frame::text(&message)
-        })
+            version.encode_broadcast(&self.broadcast, &mut message)?;
+            Ok(match self.broadcast.kind {
+                Kind::Json => frame::text(&message),
+                Kind::Binary => frame::binary(&message),
+            })
+        });
+        frame.as_ref().map_err(|unfit| *unfit)
     }
 }

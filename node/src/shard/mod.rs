@@ -193,8 +193,15 @@ impl Shard {
             let Some(conn) = conns.get(*slot as usize).filter(|_| Some(*slot) != except) else {
                 continue;
             };
+            let frame = match fanout.frame(conn.version) {
+                Ok(frame) => frame.clone(),
+                Err(unfit) => {
+                    self.plane.metrics.drop(unfit.reason(), 1);
+                    continue;
+                }
+            };
             count += 1;
-            if conn.push(fanout.frame(conn.version).clone()) {
+            if conn.push(frame) {
                 over.push(conn.clone());
             }
             self.mark(conn);

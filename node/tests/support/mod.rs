@@ -106,6 +106,32 @@ impl Client {
         self.socket.send(Message::text(frame.to_string())).await.unwrap();
     }
 
+    /// Pushes bytes (`P-BIN-1`).
+    pub async fn send_binary(&mut self, event: &str, payload: &[u8]) {
+        let reference = self.next.to_string();
+        self.next += 1;
+        let fields = ["1", &reference, &self.topic, event];
+        let mut frame = vec![0];
+        frame.extend(fields.iter().map(|field| u8::try_from(field.len()).unwrap()));
+        fields.iter().for_each(|field| frame.extend_from_slice(field.as_bytes()));
+        frame.extend_from_slice(payload);
+        self.socket.send(Message::binary(frame)).await.unwrap();
+    }
+
+    /// The next binary message; others are passed over.
+    pub async fn binary(&mut self) -> Vec<u8> {
+        let next = async {
+            loop {
+                match self.socket.next().await.expect("still open").unwrap() {
+                    Message::Binary(bytes) => return bytes.to_vec(),
+                    Message::Close(frame) => panic!("closed: {frame:?}"),
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(BOUND, next).await.expect("a binary message")
+    }
+
     /// The payload of the next `event`; others are passed over.
     pub async fn event(&mut self, event: &str) -> Value {
         let next = async {
