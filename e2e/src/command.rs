@@ -3,13 +3,15 @@
 //! No shell is involved, and nothing here outlives its limit.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use parking_lot::Mutex;
 
 /// The limit for programs that answer at once.
 pub const SHORT: Duration = Duration::from_secs(60);
@@ -85,6 +87,31 @@ pub fn logged(command: &mut Command, log: &Path, limit: Duration) -> Result<()> 
 pub fn stream(command: &mut Command, limit: Duration) -> Result<ExitStatus> {
     command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
     run(command, limit)
+}
+
+/// As [`stream`], and returns what went to standard output as well.
+pub fn stream_and_keep(command: &mut Command, limit: Duration) -> Result<(ExitStatus, String)> {
+    let (mut read, write) = std::io::pipe().context("making a pipe")?;
+    command.stdout(write.try_clone()?).stderr(Stdio::inherit());
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&kept);
+    let reader = thread::spawn(move || {
+        let mut piece = [0; 8192];
+        while let Ok(n @ 1..) = read.read(&mut piece) {
+            keep.lock().extend_from_slice(&piece[..n]);
+            let mut out = std::io::stdout().lock();
+            // Whoever read our output is gone: the run goes on to its verdict.
+            let _ = out.write_all(&piece[..n]).and_then(|()| out.flush());
+        }
+    });
+    let status = run(command, limit);
+    // The reader ends when the last writing end is closed: ours, the one that the command holds,
+    // and that of a child's child, which is not waited for long.
+    drop(write);
+    command.stdout(Stdio::null());
+    wait_until(Duration::from_secs(5), || Ok(reader.is_finished()))?;
+    let said = String::from_utf8_lossy(&kept.lock()).into_owned();
+    Ok((status?, said))
 }
 
 /// Asks until the answer is yes, or the limit has passed.
