@@ -1,13 +1,16 @@
 //! Faults of the operator itself, in the middle of a drain. They stop processes of this machine: local only.
 
 use anyhow::{Result, ensure};
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt, api::DeleteParams};
 use serde_json::json;
 use sluice_crds::DrainReportPhase;
 
 use crate::{
     figure,
-    support::{LONG, Space, eventually, local_test, operator, roll::Roll, spec},
+    support::{
+        LONG, Space, eventually, local_test, operator, place::OPERATOR_NAMESPACE, roll::Roll, spec,
+    },
 };
 
 /// A deploy that is slow enough to be met in the middle, stopped where clients are being moved.
@@ -38,6 +41,10 @@ fn operator_killed_mid_drain() {
         let old = operator::leader(&space.place).await?;
         let moved = roll.clients().state("clients").await?.moved;
         operator::process(&space.place, &old)?.kill()?;
+        // Gone with its pod, or its container would be back within a second and lead again.
+        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        let pods = Api::<Pod>::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
+        pods.delete(&old.name_any(), &now).await?;
         let outcome = roll.finish(2).await?;
         outcome.nobody_was_dropped(1)?;
         outcome.moved_once_each()?;
@@ -54,6 +61,7 @@ fn operator_killed_mid_drain() {
             old.name_any(),
             new.name_any()
         );
+        ensure!(new.name_any() != old.name_any(), "it is back");
         operator::wait_whole(&space.place).await
     });
 }
