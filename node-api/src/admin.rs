@@ -89,6 +89,9 @@ pub struct ShedRequest {
     pub count: u32,
     /// At most this many a second.
     pub rate_per_second: u32,
+    /// Seconds before the first, so that balancers hear that others take the clients.
+    #[serde(default)]
+    pub delay_seconds: f64,
 }
 
 /// What `POST /shed` answers.
@@ -134,6 +137,10 @@ pub struct NodeStatus {
     pub cordoned: bool,
     /// The drain, phase `None` when there is none.
     pub drain: DrainStatus,
+    /// Sockets that the shed under way closes or has closed; 0 once its last clients have had the
+    /// time to come back elsewhere.
+    #[serde(default)]
+    pub shedding: u64,
     /// The other nodes: with PubSub by mesh the links, by Redis empty.
     pub peers: Vec<PeerStatus>,
     /// Whether the Redis adapter is connected; absent with PubSub by mesh.

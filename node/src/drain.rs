@@ -19,6 +19,8 @@ mod tests;
 
 /// How often a state machine wants to be asked when it has nothing to wait for.
 const STEP: Duration = Duration::from_millis(100);
+/// How long a client that was shed may need to be back on another node.
+const SETTLE: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Seconds of a request as a duration: negative and not-a-number are none.
@@ -139,13 +141,15 @@ pub struct Shed {
     rate: u32,
     started: Instant,
     done: u64,
+    last: Option<Instant>,
 }
 
 impl Shed {
     /// Begins at `now` with `open` sockets, of which it will close [`Shed::left`].
     pub fn new(request: &ShedRequest, now: Instant, open: u64) -> Self {
         let left = u64::from(request.count).min(open);
-        Self { left, rate: request.rate_per_second.max(1), started: now, done: 0 }
+        let started = now + seconds(request.delay_seconds);
+        Self { left, rate: request.rate_per_second.max(1), started, done: 0, last: None }
     }
 
     /// Sockets still to be closed.
@@ -153,13 +157,30 @@ impl Shed {
         self.left
     }
 
-    /// What to do at `now`: the first socket at once, then `rate` a second, evenly.
+    /// Sockets that it has closed or will.
+    pub fn shedding(&self) -> u64 {
+        self.left + self.done
+    }
+
+    /// Whether all are closed, and their clients have had the time to be back elsewhere: until
+    /// then, counts of sockets say too little.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.left == 0 && self.last.is_none_or(|last| now.duration_since(last) >= SETTLE)
+    }
+
+    /// What to do at `now`: after the delay the first socket at once, then `rate` a second, evenly.
     pub fn step(&mut self, now: Instant) -> Step {
+        if now < self.started {
+            return Step { close: 0, again: self.started.duration_since(now).min(STEP) };
+        }
         let elapsed = now.duration_since(self.started).as_secs_f64();
         let due = (elapsed * f64::from(self.rate)) as u64 + 1;
         let close = due.saturating_sub(self.done).min(self.left);
         self.left -= close;
         self.done += close;
+        if close > 0 {
+            self.last = Some(now);
+        }
         Step { close, again: STEP }
     }
 }

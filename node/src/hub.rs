@@ -92,13 +92,16 @@ impl Hub {
         let now = Instant::now();
         let open = self.plane.connections();
         let mut pacing = self.plane.pacing.lock();
-        let drain = match &mut pacing.drain {
+        let Pacing { drain, shed } = &mut *pacing;
+        let drain = match drain {
             Some(drain) => {
                 drain.renew(request, now);
                 drain
             }
             none => {
                 self.plane.metrics.drain("started");
+                // What it would have moved leaves with everybody else.
+                *shed = None;
                 none.insert(Drain::new(request, now, Timestamp::now(), open))
             }
         };
@@ -132,6 +135,11 @@ impl Hub {
         self.plane.pacing.lock().shed = Some(shed);
         self.plane.repaced.notify_one();
         ShedResponse { shedding }
+    }
+
+    /// Sockets that the shed under way closes or has closed; 0 without one.
+    pub fn shedding(&self) -> u64 {
+        self.plane.pacing.lock().shed.as_ref().map_or(0, Shed::shedding)
     }
 
     /// Ends when a drain is over: phase `Drained`. Never ends without a drain.
@@ -204,7 +212,7 @@ fn step(plane: &Plane) -> Duration {
         let step = shed.step(now);
         again = step.again;
         close(plane, step.close, &open, &Arc::default());
-        if shed.left() == 0 {
+        if shed.is_over(now) {
             pacing.shed = None;
         }
     }

@@ -106,7 +106,7 @@ async fn a_shed_closes_its_count_and_the_node_goes_on() {
     for _ in 0..6 {
         clients.push(node.joined("room:1").await);
     }
-    let answer = node.hub.shed(ShedRequest { count: 2, rate_per_second: 100 });
+    let answer = node.hub.shed(ShedRequest { count: 2, rate_per_second: 100, delay_seconds: 0.0 });
     assert_eq!(answer.shedding, 2);
     let mut reading: Vec<_> =
         clients.iter_mut().map(|client| Box::pin(client.close_code())).collect();

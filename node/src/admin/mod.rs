@@ -84,6 +84,7 @@ impl Admin {
             channels: counts.channels,
             cordoned: self.0.hub.cordoned(),
             drain: self.0.hub.drain_status(),
+            shedding: self.0.hub.shedding(),
             peers: self.0.links.peers(),
             redis_connected: self.0.links.redis_connected(),
             live_config_hash: self.0.live.hash(),

@@ -111,6 +111,9 @@ pub(super) async fn shed(
     if request.rate_per_second == 0 {
         return Err(ApiError::unprocessable("ratePerSecond must be at least 1"));
     }
+    if !(0.0..=MAX_SECONDS).contains(&request.delay_seconds) {
+        return Err(ApiError::unprocessable("delaySeconds must be 0 to 86400"));
+    }
     info!(?request, "asked to shed");
     Ok(Json(admin.0.hub.shed(request)))
 }

@@ -90,12 +90,28 @@ fn odd_numbers_do_no_harm() {
 #[test]
 fn a_shed_closes_its_count_at_its_rate() {
     let now = Instant::now();
-    let mut shed = Shed::new(&ShedRequest { count: 50, rate_per_second: 10 }, now, 15);
+    let request = ShedRequest { count: 50, rate_per_second: 10, delay_seconds: 0.0 };
+    let mut shed = Shed::new(&request, now, 15);
     assert_eq!(shed.left(), 15);
     assert_eq!(shed.step(now).close, 1);
     assert_eq!(shed.step(now + Duration::from_millis(500)).close, 5);
     assert_eq!(shed.step(now + Duration::from_secs(9)).close, 9);
     assert_eq!(shed.left(), 0);
+}
+
+#[test]
+fn a_shed_waits_first_and_is_told_until_its_clients_are_back_elsewhere() {
+    let now = Instant::now();
+    let after = |seconds| now + Duration::from_secs(seconds);
+    let request = ShedRequest { count: 3, rate_per_second: 100, delay_seconds: 10.0 };
+    let mut shed = Shed::new(&request, now, 15);
+    assert_eq!(shed.step(after(9)).close, 0);
+    assert_eq!(shed.step(after(11)).close, 3);
+    assert_eq!((shed.left(), shed.shedding()), (0, 3));
+    assert!(!shed.is_over(after(15)));
+    assert!(shed.is_over(after(16)));
+    let nothing = ShedRequest { count: 0, ..request };
+    assert!(Shed::new(&nothing, now, 15).is_over(now), "a count of 0 ends a shed");
 }
 
 proptest! {
