@@ -4,8 +4,8 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ChannelClusterStatus, Disruption, Drain, PodTemplate, PubSub, Redis, ScaleDown, Service,
-    UpdateStrategy, spec::*,
+    ChannelClusterStatus, Disruption, Drain, PodTemplate, PubSub, Rebalance, Redis, ScaleDown,
+    Service, UpdateStrategy, spec::*,
 };
 use sluice_node_api::config::ChannelRule;
 
@@ -112,6 +112,9 @@ pub struct ChannelClusterSpec {
     /// How the cluster shrinks.
     #[serde(default)]
     pub scale_down: ScaleDown,
+    /// How clients are spread again when some nodes have more of them than others.
+    #[serde(default)]
+    pub rebalance: Rebalance,
     /// How the cluster is protected against voluntary disruptions by others.
     #[serde(default)]
     pub disruption: Disruption,

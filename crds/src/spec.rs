@@ -252,6 +252,36 @@ pub struct ScaleDown {
     pub max_concurrent_drains: i32,
 }
 
+/// How clients are spread again when some nodes have more of them than others: after a scale-up, or
+/// a rollout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rebalance {
+    /// `Auto`: while nothing else is under way, nodes with too many clients move some to others,
+    /// with code 1012. `Off`: clients stay where they are.
+    #[serde(default)]
+    pub mode: RebalanceMode,
+    /// Percent above the mean that a node may have. Two clients more than the mean are always
+    /// fine.
+    #[serde(default = "defaults::max_skew_percent")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_skew_percent: i32,
+    /// Clients that each such node moves a second.
+    #[serde(default = "defaults::rebalance_rate")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub rate_per_second: i32,
+}
+
+/// Whether clients are spread again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RebalanceMode {
+    /// Nodes with too many clients move some to others.
+    #[default]
+    Auto,
+    /// Clients stay where they are.
+    Off,
+}
+
 /// How the cluster is protected against voluntary disruptions by others.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -297,6 +327,10 @@ default_from_empty! {
         timeout_policy: TimeoutPolicy::default(),
     }
     ScaleDown { max_concurrent_drains: 1 }
+    Rebalance {
+        mode: RebalanceMode::default(), max_skew_percent: defaults::max_skew_percent(),
+        rate_per_second: defaults::rebalance_rate(),
+    }
 }
 
 pub(crate) mod defaults {
@@ -326,6 +360,12 @@ pub(crate) mod defaults {
     }
     pub(crate) fn one() -> i32 {
         1
+    }
+    pub(crate) fn max_skew_percent() -> i32 {
+        10
+    }
+    pub(crate) fn rebalance_rate() -> i32 {
+        50
     }
     pub(crate) fn initial_delay() -> i32 {
         10

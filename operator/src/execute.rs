@@ -38,6 +38,8 @@ pub struct Outcome {
     pub cursor_moved: bool,
     /// Something changed between plan and step; look again soon.
     pub stale: bool,
+    /// An object that the pods do not need could not be written; all else went on.
+    pub refused: Option<Error>,
 }
 
 /// Carries out plans for one cluster.
@@ -123,6 +125,14 @@ impl Executor<'_> {
                 let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
                 let answer = self.nodes.start_drain(address, self.token, request).await;
                 return Ok(noted(pod, answer));
+            }
+            Action::Shed { pod, request } => {
+                self.applier.may_write()?;
+                let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
+                let answer = self.nodes.shed(address, self.token, request).await;
+                if noted(pod, answer) {
+                    tracing::info!(pod = pod.name, clients = request.count, "rebalancing");
+                }
             }
             Action::CancelDrain { pod } => {
                 self.applier.may_write()?;
@@ -313,6 +323,7 @@ fn pod_of(action: &Action) -> Option<&PodRef> {
         | Action::StartDrain { pod, .. }
         | Action::MarkDrained { pod, .. }
         | Action::CancelDrain { pod }
+        | Action::Shed { pod, .. }
         | Action::StripAnnotations { pod } => Some(pod),
         Action::SetAccepting { .. } => None,
     }

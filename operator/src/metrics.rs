@@ -156,6 +156,10 @@ impl Metrics {
         let (pod, drained_at) = match action {
             Action::MarkDrained { pod, at } => (pod, Some(*at)),
             Action::StripAnnotations { pod } => (pod, None),
+            Action::Shed { request, .. } => {
+                self.connections_moved.inc_by(request.count.into());
+                return;
+            }
             _ => return,
         };
         let Some(state) = observed.pods.iter().find(|state| state.uid == pod.uid) else { return };

@@ -7,7 +7,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use sluice_crds::{ChannelClusterSpec, DrainReason, Reason};
-use sluice_node_api::admin::{DrainPhase, DrainRequest, NodeStatus};
+use sluice_node_api::admin::{DrainPhase, DrainRequest, NodeStatus, ShedRequest};
 
 /// Everything that a reconcile saw, from live reads: the StatefulSet first, then the pods, then
 /// their nodes. (Pods older than the StatefulSet could show one that its controller has let go.)
@@ -243,6 +243,14 @@ pub enum Action {
     StripAnnotations {
         /// The pod.
         pod: PodRef,
+    },
+    /// `POST /shed`: moves some clients to other pods. Replaces the shed under way; a count of 0
+    /// ends it.
+    Shed {
+        /// The pod.
+        pod: PodRef,
+        /// The body.
+        request: ShedRequest,
     },
     /// Put the accepting label on these pods, or off, all of them together; `true` ones first.
     SetAccepting {

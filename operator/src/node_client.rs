@@ -6,7 +6,7 @@ use std::{net::IpAddr, time::Duration};
 use reqwest::{Client, Method, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use sluice_crds::names::ADMIN_PORT;
-use sluice_node_api::admin::{DrainRequest, DrainStatus, NodeStatus};
+use sluice_node_api::admin::{DrainRequest, DrainStatus, NodeStatus, ShedRequest, ShedResponse};
 
 use crate::secrets::AdminToken;
 
@@ -96,6 +96,16 @@ impl NodeClient {
         token: &AdminToken,
     ) -> Result<DrainStatus, Error> {
         self.call(Method::DELETE, node, "/drain", token, None::<&()>).await
+    }
+
+    /// `POST /shed`.
+    pub async fn shed(
+        &self,
+        node: IpAddr,
+        token: &AdminToken,
+        request: &ShedRequest,
+    ) -> Result<ShedResponse, Error> {
+        self.call(Method::POST, node, "/shed", token, Some(request)).await
     }
 
     async fn call<T: DeserializeOwned>(

@@ -8,9 +8,11 @@
 //!
 //! The way through it: [`slots`] lays the pods out by index → [`shape`] says who leaves, who is
 //! replaced, and how many pods there are to be → [`release`] moves the cursor past those who may
-//! go → [`drain`] begins, renews and undoes drains → [`steer`] says who takes new clients.
+//! go → [`drain`] begins, renews and undoes drains → [`rebalance`] moves clients where they sit
+//! unevenly → [`steer`] says who takes new clients.
 
 mod drain;
+mod rebalance;
 mod release;
 mod shape;
 mod slots;
@@ -56,9 +58,13 @@ pub fn plan(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> Plan 
         Plan { cursor: release::cursor(desired.spec, sts, &slots, &shape, now), ..Plan::default() };
     let drains = drain::decide(desired, sts, &slots, &shape, p.cursor, now);
     let leaving: Vec<&str> = drains.commits.iter().map(|(s, _)| s.name()).collect();
-    p.actions.extend(steer::labels(desired.spec, observed, &slots, &shape, &leaving));
+    let skew = rebalance::skew(desired.spec, observed, sts, &slots, &shape, p.cursor);
+    let labels = steer::labels(desired.spec, observed, &slots, &shape, skew.as_ref(), &leaving);
+    let steered = labels.is_none();
+    p.actions.extend(labels);
     p.waiting = waiting(desired.spec, &slots, &shape, &drains, now);
     p.actions.extend(drains.actions());
+    p.actions.extend(rebalance::sheds(desired.spec, observed, &shape, skew.as_ref(), steered));
     p.requeue_after = requeue(desired.spec, observed, &slots, &shape, now);
     p
 }
@@ -209,7 +215,8 @@ fn requeue(
     shape: &Shape,
     now: Timestamp,
 ) -> Option<SignedDuration> {
-    if !shape.victims.is_empty() || observed.pods.iter().any(|p| p.drain.is_some()) {
+    let draining = observed.pods.iter().any(|p| p.drain.is_some());
+    if !shape.victims.is_empty() || draining || rebalance::under_way(observed) {
         return Some(POLL);
     }
     let min_ready = min_ready(spec);

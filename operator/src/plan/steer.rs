@@ -3,7 +3,7 @@
 
 use sluice_crds::{Adapter, ChannelClusterSpec};
 
-use super::{Shape, Slot, Slots};
+use super::{Shape, Slot, Slots, rebalance::Skew};
 use crate::model::{Action, Observed, PodRef, PodState};
 
 /// Whether the pod's node is linked, in both directions, with every other ready node: what is
@@ -21,15 +21,16 @@ pub fn linked(spec: &ChannelClusterSpec, observed: &Observed, pod: &PodState) ->
 }
 
 /// The labels to change, all of them in one step. `leaving`: pods whose drain begins now, their
-/// label goes with the commitment.
+/// label goes with the commitment. `skew`: the load is being made even.
 pub(crate) fn labels(
     spec: &ChannelClusterSpec,
     observed: &Observed,
     slots: &Slots<'_>,
     shape: &Shape,
+    skew: Option<&Skew>,
     leaving: &[&str],
 ) -> Option<Action> {
-    let wanted = accepting(spec, observed, slots, shape, leaving);
+    let wanted = accepting(spec, observed, slots, shape, skew, leaving);
     let mut pods: Vec<(PodRef, bool)> = observed
         .pods
         .iter()
@@ -49,6 +50,7 @@ fn accepting<'a>(
     observed: &Observed,
     slots: &'a Slots<'_>,
     shape: &Shape,
+    skew: Option<&Skew>,
     leaving: &[&str],
 ) -> Vec<&'a str> {
     let rolling = !shape.victims.is_empty();
@@ -87,6 +89,8 @@ fn accepting<'a>(
             pick(true, f64::INFINITY),
             pick(false, f64::INFINITY),
         ]
+    } else if let Some(skew) = skew {
+        vec![pick(true, skew.low), pick(true, skew.mean), pick(true, f64::INFINITY)]
     } else {
         vec![pick(true, f64::INFINITY)]
     };

@@ -6,11 +6,12 @@ mod cases_steady;
 mod conveyor;
 mod exhaustive;
 mod random;
+mod rebalance;
 pub(crate) mod sim;
 
 use sluice_crds::ChannelClusterSpec;
 
-/// A spec with everything at its default but the drain, which is quick.
+/// A spec with everything at its default but the drain, which is quick, and without rebalancing.
 pub(crate) fn spec(replicas: i32) -> ChannelClusterSpec {
     let mut s: ChannelClusterSpec =
         serde_json::from_value(serde_json::json!({})).expect("every field has a default");
@@ -20,5 +21,7 @@ pub(crate) fn spec(replicas: i32) -> ChannelClusterSpec {
     s.drain.batch_size = Some(2);
     s.drain.batch_interval_seconds = Some(1);
     s.drain.timeout_seconds = 300;
+    // Most tests count moves, or lay clients out unevenly on purpose.
+    s.rebalance.mode = sluice_crds::RebalanceMode::Off;
     s
 }

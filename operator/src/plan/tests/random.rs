@@ -125,6 +125,9 @@ fn happen(w: &mut World, e: &Event) {
 fn run(seed: u64, clients: usize, replicas: i32, events: &[Event]) -> World {
     let mut w = World::new(spec(replicas), clients);
     w.seed(seed);
+    if seed.is_multiple_of(2) {
+        w.spec.rebalance.mode = sluice_crds::RebalanceMode::Auto;
+    }
     // Templates whose pods never start.
     w.bad = [4, 5].into();
     w.settle(100);

@@ -66,6 +66,7 @@ impl World {
             annotations: None,
             pin: None,
             draining: None,
+            shed: None,
         };
         self.pods.insert(ordinal, pod);
     }
@@ -146,6 +147,7 @@ impl World {
         for uid in closing {
             self.disconnect(uid, d.batch_size() as usize);
         }
+        self.shed();
         for (uid, up) in
             self.pods.values().map(|p| (p.uid, ups.contains(&p.uid))).collect::<Vec<_>>()
         {
@@ -156,6 +158,28 @@ impl World {
         self.connect();
         for p in self.pods.values() {
             self.peak = self.peak.max(self.load(p.uid));
+        }
+    }
+
+    /// Nodes that shed: at their rate after the delay, told of for 5 s after the last.
+    fn shed(&mut self) {
+        let now = self.now;
+        let mut closing = Vec::new();
+        for p in self.pods.values_mut() {
+            if p.draining.is_some() {
+                p.shed = None;
+            }
+            let Some(s) = &mut p.shed else { continue };
+            if s.left > 0 && now >= s.begins {
+                let n = s.left.min(s.rate);
+                (s.left, s.done, s.last) = (s.left - n, s.done + n, now);
+                closing.push((p.uid, n));
+            } else if s.left == 0 && now >= s.last + 5 {
+                p.shed = None;
+            }
+        }
+        for (uid, n) in closing {
+            self.disconnect(uid, n);
         }
     }
 

@@ -34,6 +34,18 @@ pub struct SimPod {
     pub pin: Option<DrainOverride>,
     /// The node's own drain: when it began, until when it lives unless renewed.
     pub draining: Option<(i64, i64)>,
+    /// The node's shed.
+    pub shed: Option<SimShed>,
+}
+
+/// A shed under way, or just over.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SimShed {
+    pub begins: i64,
+    pub left: usize,
+    pub done: usize,
+    pub rate: usize,
+    pub last: i64,
 }
 
 /// A commitment, in seconds.
@@ -152,6 +164,7 @@ impl World {
                 node: format!("chat-{ordinal}"),
                 connections: self.load(p.uid) as u64,
                 drain: self.drain_status(p),
+                shedding: p.shed.as_ref().map_or(0, |s| (s.left + s.done) as u64),
                 peers: ups
                     .iter()
                     .filter(|o| **o != ordinal)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sluice_crds::DrainReason;
 
-use super::{Annotations, SimPod, SimSet, World};
+use super::{Annotations, SimPod, SimSet, SimShed, World};
 use crate::{
     model::{Action, Cursor, DrainCommitment, DrainOverride, Observed, Plan, PodRef, TemplateStep},
     plan::plan,
@@ -94,6 +94,7 @@ impl World {
             | Action::StartDrain { pod, .. }
             | Action::MarkDrained { pod, .. }
             | Action::CancelDrain { pod }
+            | Action::Shed { pod, .. }
             | Action::StripAnnotations { pod } => pod.clone(),
             Action::SetAccepting { .. } => return,
         };
@@ -126,6 +127,22 @@ impl World {
                     failed.insert(r.uid.clone());
                 } else if let Some(p) = self.by(&r) {
                     p.draining = None;
+                }
+            }
+            Action::Shed { request, .. } => {
+                if !answers {
+                    failed.insert(r.uid.clone());
+                } else if let Some(p) = self.by(&r) {
+                    assert!(request.count == 0 || p.shed.is_none(), "a shed was begun anew");
+                    let begins = now + request.delay_seconds as i64;
+                    let rate = request.rate_per_second as usize;
+                    p.shed = (request.count > 0).then_some(SimShed {
+                        begins,
+                        left: request.count as usize,
+                        done: 0,
+                        rate,
+                        last: begins,
+                    });
                 }
             }
             Action::StripAnnotations { .. } => {
