@@ -40,11 +40,12 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
 };
 use serde_json::{Value, json};
-use sluice_crds::{Reason, names};
+use sluice_crds::names;
 
 use crate::{
     build::{Cluster, Cut, Kind, Object, TEMPLATE, Workload, short_hash},
     diff::first_difference,
+    heal,
     leader::Leadership,
     model::{Cursor, TemplateStep},
     stores::{self, Stores},
@@ -101,21 +102,6 @@ impl Error {
                 Self::Stale(format!("{kind:?} {name}"))
             }
             _ => Self::Api { verb, kind, name: name.into(), source: Box::new(source) },
-        }
-    }
-
-    /// What a person is told of it, if it needs one.
-    pub fn trouble(&self) -> Option<(Reason, String)> {
-        match self {
-            Self::Foreign { .. } => Some((Reason::ApplyConflict, self.to_string())),
-            Self::Api { source, .. } => match &**source {
-                // The API server does not want what the spec leads to.
-                kube::Error::Api(answer) if matches!(answer.code, 400 | 422) => {
-                    Some((Reason::InvalidSpec, answer.message.clone()))
-                }
-                _ => None,
-            },
-            _ => None,
         }
     }
 
@@ -311,12 +297,37 @@ impl Applier<'_> {
         let Object { kind, name, value } = object;
         self.may_write()?;
         let params = PatchParams::apply(names::FIELD_MANAGER).force();
-        self.api(*kind)
-            .patch(name, &params, &Patch::Apply(value))
-            .await
-            .map_err(|source| Error::api("apply", *kind, name, source))?;
+        let api = self.api(*kind);
+        let mut answer = api.patch(name, &params, &Patch::Apply(value)).await;
+        if let Err(kube::Error::Api(status)) = &answer
+            && *kind == Kind::Service
+            && heal::may_collide(status.code)
+            && self.replace_ports(object).await?
+        {
+            self.may_write()?;
+            answer = api.patch(name, &params, &Patch::Apply(value)).await;
+        }
+        answer.map_err(|source| Error::api("apply", *kind, name, source))?;
         tracing::info!(?kind, name, differs = what, "applied");
         Ok(())
+    }
+
+    /// Replaces the ports of a Service if they are what an apply can't get past; whether they were.
+    async fn replace_ports(&self, object: &Object) -> Result<bool, Error> {
+        let Object { kind, name, value } = object;
+        let Some(live) = self.live(*kind, name).await? else { return Ok(false) };
+        let Some(patch) = heal::ports_patch(value, &serde_json::to_value(&live)?) else {
+            return Ok(false);
+        };
+        let params =
+            PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..Default::default() };
+        self.may_write()?;
+        self.api(*kind)
+            .patch(name, &params, &Patch::Merge(patch))
+            .await
+            .map_err(|source| Error::api("patch", *kind, name, source))?;
+        tracing::info!(?kind, name, "the ports were changed by somebody else: replaced");
+        Ok(true)
     }
 
     fn ours(&self, kind: Kind, name: &str, meta: &ObjectMeta) -> Result<(), Error> {

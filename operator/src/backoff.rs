@@ -36,6 +36,11 @@ impl<K: Hash + Eq> Backoff<K> {
         jittered(delay(failures), rand::rng().random_range(0.0..1.0))
     }
 
+    /// How often `key` has failed since it last succeeded.
+    pub fn failures(&self, key: &K) -> u32 {
+        self.failures.lock().get(key).copied().unwrap_or(0)
+    }
+
     /// Forgets the failures of `key`: it succeeded, or it is gone.
     pub fn reset(&self, key: &K) {
         self.failures.lock().remove(key);

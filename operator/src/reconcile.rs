@@ -23,7 +23,7 @@ use tracing::Instrument;
 use crate::{
     apply::{self, Applier},
     backoff::Backoff,
-    build::{self, Cluster, Defaults, Rendering, build},
+    build::{self, Cluster, Defaults, Kind, Rendering, build},
     execute::{Executor, Outcome},
     leader::Leadership,
     metrics::{ClusterLabels, Metrics},
@@ -45,6 +45,8 @@ pub type Guarded = DeserializeGuard<ChannelCluster>;
 const STEADY: Duration = Duration::from_secs(15);
 /// After something changed between plan and step.
 const STALE: Duration = Duration::from_millis(500);
+/// After an object changed under a write, again and again.
+const CONTENDED: Duration = Duration::from_secs(15);
 /// A pass that takes longer hangs, and would keep its place from others.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// For how long Secrets are not read again.
@@ -124,40 +126,65 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
         Err(invalid) => Err(Error::Invalid(Box::new(invalid.clone()))),
         Ok(cluster) if cluster.metadata.deletion_timestamp.is_some() => {
             context.forget(&reference, cluster.metadata.uid.as_deref());
-            Ok(Action::await_change())
+            Ok(Passed { next: Action::await_change(), refused: None })
         }
         Ok(cluster) => {
+            let failures = context.backoff.failures(&reference);
             let span = tracing::info_span!(
                 "reconcile",
                 namespace = reference.namespace.as_deref(),
                 cluster = reference.name
             );
-            tokio::time::timeout(PATIENCE, pass(cluster, &context).instrument(span))
+            tokio::time::timeout(PATIENCE, pass(cluster, &context, failures).instrument(span))
                 .await
                 .unwrap_or(Err(Error::TooLong))
         }
     };
     let word = match &result {
-        Ok(_) => {
+        Ok(Passed { refused: None, .. }) => {
             context.backoff.reset(&reference);
             "ok"
+        }
+        Ok(Passed { refused: Some(error), .. }) => {
+            tracing::warn!(
+                namespace = reference.namespace.as_deref(),
+                cluster = reference.name,
+                error = error as &dyn std::error::Error,
+                "not all could be written"
+            );
+            // Only counted: what goes on sets the pace.
+            context.backoff.failed(reference);
+            error.category()
         }
         Err(error) => error.category(),
     };
     context.metrics.reconciled(word, begun.elapsed());
-    result
+    result.map(|passed| passed.next)
+}
+
+/// A pass that got to its end.
+struct Passed {
+    /// What follows.
+    next: Action,
+    /// What could not be written.
+    refused: Option<apply::Error>,
 }
 
 /// What follows a reconcile that failed.
 pub fn error_policy(object: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
     match error {
         error if error.awaits_change() => Action::await_change(),
-        Error::Apply(apply::Error::Stale(_) | apply::Error::NotLeading) => Action::requeue(STALE),
+        Error::Apply(apply::Error::NotLeading) => Action::requeue(STALE),
+        Error::Apply(apply::Error::Stale(_)) => {
+            let wait = context.backoff.failed(ObjectRef::from_obj(&*object));
+            Action::requeue(wait.min(CONTENDED))
+        }
         _ => Action::requeue(context.backoff.failed(ObjectRef::from_obj(&*object))),
     }
 }
 
-async fn pass(object: &ChannelCluster, context: &Context) -> Result<Action, Error> {
+/// `failures`: how many passes before this one have failed, in a row.
+async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Result<Passed, Error> {
     let cluster = Cluster::new(object, &context.defaults)?;
     let applier = Applier {
         client: &context.client,
@@ -186,7 +213,9 @@ async fn pass(object: &ChannelCluster, context: &Context) -> Result<Action, Erro
 
     let trouble = match (&rendering, &outcome) {
         (Err(error), _) => Some((Reason::InvalidSpec, error.to_string())),
-        (_, Err(Error::Apply(error))) => error.trouble(),
+        (_, Err(Error::Apply(error)) | Ok(Outcome { refused: Some(error), .. })) => {
+            error.trouble(failures.saturating_add(1))
+        }
         _ => None,
     };
     let facts = Facts { image: image(&cluster, &seen, &plan), trouble };
@@ -196,7 +225,7 @@ async fn pass(object: &ChannelCluster, context: &Context) -> Result<Action, Erro
     let outcome = outcome?;
     let again = plan.requeue_after.and_then(|after| Duration::try_from(after).ok());
     let again = if outcome.stale { STALE } else { again.unwrap_or(STEADY).min(STEADY) };
-    Ok(Action::requeue(again))
+    Ok(Passed { next: Action::requeue(again), refused: outcome.refused })
 }
 
 /// What is wanted. Of a spec that can't be rendered: what there is.
@@ -234,12 +263,25 @@ async fn carry_out(
     if applier.cluster.spec.redis.mode == RedisMode::Managed {
         applier.ensure_redis_secret().await?;
     }
+    let mut refused: Option<apply::Error> = None;
+    let mut needed = false;
     for object in &rendering.objects {
-        if applier.ensure(object).await? {
-            context.metrics.wrote();
+        match applier.ensure(object).await {
+            Ok(true) => context.metrics.wrote(),
+            Ok(false) => {}
+            Err(apply::Error::NotLeading) => return Err(apply::Error::NotLeading),
+            // One that can't be written holds up none of the others.
+            Err(error) => {
+                needed |= needed_by_pods(object.kind);
+                refused = refused.or(Some(error));
+            }
         }
     }
-    let outcome = executor.execute(plan, rendering, now).await?;
+    if needed && let Some(error) = refused {
+        return Err(error);
+    }
+    let mut outcome = executor.execute(plan, rendering, now).await?;
+    outcome.refused = refused;
     for action in &outcome.done {
         context.metrics.acted(action, &executor.seen.observed);
     }
@@ -257,6 +299,11 @@ async fn carry_out(
         applier.ensure_no_redis(&rendering.absent_redis).await?;
     }
     Ok(outcome)
+}
+
+/// Whether a pod that starts without it is not the pod that was decided on.
+fn needed_by_pods(kind: Kind) -> bool {
+    matches!(kind, Kind::ConfigMap | Kind::ServiceAccount)
 }
 
 /// The image of the wanted revision: of the template that is or comes in force.

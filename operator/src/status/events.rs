@@ -43,6 +43,10 @@ pub enum EventReason {
     NodeUnreachable,
     /// Redis is not reached.
     RedisUnavailable,
+    /// The API server does not take what the spec leads to.
+    InvalidSpec,
+    /// Something can't be written, again and again.
+    ApplyConflict,
 }
 
 impl EventReason {
@@ -58,6 +62,8 @@ impl EventReason {
                 | ProgressDeadlineExceeded
                 | NodeUnreachable
                 | RedisUnavailable
+                | InvalidSpec
+                | ApplyConflict
         )
     }
     /// As it is written.
@@ -254,6 +260,8 @@ fn troubles(status: &ChannelClusterStatus, before: &ChannelClusterStatus, out: &
         (Reason::NodeUnreachable, EventReason::NodeUnreachable),
         (Reason::DrainEndpointUnreachable, EventReason::DrainEndpointUnreachable),
         (Reason::RedisUnavailable, EventReason::RedisUnavailable),
+        (Reason::InvalidSpec, EventReason::InvalidSpec),
+        (Reason::ApplyConflict, EventReason::ApplyConflict),
     ];
     for (reason, event) in all {
         if now.reason == conditions::reason_name(reason) {

@@ -373,12 +373,19 @@ fn trouble_comes_first() {
         trouble: Some((Reason::ApplyConflict, "the Service is another's".into())),
         ..Facts::default()
     };
-    let s = report(&d, &o, &plan(&d, &o, now), &facts, t.status.as_ref(), now).status;
+    let tell = |facts, previous| report(&d, &o, &plan(&d, &o, now), facts, previous, now);
+    let r = tell(&facts, t.status.as_ref());
+    let s = r.status;
     assert_eq!(
         is(condition(&s, ConditionType::Ready), "False", Reason::ApplyConflict),
         "the Service is another's"
     );
-    assert_eq!(condition(&s, ConditionType::Stalled).0, "True");
+    is(condition(&s, ConditionType::Stalled), "True", Reason::ApplyConflict);
+    let [event] = &r.events[..] else { panic!("{:?}", r.events) };
+    assert!(event.reason == EventReason::ApplyConflict && event.reason.is_warning(), "{event:?}");
+    assert_eq!(tell(&facts, Some(&s)).events, [], "once");
+    let s = tell(&Facts::default(), Some(&s)).status;
+    is(condition(&s, ConditionType::Stalled), "False", Reason::AsExpected);
 }
 
 #[test]

@@ -1,0 +1,108 @@
+//! What to do about a Service whose ports an apply can't bring back. The API server merges applied
+//! ports by number: a port that somebody renumbered is taken for another one, and the two then
+//! collide by name or by node port, again and again. Pure.
+
+use serde_json::{Value, json};
+
+/// Whether an answer of the API server to the apply of a Service may come from such a collision.
+pub fn may_collide(code: u16) -> bool {
+    matches!(code, 409 | 422 | 500)
+}
+
+/// A merge patch that replaces the ports of `live` as a whole, and fails if `live` has changed; or
+/// nothing, when its ports carry the rendered numbers and are not what is in the way.
+///
+/// All else stays, the cluster's address above all; and a node port that was chosen by Kubernetes
+/// stays with the port of the same name.
+pub fn ports_patch(rendered: &Value, live: &Value) -> Option<Value> {
+    let wanted = rendered["spec"]["ports"].as_array()?;
+    let there = live["spec"]["ports"].as_array()?;
+    let version = live["metadata"]["resourceVersion"].as_str()?;
+    let same_key = |a: &Value, b: &Value| {
+        a["port"] == b["port"]
+            && a["protocol"].as_str().unwrap_or("TCP") == b["protocol"].as_str().unwrap_or("TCP")
+    };
+    let matched =
+        wanted.len() == there.len() && wanted.iter().all(|w| there.iter().any(|t| same_key(w, t)));
+    if matched {
+        return None;
+    }
+    let has_node_ports = rendered["spec"]["type"] != "ClusterIP";
+    let ports: Vec<Value> = wanted
+        .iter()
+        .map(|wanted| {
+            let mut port = wanted.clone();
+            let before = there.iter().find(|there| there["name"] == wanted["name"]);
+            let node_port = before.map(|before| &before["nodePort"]).filter(|n| n.is_number());
+            if let (true, true, Some(node_port)) =
+                (has_node_ports, port["nodePort"].is_null(), node_port)
+            {
+                port["nodePort"] = node_port.clone();
+            }
+            port
+        })
+        .collect();
+    Some(json!({ "metadata": { "resourceVersion": version }, "spec": { "ports": ports } }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(kind: &str, port: &Value) -> Value {
+        json!({ "spec": { "type": kind, "ports": [port] } })
+    }
+
+    fn live(ports: &Value) -> Value {
+        json!({
+            "metadata": { "resourceVersion": "7" },
+            "spec": { "type": "NodePort", "clusterIP": "10.0.0.1", "ports": ports },
+        })
+    }
+
+    #[test]
+    fn a_renumbered_port_is_replaced_and_its_node_port_kept() {
+        let http = json!({ "name": "http", "port": 80, "targetPort": "http", "protocol": "TCP" });
+        let drifted = live(&json!([
+            { "name": "http", "port": 8080, "targetPort": "http", "protocol": "TCP", "nodePort": 30001 }
+        ]));
+        let patch = ports_patch(&rendered("NodePort", &http), &drifted).unwrap();
+        assert_eq!(
+            patch,
+            json!({ "metadata": { "resourceVersion": "7" }, "spec": { "ports": [
+                { "name": "http", "port": 80, "targetPort": "http", "protocol": "TCP", "nodePort": 30001 }
+            ] } })
+        );
+        let without = ports_patch(&rendered("ClusterIP", &http), &drifted).unwrap();
+        assert!(without["spec"]["ports"][0].get("nodePort").is_none());
+        let mut chosen = http.clone();
+        chosen["nodePort"] = 30500.into();
+        let patch = ports_patch(&rendered("NodePort", &chosen), &drifted).unwrap();
+        assert_eq!(patch["spec"]["ports"][0]["nodePort"], 30500);
+    }
+
+    #[test]
+    fn a_port_that_was_added_is_taken_away() {
+        let http = json!({ "name": "http", "port": 80, "protocol": "TCP" });
+        let both = live(&json!([
+            { "name": "http", "port": 80, "nodePort": 30001 }, { "name": "more", "port": 81 }
+        ]));
+        let patch = ports_patch(&rendered("NodePort", &http), &both).unwrap();
+        assert_eq!(patch["spec"]["ports"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn ports_that_are_right_are_left_alone() {
+        let http = json!({ "name": "http", "port": 80, "protocol": "TCP" });
+        let right = live(&json!([{ "name": "http", "port": 80, "nodePort": 30001 }]));
+        assert_eq!(ports_patch(&rendered("NodePort", &http), &right), None);
+        assert_eq!(ports_patch(&json!({}), &right), None);
+        assert_eq!(ports_patch(&rendered("NodePort", &http), &json!({})), None);
+    }
+
+    #[test]
+    fn only_answers_that_speak_of_the_object_make_it_look() {
+        assert!([409, 422, 500].into_iter().all(may_collide));
+        assert!(![400, 403, 404, 429, 503].into_iter().any(may_collide));
+    }
+}

@@ -1,0 +1,114 @@
+//! What a person is told when the API server does not take what the operator writes.
+
+use sluice_crds::Reason;
+
+use crate::{apply::Error, build::Kind};
+
+/// So many failures in a row are no hiccup.
+const PERSISTENT: u32 = 3;
+
+impl Error {
+    /// What a person is told of it, if it needs one. `failures`: how many in a row, this one
+    /// included.
+    pub fn trouble(&self, failures: u32) -> Option<(Reason, String)> {
+        let lasts = failures >= PERSISTENT;
+        match self {
+            Self::Foreign { .. } => Some((Reason::ApplyConflict, self.to_string())),
+            Self::Api { kind, name, source, .. } => match &**source {
+                kube::Error::Api(answer) => {
+                    refused(*kind, name, answer.code, &answer.message, lasts)
+                }
+                _ => None,
+            },
+            Self::Stale(what) if lasts => Some((
+                Reason::ApplyConflict,
+                format!(
+                    "{what} is changed by somebody else each time that the operator writes it: \
+                     find out by its managedFields who does, and stop that"
+                ),
+            )),
+            _ => None,
+        }
+    }
+}
+
+fn refused(
+    kind: Kind,
+    name: &str,
+    code: u16,
+    message: &str,
+    lasts: bool,
+) -> Option<(Reason, String)> {
+    let told = |reason, advice: &str| {
+        Some((reason, format!("{kind:?} {name} was refused ({code}): {message}: {advice}")))
+    };
+    match code {
+        // The API server does not want what the spec leads to.
+        400 | 422 => told(
+            Reason::InvalidSpec,
+            "change what the spec says of it, or set it back to what it was",
+        ),
+        // It is busy, or gone: that is no fault of the cluster's, and passes.
+        429 | 503 | 504 => None,
+        _ if !lasts => None,
+        401 | 403 => told(
+            Reason::ApplyConflict,
+            "give the operator the right, or lift the quota or the policy that forbids it",
+        ),
+        // Without its StatefulSet every pod would go.
+        _ if kind == Kind::StatefulSet => {
+            told(Reason::ApplyConflict, "undo what was changed on it by hand")
+        }
+        _ => told(
+            Reason::ApplyConflict,
+            "undo what was changed on it by hand, or delete it and the operator makes it anew",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn answered(kind: Kind, code: u16) -> Error {
+        let status = Status { message: "no".into(), code, ..Status::default() };
+        Error::Api {
+            verb: "apply",
+            kind,
+            name: "chat".into(),
+            source: Box::new(kube::Error::Api(Box::new(status))),
+        }
+    }
+
+    #[test]
+    fn what_is_invalid_is_told_at_once() {
+        let (reason, message) = answered(Kind::Service, 422).trouble(1).unwrap();
+        assert_eq!(reason, Reason::InvalidSpec);
+        assert!(message.starts_with("Service chat was refused (422): no: "), "{message}");
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_told_with_what_to_do() {
+        let error = answered(Kind::Service, 500);
+        assert_eq!(error.trouble(2), None);
+        let (reason, message) = error.trouble(3).unwrap();
+        assert_eq!(reason, Reason::ApplyConflict);
+        assert!(message.contains("or delete it"), "{message}");
+        let (_, message) = answered(Kind::StatefulSet, 500).trouble(3).unwrap();
+        assert!(!message.contains("delete"), "{message}");
+        let (_, message) = answered(Kind::Service, 403).trouble(3).unwrap();
+        assert!(message.contains("right"), "{message}");
+        let stale = Error::Stale("Service chat".into());
+        assert_eq!(stale.trouble(1), None);
+        assert_eq!(stale.trouble(3).unwrap().0, Reason::ApplyConflict);
+    }
+
+    #[test]
+    fn an_api_server_that_is_busy_is_no_trouble_of_the_cluster() {
+        for code in [429, 503, 504] {
+            assert_eq!(answered(Kind::Service, code).trouble(9), None);
+        }
+    }
+}
