@@ -12,6 +12,8 @@ mod drains;
 mod faults;
 mod live_config;
 mod page;
+mod ports;
+mod rebalance;
 mod redis;
 mod release;
 mod scaling;

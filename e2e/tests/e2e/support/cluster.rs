@@ -26,7 +26,8 @@ pub struct Cluster<'a> {
     pub name: String,
 }
 
-/// A spec for tests: everything as in production, only quicker. `more` is merged over it.
+/// A spec for tests: everything as in production, only quicker, and without rebalancing: they count moves. `more` is
+/// merged over it.
 pub fn spec(replicas: i32, more: Value) -> Value {
     let mut spec = json!({
         "replicas": replicas,
@@ -34,6 +35,7 @@ pub fn spec(replicas: i32, more: Value) -> Value {
         "service": { "type": "NodePort" },
         "discovery": { "intervalSeconds": 1 },
         "channels": [{ "topic": "room:*", "announceNode": true }],
+        "rebalance": { "mode": "Off" },
         "drain": {
             "initialDelaySeconds": 1, "batchSize": 5, "batchIntervalSeconds": 1, "timeoutSeconds": 120,
         },
