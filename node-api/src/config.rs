@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::admin::DrainMode;
+pub use crate::origin::{CheckOrigin, Origin};
 
 /// Port of client connections, `/socket/websocket`.
 pub const HTTP_PORT: u16 = 4000;
@@ -183,6 +184,12 @@ pub struct Socket {
     pub max_channels: u32,
     /// Connections taken a second; past that 503 with `Retry-After`.
     pub max_connects_per_second: u32,
+    /// Which pages may open a socket (`P-CON-5`).
+    #[serde(skip_serializing_if = "CheckOrigin::is_off")]
+    pub check_origin: CheckOrigin,
+    /// The host that clients know; `checkOrigin: true` compares with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 impl Default for Socket {
@@ -193,6 +200,8 @@ impl Default for Socket {
             max_frame_bytes: 8_000_000,
             max_channels: 100,
             max_connects_per_second: 10_000,
+            check_origin: CheckOrigin::Off,
+            host: None,
         }
     }
 }
@@ -225,7 +234,10 @@ pub struct ChannelRule {
     /// Client events that are broadcast to the topic; `*` stands for any. Another event is
     /// answered with an error.
     #[serde(default = "any_event")]
-    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 64), inner(length(min = 1, max = 255))))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(min = 1, max = 64), inner(length(min = 1, max = 255)))
+    )]
     pub events: Vec<String>,
     /// Whether the client that pushed an event receives its broadcast too.
     #[serde(default = "yes")]

@@ -1,8 +1,5 @@
 //! The client-facing HTTP: routing and the WebSocket handshake. After it the shard takes over the
 //! raw TCP stream; no HTTP state is kept for an open socket.
-//!
-//! Origins are not checked yet: put a node behind something that does if browsers of other sites
-//! must not reach it.
 
 use std::{sync::Arc, time::Instant};
 
@@ -42,7 +39,7 @@ pub(crate) fn routes(path: &str, plane: Arc<Plane>, more: Router) -> Router {
         .merge(more)
 }
 
-/// `GET <path>/websocket`, in the order of `P-CON-4`: door, method, `vsn`, then the headers
+/// `GET <path>/websocket`, in the order of `P-CON-4`: door, method, origin (`P-CON-5`), `vsn`, then the headers
 /// (`P-CON-1`). Every refusal of a client is 403 with an empty body.
 async fn websocket(
     State(plane): State<Arc<Plane>>,
@@ -57,6 +54,10 @@ async fn websocket(
     if request.method() != Method::GET {
         plane.metrics.refuse("method");
         return StatusCode::BAD_REQUEST.into_response();
+    }
+    if !plane.settings.origins.admits(request.headers()) {
+        plane.metrics.refuse("origin");
+        return StatusCode::FORBIDDEN.into_response();
     }
     let Some(version) = query.ok().and_then(|Query(params)| vsn(&params)) else {
         plane.metrics.refuse("vsn");

@@ -22,6 +22,7 @@ mod interest;
 pub mod links;
 pub mod mesh;
 pub mod message;
+mod origin;
 pub mod places;
 mod plane;
 pub mod process;

@@ -18,6 +18,7 @@ use crate::{
     drain::{Drain, Shed},
     hub::HubMetrics,
     interest::Interest,
+    origin::Policy,
     relay::Rules,
     shard::{
         fanout::Fanout,
@@ -33,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) max_frame: usize,
     /// Channels a socket may join.
     pub(crate) max_channels: usize,
+    /// Which pages may connect.
+    pub(crate) origins: Policy,
 }
 
 impl From<&config::Socket> for Settings {
@@ -41,6 +44,7 @@ impl From<&config::Socket> for Settings {
             idle_timeout: Duration::from_secs(socket.idle_timeout_seconds.max(1).into()),
             max_frame: usize::try_from(socket.max_frame_bytes).unwrap_or(usize::MAX),
             max_channels: usize::try_from(socket.max_channels).unwrap_or(usize::MAX),
+            origins: Policy::new(socket),
         }
     }
 }

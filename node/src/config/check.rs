@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use sluice_node_api::config::{Adapter, ChannelRule, LiveConfig, NodeConfig};
+use sluice_node_api::config::{Adapter, ChannelRule, CheckOrigin, LiveConfig, NodeConfig, Origin};
 
 /// (field, what is wrong with it).
 pub type Found = Vec<(String, String)>;
@@ -12,6 +12,8 @@ pub type Found = Vec<(String, String)>;
 const MAX_SECONDS: f64 = 86_400.0;
 /// Most topic rules.
 const MAX_RULES: usize = 256;
+/// Most allowed origins.
+const MAX_ORIGINS: usize = 256;
 /// Largest client message that still fits the mesh.
 const MAX_MESSAGE: u64 = 16_000_000;
 
@@ -151,4 +153,33 @@ fn socket(c: &NodeConfig, out: &mut Out) {
     out.that("socket.maxChannels", s.max_channels >= 1, "must be at least 1");
     let connects = s.max_connects_per_second >= 1;
     out.that("socket.maxConnectsPerSecond", connects, "must be at least 1");
+    origins(c, out);
+}
+
+fn origins(c: &NodeConfig, out: &mut Out) {
+    let host = c.socket.host.as_deref();
+    let parsed = host.map(|host| Origin::parse(&format!("//{host}")));
+    let plain = |origin: &Origin| origin.port.is_none() && !origin.host.starts_with('*');
+    let ok = parsed.is_none_or(|origin| origin.as_ref().is_some_and(plain));
+    out.that("socket.host", ok, "must be a host such as `chat.example.com`, without a port");
+    match &c.socket.check_origin {
+        CheckOrigin::Off => {}
+        CheckOrigin::Host => {
+            out.that("socket.checkOrigin", host.is_some(), "true needs `socket.host`");
+        }
+        CheckOrigin::List(list) => {
+            out.that(
+                "socket.checkOrigin",
+                list.len() <= MAX_ORIGINS,
+                "must be at most 256 origins",
+            );
+            for (i, text) in list.iter().enumerate().take(MAX_ORIGINS) {
+                if Origin::parse(text).is_none() {
+                    let field = format!("socket.checkOrigin[{i}]");
+                    let reason = "is no origin: write `//host`, `scheme://host:port` or `//*.host`";
+                    out.add(&field, format!("{text:?} {reason}"));
+                }
+            }
+        }
+    }
 }

@@ -66,6 +66,10 @@ fn bad_files_are_refused_with_line_and_reason() {
         ("tokens:\n  adminFile: /nowhere\n", 2, "cannot read the token in /nowhere"),
         ("socket:\n  path: socket\n", 2, "must be a path"),
         ("socket:\n  maxChannels: 0\n", 2, "must be at least 1"),
+        ("socket:\n  checkOrigin: maybe\n", 2, "list of origins"),
+        ("socket:\n  checkOrigin: true\n", 2, "needs `socket.host`"),
+        ("socket:\n  host: a:80\n", 2, "without a port"),
+        ("socket:\n  checkOrigin: [//a, a]\n", 2, "\"a\" is no origin"),
         ("liveFile: /nowhere.yaml\n", 0, "/nowhere.yaml: cannot be read"),
     ] {
         let got = refusal(text);
@@ -73,6 +77,23 @@ fn bad_files_are_refused_with_line_and_reason() {
             assert!(got.starts_with(&format!("config.yaml:{line}: ")), "{got}");
         }
         assert!(got.contains(reason), "{got} lacks {reason}");
+    }
+}
+
+#[test]
+fn p_con_5_an_origin_policy_in_its_three_forms() {
+    use sluice_node_api::config::CheckOrigin;
+    let list = ["//a", "https://b:8443", "//*.c"].map(String::from).to_vec();
+    for (text, want) in [
+        ("false", CheckOrigin::Off),
+        ("true\n  host: a.example", CheckOrigin::Host),
+        ("['//a', 'https://b:8443', '//*.c']", CheckOrigin::List(list)),
+    ] {
+        let text = format!("socket:\n  checkOrigin: {text}\n");
+        let config = parse_node(Path::new("x"), &text).unwrap();
+        assert_eq!((&config.socket.check_origin, check_node(&config)), (&want, vec![]));
+        let again = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<NodeConfig>(&again).unwrap(), config);
     }
 }
 
