@@ -258,7 +258,8 @@ pub struct ScaleDown {
 #[serde(rename_all = "camelCase")]
 pub struct Rebalance {
     /// `Auto`: while nothing else is under way, nodes with too many clients move some to others,
-    /// with code 1012. `Off`: clients stay where they are.
+    /// with code 1012. `Off`: clients stay where they are, as they always do with
+    /// `service.sessionAffinity: ClientIP`.
     #[serde(default)]
     pub mode: RebalanceMode,
     /// Percent above the mean that a node may have. Two clients more than the mean are always

@@ -5,7 +5,7 @@
 //! still sheds, and a node tells of a shed until its clients have had the time to be back, so a
 //! count that misses them is never taken for the load.
 
-use sluice_crds::{ChannelClusterSpec, RebalanceMode};
+use sluice_crds::{ChannelClusterSpec, RebalanceMode, SessionAffinity};
 use sluice_node_api::admin::{DrainPhase, ShedRequest};
 
 use super::{Shape, Slots, at};
@@ -94,7 +94,12 @@ pub(crate) fn sheds(
 
 /// Whether clients may be moved for the sake of balance, as far as the spec and positions say.
 fn wanted(spec: &ChannelClusterSpec, shape: &Shape) -> bool {
-    spec.rebalance.mode == RebalanceMode::Auto && !spec.paused && shape.victims.is_empty()
+    // With affinity all clients behind one address land on one pod, wherever that is: moving them
+    // would never end.
+    spec.rebalance.mode == RebalanceMode::Auto
+        && spec.service.session_affinity == SessionAffinity::None
+        && !spec.paused
+        && shape.victims.is_empty()
 }
 
 /// Whether some node sheds.

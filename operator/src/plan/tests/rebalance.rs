@@ -109,6 +109,9 @@ fn nothing_is_moved_when_it_is_off_or_nearly_even_or_something_else_is_under_way
     w.spec.rebalance.mode = RebalanceMode::Off;
     idle(&w);
     let mut w = steered(uneven());
+    w.spec.service.session_affinity = sluice_crds::SessionAffinity::ClientIP;
+    idle(&w);
+    let mut w = steered(uneven());
     w.spec.paused = true;
     idle(&w);
     let mut w = steered(uneven());
