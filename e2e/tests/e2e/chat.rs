@@ -21,11 +21,13 @@ pub async fn open_on_pods(
     pods: usize,
 ) -> Result<State> {
     let urls = cluster.urls().await?;
-    for _ in 0..10 {
-        let state = clients.open(group, &urls, TOPIC, 2 * pods).await?;
+    for _ in 0..40 {
+        let state = clients.open(group, &urls, TOPIC, pods).await?;
         if state.by_node.len() >= pods {
             return Ok(state);
         }
+        // A pod that has just begun to take clients is not known to every balancer yet.
+        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
     }
     let state = clients.state(group).await?;
     anyhow::bail!("no client on some of {pods} pods: {:?}", state.by_node)

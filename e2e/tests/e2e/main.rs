@@ -16,6 +16,7 @@ mod ports;
 mod rebalance;
 mod redis;
 mod release;
+mod rollouts;
 mod scaling;
 mod security;
 mod support;
