@@ -189,7 +189,7 @@ fn waiting(
         }
     }
     for s in &slots.list {
-        if s.available && s.updated && !s.linked && s.pod.is_some_and(|p| !p.accepting) {
+        if s.available && s.updated && !s.linked {
             say(
                 Reason::WaitingForLinks,
                 s,

@@ -94,7 +94,9 @@ fn accepting<'a>(
     } else {
         vec![pick(true, f64::INFINITY)]
     };
-    // At last: ready, though not linked. Better served alone than not at all.
-    let anyone = || candidates.iter().map(|(s, _)| s.name()).collect();
+    // At last: ready, though not linked. Better served alone than not at all; by one node, so that
+    // those who come before the links are up hear each other. Without Redis nobody would.
+    let at_most = if spec.pubsub.adapter == Adapter::Mesh { 1 } else { usize::MAX };
+    let anyone = || candidates.iter().map(|(s, _)| s.name()).take(at_most).collect();
     ladder.into_iter().find(|set| !set.is_empty()).unwrap_or_else(anyone)
 }

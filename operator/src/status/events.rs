@@ -1,5 +1,6 @@
 //! What is new since the previous status, as events that read as a story.
 
+use jiff::Timestamp;
 use sluice_crds::{ChannelClusterStatus, ConditionType, DrainReport, DrainReportPhase, Reason};
 
 use super::{Progress, conditions, find};
@@ -90,6 +91,7 @@ pub(super) fn since(
     progress: &Progress,
     status: &ChannelClusterStatus,
     previous: Option<&ChannelClusterStatus>,
+    now: Timestamp,
 ) -> Vec<Event> {
     let empty = ChannelClusterStatus::default();
     let before = previous.unwrap_or(&empty);
@@ -110,7 +112,7 @@ pub(super) fn since(
             format!("Scaling down from {} to {} pods", status.replicas, desired.spec.replicas),
         );
     }
-    drains(desired, observed, status, before, &mut out);
+    drains(desired, observed, (status, before), now, &mut out);
     stuck(observed, plan, &mut out);
     troubles(status, before, &mut out);
     out
@@ -168,8 +170,8 @@ fn rollout(
 fn drains(
     desired: &Desired<'_>,
     observed: &Observed,
-    status: &ChannelClusterStatus,
-    before: &ChannelClusterStatus,
+    (status, before): (&ChannelClusterStatus, &ChannelClusterStatus),
+    now: Timestamp,
     out: &mut Vec<Event>,
 ) {
     use DrainReportPhase::{Cancelling, Drained, Held, Releasing};
@@ -204,7 +206,19 @@ fn drains(
             say(EventReason::DrainStarted, d, text);
         }
         if over(d) && !was.is_some_and(over) {
-            let (reason, text) = ended(d);
+            let left = was.map_or(0, |b| b.remaining_connections);
+            let late = d.deadline.as_ref().is_some_and(|t| now >= t.0);
+            let (reason, text) = match ended(d) {
+                // Whoever was left when its time was over has been moved at once.
+                (EventReason::DrainCompleted, _) if late && left > exit => (
+                    EventReason::DrainTimedOut,
+                    format!(
+                        "{}: its drain's time was over with {left} connections left, all moved at once",
+                        d.pod_name
+                    ),
+                ),
+                told => told,
+            };
             say(reason, d, text);
         }
         if d.phase == Held && was.is_none_or(|b| b.phase != Held) {

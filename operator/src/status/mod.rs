@@ -90,7 +90,7 @@ pub fn report(
     };
     status.conditions =
         conditions::all(desired, observed, plan, facts, &progress, &status, previous, now);
-    let events = events::since(desired, observed, plan, &progress, &status, previous);
+    let events = events::since(desired, observed, plan, &progress, &status, previous, now);
     Report { status, events }
 }
 

@@ -180,3 +180,24 @@ fn clients_that_all_sat_on_one_pod_do_not_all_move_to_the_one_new_pod() {
     assert!(most as f64 <= 20.0 * 1.3, "{most}: {}", w.brief());
     w.settle(1000);
 }
+
+#[test]
+fn before_the_links_are_up_one_pod_takes_clients_and_that_is_no_rest() {
+    let w = settled(3, 0);
+    let mut o = w.observe();
+    for p in &mut o.pods {
+        p.accepting = false;
+        p.node.as_mut().expect("every node answers").peers.clear();
+    }
+    let first = plan(&w.desired(), &o, w.timestamp());
+    let Some(Action::SetAccepting { pods }) = first.actions.first() else {
+        panic!("nobody is let take clients: {first:?}")
+    };
+    assert_eq!(pods.len(), 1, "two that are not linked would not hear each other's clients");
+    assert!(first.waiting.iter().any(|w| w.reason == Reason::WaitingForLinks), "{first:?}");
+
+    // Also once they take clients: a cluster whose nodes are cut off from each other is not Ready.
+    o.pods.iter_mut().for_each(|p| p.accepting = true);
+    let then = plan(&w.desired(), &o, w.timestamp());
+    assert!(then.waiting.iter().any(|w| w.reason == Reason::WaitingForLinks), "{then:?}");
+}
