@@ -5,10 +5,16 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use sluice_node_api::admin::PeerStatus;
+use tokio::time::Instant;
 
 use crate::mesh::Mesh;
 use crate::pubsub::Adapter;
 use crate::redis_adapter::RedisAdapter;
+
+/// How long a new node waits for peers that it does not reach.
+const FORMED_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks.
+const FORMED_LOOK: Duration = Duration::from_millis(20);
 
 /// The adapter in force, and what can be asked of it beyond carrying broadcasts.
 #[derive(Clone)]
@@ -44,6 +50,20 @@ impl Links {
         match self {
             Self::Redis(redis) => Some(redis.connected()),
             _ => None,
+        }
+    }
+
+    /// Ends when a broadcast made here reaches the other nodes, or when a peer that is not to be
+    /// reached has been waited for long enough.
+    pub async fn formed(&self) {
+        let formed = || match self {
+            Self::Alone => true,
+            Self::Mesh(mesh) => mesh.formed(),
+            Self::Redis(redis) => redis.connected(),
+        };
+        let end = Instant::now() + FORMED_WITHIN;
+        while !formed() && Instant::now() < end {
+            tokio::time::sleep(FORMED_LOOK).await;
         }
     }
 

@@ -34,6 +34,11 @@ fn difference(rendered: &Value, live: &Value, amounts: bool) -> Option<String> {
     match (rendered, live) {
         (Value::Object(rendered), Value::Object(live)) => {
             rendered.iter().find_map(|(key, value)| {
+                // One label more selects less, even nothing: a selector is ours as a whole.
+                let extra = live.get(key).filter(|live| key == "selector" && is_more(live, value));
+                if extra.is_some() {
+                    return Some(format!(".{key}"));
+                }
                 let amounts = amounts || matches!(key.as_str(), "limits" | "requests");
                 difference(value, live.get(key).unwrap_or(&Value::Null), amounts)
                     .map(|path| format!(".{key}{path}"))
@@ -55,6 +60,16 @@ fn difference(rendered: &Value, live: &Value, amounts: bool) -> Option<String> {
         _ if rendered == live => None,
         _ if amounts && same_quantity(rendered, live) => None,
         _ => Some(String::new()),
+    }
+}
+
+/// Whether a map has keys that the rendered one has not.
+fn is_more(live: &Value, rendered: &Value) -> bool {
+    match (live, rendered) {
+        (Value::Object(live), Value::Object(rendered)) => {
+            live.keys().any(|key| !rendered.contains_key(key))
+        }
+        _ => false,
     }
 }
 
@@ -115,6 +130,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_selector_with_a_key_more_is_a_difference() {
+        let rendered = json!({ "spec": { "selector": { "a": "1" } } });
+        let live = json!({ "spec": { "selector": { "a": "1", "b": "2" } } });
+        assert_eq!(first_difference(&rendered, &live).as_deref(), Some("spec.selector"));
+        assert_eq!(first_difference(&rendered, &rendered), None);
+    }
 
     #[test]
     fn what_the_server_adds_is_no_difference() {

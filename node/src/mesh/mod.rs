@@ -18,6 +18,7 @@ pub mod transport;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -92,6 +93,8 @@ struct Inner {
     local: Arc<dyn Local>,
     metrics: MeshMetrics,
     peers: Peers,
+    /// Discovery has told what it sees at least once.
+    looked: AtomicBool,
     /// When a refusal was last logged: strangers must not fill the log.
     refusal_logged: Mutex<Option<Instant>>,
     /// Stop politely: flush, say goodbye.
@@ -114,9 +117,10 @@ impl Mesh {
             config,
             transport,
             local,
+            looked: AtomicBool::new(false),
+            refusal_logged: Mutex::default(),
             metrics: MeshMetrics::default(),
             peers: Peers::default(),
-            refusal_logged: Mutex::default(),
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             outbound_tasks: TaskTracker::new(),
@@ -136,6 +140,12 @@ impl Mesh {
         for addr in view.iter().take(MAX_PEERS) {
             outbound::ensure(&self.0, *addr);
         }
+        self.0.looked.store(true, Ordering::Release);
+    }
+
+    /// Whether what is broadcast here reaches every node that discovery has told of.
+    pub fn formed(&self) -> bool {
+        self.0.looked.load(Ordering::Acquire) && self.peers().iter().all(|p| p.outbound)
     }
 
     /// The other nodes, by address.

@@ -2,9 +2,11 @@
 //!
 //! `POST /api/publish` takes `{"topic", "event", "payload"}`, or `payloadBase64` for bytes in place
 //! of `payload`, or up to 1000 such objects as `{"messages": […]}`, and answers 202 with `{"published": n}`. All or nothing: one message that
-//! is wrong refuses the whole call. 202 means handed on, at most once (`P-PS-3`), not delivered.
+//! is wrong refuses the whole call. A node that has just started and does not reach its peers yet
+//! answers 503: what it took would be lost to their clients. 202 means handed on, at most once (`P-PS-3`), not delivered.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
@@ -39,6 +41,7 @@ pub type Sink = Arc<dyn Fn(Broadcast) + Send + Sync>;
 pub struct Publish {
     token: Token,
     sink: Sink,
+    formed: Arc<AtomicBool>,
     metrics: PublishMetrics,
 }
 
@@ -103,9 +106,10 @@ impl FromRequestParts<Publish> for Authorized {
 }
 
 impl Publish {
-    /// Broadcasts through `sink` what comes with `token`.
-    pub fn new(token: Token, sink: Sink, metrics: PublishMetrics) -> Self {
-        Self { token, sink, metrics }
+    /// Broadcasts through `sink` what comes with `token`, once `formed` says that it reaches the
+    /// other nodes.
+    pub fn new(token: Token, sink: Sink, formed: Arc<AtomicBool>, metrics: PublishMetrics) -> Self {
+        Self { token, sink, formed, metrics }
     }
 
     /// The routes.
@@ -128,6 +132,9 @@ async fn publish(
     body: Body,
 ) -> Result<(StatusCode, Json<Published>), ApiError> {
     let taken = match api::body(body, MAX_BODY).await {
+        Ok(_) if !publish.formed.load(Ordering::Acquire) => Err(ApiError::unavailable(
+            "this node has just started and does not reach its peers yet: publish to another one, or again in a second",
+        )),
         Ok(bytes) => parse(&bytes),
         Err(e) => Err(e),
     };

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -152,7 +153,15 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
 
     let sink = hub.clone();
     let token = Token::new(tokens.publish.as_ref());
-    let publish = Publish::new(token, Arc::new(move |b| sink.broadcast(b)), publish_metrics);
+    let formed = Arc::new(AtomicBool::new(false));
+    let publish =
+        Publish::new(token, Arc::new(move |b| sink.broadcast(b)), formed.clone(), publish_metrics);
+    let (waits, stop) = (links.clone(), stop_intake.clone());
+    intake.spawn(async move {
+        if stop.run_until_cancelled(waits.formed()).await.is_some() {
+            formed.store(true, Ordering::Release);
+        }
+    });
     intake.spawn(serve(publish_listener, publish.router(), PUBLISH, stop_intake.clone()));
 
     for (name, token) in [("admin", &tokens.admin), ("publish", &tokens.publish)] {

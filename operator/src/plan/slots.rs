@@ -90,7 +90,7 @@ impl<'a> Slots<'a> {
                     _ => comes_back_updated,
                 },
                 available: pod.is_some_and(|p| p.available(min_ready(spec), now)),
-                linked: pod.is_some_and(|p| steer::linked(spec, observed, p)),
+                linked: pod.is_some_and(|p| steer::linked(observed, p)),
                 serving: false,
                 name: match (pod, &prefix) {
                     (Some(p), _) => p.name.clone(),

@@ -7,16 +7,19 @@ use super::{Shape, Slot, Slots, rebalance::Skew};
 use crate::model::{Action, Observed, PodRef, PodState};
 
 /// Whether the pod's node is linked, in both directions, with every other ready node: what is
-/// broadcast anywhere reaches its clients. With adapter Redis: whether it reaches Redis.
-pub fn linked(spec: &ChannelClusterSpec, observed: &Observed, pod: &PodState) -> bool {
+/// broadcast anywhere reaches its clients. A node that runs the Redis adapter: whether it reaches
+/// Redis. While the adapter changes there are nodes of both kinds, and no link between them.
+pub fn linked(observed: &Observed, pod: &PodState) -> bool {
     let Some(node) = &pod.node else { return false };
-    if spec.pubsub.adapter == Adapter::Redis {
-        return node.redis_connected == Some(true);
+    if let Some(connected) = node.redis_connected {
+        return connected;
     }
+    let by_redis = |o: &PodState| o.node.as_ref().is_some_and(|n| n.redis_connected.is_some());
     observed
         .pods
         .iter()
         .filter(|o| o.uid != pod.uid && o.ready && !o.terminating && !o.node_unreachable)
+        .filter(|o| !by_redis(o))
         .all(|o| node.peers.iter().any(|l| l.name == o.name && l.inbound && l.outbound))
 }
 

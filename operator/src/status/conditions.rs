@@ -298,7 +298,7 @@ fn formed(desired: &Desired<'_>, observed: &Observed) -> Verdict {
         let message = format!("the admin port of {} does not answer", p.name);
         return it(None, Reason::DrainEndpointUnreachable, message);
     }
-    let linked = ready.iter().filter(|p| plan::linked(desired.spec, observed, p)).count();
+    let linked = ready.iter().filter(|p| plan::linked(observed, p)).count();
     let message = format!("{linked} of {} ready nodes are linked with every other", ready.len());
     if linked == ready.len() {
         it(Some(true), Reason::AsExpected, message)
