@@ -60,7 +60,11 @@ use sluice_node_api::config::ChannelRule;
     validation = Rule::new("self.pubsub.adapter != 'Redis' || self.redis.mode != 'Disabled'")
         .message("pubsub.adapter Redis needs a Redis: set redis.mode to Managed or External"),
     validation = Rule::new("self.channels.all(c, c.topic.matches('^[^*]*[*]?$'))")
-        .message("channels: a topic may have one '*', at its end: `room:*`, not `room:*:chat`")
+        .message("channels: a topic may have one '*', at its end: `room:*`, not `room:*:chat`"),
+    // Not a list of type `map`, which keeps keys apart too: the order counts, so that a list is
+    // applied as a whole.
+    validation = Rule::new("self.channels.all(c, self.channels.exists_one(d, d.topic == c.topic))")
+        .message("channels: each topic may have one rule only, since the first that matches counts")
 )]
 pub struct ChannelClusterSpec {
     /// How many nodes take clients. Scaled by `kubectl scale`, HPA and KEDA.

@@ -187,6 +187,18 @@ fn each_rule_refuses_with_its_sentence() {
 }
 
 #[test]
+fn topics_and_events_are_counted_in_bytes_as_a_node_does() {
+    let said = |topic: &str, event: &str| {
+        let channels = json!([{ "topic": topic, "events": [event] }, { "topic": "phoenix*" }]);
+        refusals(&json!({ "metadata": { "name": "chat" }, "spec": { "channels": channels } }), None)
+    };
+    let (most, more) = ("é".repeat(127) + "*", "é".repeat(128));
+    assert_eq!(said(&most, &most), Vec::<String>::new());
+    assert_eq!(said(&more, &most), ["channels: a topic may have at most 255 bytes in UTF-8"]);
+    assert_eq!(said(&most, &more), ["channels: an event may have at most 255 bytes in UTF-8"]);
+}
+
+#[test]
 fn a_managed_volume_stays_as_it_is() {
     let cluster =
         |redis: Value| json!({ "metadata": { "name": "chat" }, "spec": { "redis": redis } });

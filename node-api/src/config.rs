@@ -226,6 +226,25 @@ impl Default for LiveConfig {
 /// How topics of one pattern behave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+// Lengths in a schema count characters, those of a node count bytes.
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "bytes(self.topic).size() <= 255",
+        "message": "channels: a topic may have at most 255 bytes in UTF-8",
+    },
+    {
+        "rule": "self.topic != 'phoenix'",
+        "message": "channels: topic `phoenix` is reserved for heartbeats",
+    },
+    {
+        "rule": "self.events.all(e, bytes(e).size() <= 255)",
+        "message": "channels: an event may have at most 255 bytes in UTF-8",
+    },
+    {
+        "rule": "!self.events.exists(e, e.startsWith('phx_'))",
+        "message": "channels: events `phx_*` are reserved for the protocol: give yours another name",
+    },
+])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChannelRule {
     /// A topic (`lobby`), or a prefix with one trailing `*` (`room:*`).
@@ -236,7 +255,11 @@ pub struct ChannelRule {
     #[serde(default = "any_event")]
     #[cfg_attr(
         feature = "schema",
-        schemars(length(min = 1, max = 64), inner(length(min = 1, max = 255)))
+        schemars(
+            length(min = 1, max = 64),
+            inner(length(min = 1, max = 255)),
+            extend("x-kubernetes-list-type" = "set")
+        )
     )]
     pub events: Vec<String>,
     /// Whether the client that pushed an event receives its broadcast too.
