@@ -25,11 +25,13 @@ pub const CLUSTER: Needs = &[
     ("buildah", "buildah"),
     ("redis-check-rdb", "redis-tools"), // the server itself, without the package that starts one
     ("nsenter", "util-linux"),
+    ("make", "make"), // builds the node's allocator
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
 
-/// What the tests need besides: a Redis for the node's own tests, a browser for the chat page.
-pub const TESTS: Needs = &[("redis-check-rdb", "redis-tools"), ("chromium", "chromium")];
+/// What the tests need: a Redis for the node's own tests, a browser for the chat page.
+pub const TESTS: Needs =
+    &[("make", "make"), ("redis-check-rdb", "redis-tools"), ("chromium", "chromium")];
 
 /// The way out for machines that cannot carry the local cluster.
 const WAY_OUT: &str = "Or use a cluster that you have: cargo e2e --context NAME --registry REGISTRY up (kind's works too)";
