@@ -32,7 +32,11 @@ fn rebalance_after_scale_2_4_moves_no_more_than_it_must() {
         figure!(space, "even after {took} s and {} closes: {:?}", state.closes, state.by_node);
         ensure!(state.closes >= 26, "at least 26 were too many on their pods: {state:?}");
         // The planner's bound: half as many again, and three a pod.
-        ensure!(state.closes <= 30 + 15 + 3 * 4, "of 30 that were too many, {} were moved", state.closes);
+        ensure!(
+            state.closes <= 30 + 15 + 3 * 4,
+            "of 30 that were too many, {} were moved",
+            state.closes
+        );
         let outcome = roll.finish(4).await?;
         outcome.nobody_was_dropped(0)?;
         let moves = &outcome.report.moves.counts;
