@@ -37,7 +37,7 @@ fn chat_page_shows_its_pod_and_its_move() {
         let cluster = space.cluster("chat", spec(1, json!({}))).await?;
         cluster.wait_ready().await?;
         let urls = cluster.urls().await?;
-        let shot = std::env::temp_dir().join(format!("{}.png", space.name));
+        let shot = space.place.kubernetes.settings().logs().join("chat-page.png");
         let mut child = Command::new("node")
             .arg(space.place.in_repo("e2e/clients/page.mjs"))
             .args([&chromium, &page.into(), &(&urls[0]).into(), &shot])
