@@ -125,7 +125,8 @@ fn clients(settings: &Settings) -> Result<()> {
     if !folder.join("package-lock.json").exists() {
         return Ok(());
     }
-    step("npm packages of the clients", || npm::install(settings, &folder))
+    step("npm packages of the clients", || npm::install(settings, &folder))?;
+    watched("tests of the clients", command("node", ["--test"]).current_dir(&folder))
 }
 
 fn cargo(settings: &Settings, arguments: &[&str]) -> Command {
