@@ -103,3 +103,40 @@ fn accepting<'a>(
     let anyone = || candidates.iter().map(|(s, _)| s.name()).take(at_most).collect();
     ladder.into_iter().find(|set| !set.is_empty()).unwrap_or_else(anyone)
 }
+
+#[cfg(test)]
+mod tests {
+    use sluice_node_api::admin::{NodeStatus, PeerStatus};
+
+    use super::*;
+
+    fn pod(name: &str, redis_connected: Option<bool>, peers: &[&str]) -> PodState {
+        let link = |name: &&str| PeerStatus {
+            name: (*name).into(),
+            address: String::new(),
+            outbound: true,
+            inbound: true,
+        };
+        let peers = peers.iter().map(link).collect();
+        PodState {
+            name: name.into(),
+            uid: name.into(),
+            ready: true,
+            node: Some(NodeStatus { redis_connected, peers, ..NodeStatus::default() }),
+            ..PodState::default()
+        }
+    }
+
+    #[test]
+    fn while_the_adapter_changes_each_node_is_judged_by_its_own() {
+        let pods = vec![
+            pod("chat-0", Some(true), &[]),
+            pod("chat-1", Some(false), &[]),
+            pod("chat-2", None, &["chat-3"]),
+            pod("chat-3", None, &[]),
+        ];
+        let o = Observed { pods, ..Observed::default() };
+        let is = o.pods.iter().map(|p| linked(&o, p)).collect::<Vec<_>>();
+        assert_eq!(is, [true, false, true, false]);
+    }
+}
