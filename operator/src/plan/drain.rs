@@ -2,16 +2,14 @@
 //! before the node is told. Nothing here lets a pod go.
 
 use jiff::{SignedDuration, Timestamp};
-use sluice_crds::{ChannelClusterSpec, DrainMode, DrainReason, TimeoutPolicy};
+use sluice_crds::{ChannelClusterSpec, DrainMode, DrainReason};
 use sluice_node_api::admin::{DrainPhase, DrainRequest};
 
 use super::{
     DRAIN_TTL_SECONDS, Shape, Slot, Slots, drained_now, release,
     shape::{Victim, Way},
 };
-use crate::model::{
-    Action, Cursor, Desired, DrainCommitment, DrainOverride, PodRef, PodState, StatefulSetState,
-};
+use crate::model::{Action, Cursor, Desired, DrainCommitment, PodRef, PodState, StatefulSetState};
 
 /// What is done about drains.
 #[derive(Debug)]
@@ -72,7 +70,7 @@ pub(crate) fn decide<'a>(
                 d.cancel.push((p.into(), false));
             }
             Some(c) => {
-                d.renew.push((p.into(), request(spec, parting(spec, p, now))));
+                d.renew.push((p.into(), request(spec, release::parting(spec, p, now))));
                 if c.drained_at.is_none() && drained_now(spec, p) {
                     d.drained.push((p.into(), now));
                 }
@@ -121,20 +119,8 @@ fn renew(
     p: &PodState,
     now: Timestamp,
 ) -> Option<(PodRef, DrainRequest)> {
-    (p.drain.is_some() && !p.terminating).then(|| (p.into(), request(spec, parting(spec, p, now))))
-}
-
-/// Whether the pod goes whatever is left on it. Its last clients are then moved at once: a node
-/// that is let go with a drain under way would pace that drain on for as long as its grace lasts.
-fn parting(spec: &ChannelClusterSpec, p: &PodState, now: Timestamp) -> bool {
-    let Some(c) = &p.drain else { return false };
-    match p.drain_override {
-        Some(DrainOverride::Release) => return true,
-        Some(DrainOverride::Cancel) => return false,
-        None => {}
-    }
-    let timed_out = now >= c.deadline && spec.drain.timeout_policy == TimeoutPolicy::Terminate;
-    timed_out || c.drained_at.is_some()
+    (p.drain.is_some() && !p.terminating)
+        .then(|| (p.into(), request(spec, release::parting(spec, p, now))))
 }
 
 /// Which drains begin and which are undone to make room for them; and whether the budget is what
@@ -224,6 +210,8 @@ fn request(spec: &ChannelClusterSpec, parting: bool) -> DrainRequest {
 
 #[cfg(test)]
 mod tests {
+    use sluice_crds::TimeoutPolicy;
+
     use super::*;
 
     fn pod(deadline: Timestamp) -> PodState {

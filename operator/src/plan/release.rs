@@ -43,14 +43,30 @@ pub(crate) fn free(spec: &ChannelClusterSpec, s: &Slot<'_>, now: Timestamp) -> b
     if !p.ready && !p.node_unreachable && (p.stuck.is_some() || idle) {
         return true;
     }
-    let Some(c) = &p.drain else { return false };
-    match p.drain_override {
-        Some(DrainOverride::Release) => return true,
-        Some(DrainOverride::Cancel) => return false,
-        None => {}
-    }
+    regardless(spec, p, now).unwrap_or_else(|| marked_drained(p) && drained_now(spec, p))
+}
+
+/// Whether the pod goes whatever is left on it. Its last clients are then moved at once: a node
+/// that is let go with a drain under way would pace that drain on for as long as its grace lasts.
+pub(crate) fn parting(spec: &ChannelClusterSpec, p: &PodState, now: Timestamp) -> bool {
+    regardless(spec, p, now).unwrap_or_else(|| marked_drained(p))
+}
+
+/// Whether a person or the clock lets the pod go or keeps it, however many clients it has; `None`:
+/// that depends on its clients.
+fn regardless(spec: &ChannelClusterSpec, p: &PodState, now: Timestamp) -> Option<bool> {
+    let Some(c) = &p.drain else { return Some(false) };
     let timed_out = now >= c.deadline && spec.drain.timeout_policy == TimeoutPolicy::Terminate;
-    timed_out || (c.drained_at.is_some() && drained_now(spec, p))
+    match p.drain_override {
+        Some(DrainOverride::Release) => Some(true),
+        Some(DrainOverride::Cancel) => Some(false),
+        None => timed_out.then_some(true),
+    }
+}
+
+/// Whether the pod was seen drained at an earlier look.
+fn marked_drained(p: &PodState) -> bool {
+    p.drain.as_ref().is_some_and(|c| c.drained_at.is_some())
 }
 
 /// Where the cursor is to stand: past every pod that may go, and with the pods that are wanted.
