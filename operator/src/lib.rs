@@ -12,6 +12,7 @@ pub mod build;
 pub mod diff;
 pub mod events;
 pub mod execute;
+pub mod farewell;
 pub mod heal;
 pub mod health;
 pub mod leader;

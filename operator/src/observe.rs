@@ -88,13 +88,7 @@ pub async fn observe(
     let state = stateful_set_state(&stateful_set)?;
 
     let api: Api<Pod> = Api::namespaced(client.clone(), cluster.namespace);
-    let selector = format!(
-        "{}={},{}={}",
-        names::CLUSTER_LABEL,
-        cluster.name,
-        names::COMPONENT_LABEL,
-        names::COMPONENT_NODE
-    );
+    let selector = selector(cluster.name);
     let listed =
         api.list(&ListParams::default().labels(&selector)).await.map_err(failed("pods"))?;
     let owned = |pod: &Pod| {
@@ -108,6 +102,16 @@ pub async fn observe(
     ask(nodes, token, &pods, &mut states).await;
     let observed = Observed { statefulset: Some(state), pods: states };
     Ok(Seen { observed, stateful_set: Some(stateful_set), pods })
+}
+
+/// Selects the pods of a cluster's nodes.
+pub fn selector(cluster: &str) -> String {
+    format!(
+        "{}={cluster},{}={}",
+        names::CLUSTER_LABEL,
+        names::COMPONENT_LABEL,
+        names::COMPONENT_NODE
+    )
 }
 
 /// Fills in what each running pod's node answers.
@@ -231,7 +235,7 @@ fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
 }
 
 /// Whether the node's container runs, as far as its kubelet has told.
-fn runs(pod: &Pod) -> bool {
+pub fn runs(pod: &Pod) -> bool {
     container_statuses(pod).any(|container| {
         container.name == names::NODE_CONTAINER
             && container.state.as_ref().is_some_and(|state| state.running.is_some())

@@ -5,7 +5,7 @@
 //! requests.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,6 +25,7 @@ use crate::{
     backoff::Backoff,
     build::{self, Cluster, Defaults, Kind, Rendering, build},
     execute::{Executor, Outcome},
+    farewell,
     leader::Leadership,
     metrics::{ClusterLabels, Metrics},
     model::{Desired, Plan, TemplateStep},
@@ -47,6 +48,8 @@ const STEADY: Duration = Duration::from_secs(15);
 const STALE: Duration = Duration::from_millis(500);
 /// After an object changed under a write, again and again.
 const CONTENDED: Duration = Duration::from_secs(15);
+/// Between two looks at the pods of a cluster that is being deleted.
+const LEAVING: Duration = Duration::from_secs(2);
 /// A pass that takes longer hangs, and would keep its place from others.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// For how long Secrets are not read again.
@@ -70,10 +73,10 @@ pub struct Context {
     pub stores: Stores,
     /// Failures in a row.
     pub backoff: Backoff<ObjectRef<Guarded>>,
-    /// Admin tokens by the cluster's UID, and when they were read.
-    pub tokens: Mutex<HashMap<String, (AdminToken, Instant)>>,
-    /// When a status was last written, by the cluster's UID.
-    pub reported: Mutex<HashMap<String, Instant>>,
+    /// Admin tokens, each with its cluster's UID and when it was read.
+    pub tokens: Mutex<HashMap<ObjectRef<Guarded>, (String, AdminToken, Instant)>>,
+    /// When a status was last written.
+    pub reported: Mutex<HashMap<ObjectRef<Guarded>, Instant>>,
 }
 
 /// Why a reconcile failed.
@@ -124,9 +127,17 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     let reference = ObjectRef::from_obj(&*object);
     let result = match &object.0 {
         Err(invalid) => Err(Error::Invalid(Box::new(invalid.clone()))),
+        // Its dependents go first (`--cascade=foreground`).
         Ok(cluster) if cluster.metadata.deletion_timestamp.is_some() => {
-            context.forget(&reference, cluster.metadata.uid.as_deref());
-            Ok(Passed { next: Action::await_change(), refused: None })
+            let token = context.last_token(&reference);
+            let told = &mut HashSet::new();
+            let over = farewell::look(&context, &reference, token.as_ref(), told).await;
+            let next = if matches!(over, Ok(true)) {
+                Action::await_change()
+            } else {
+                Action::requeue(LEAVING)
+            };
+            Ok(Passed { next, refused: None })
         }
         Ok(cluster) => {
             let failures = context.backoff.failures(&reference);
@@ -318,28 +329,33 @@ fn image(cluster: &Cluster<'_>, seen: &Seen, plan: &Plan) -> String {
 impl Context {
     /// The admin token, read or made if it was not lately.
     async fn token(&self, applier: &Applier<'_>) -> Result<AdminToken, apply::Error> {
-        let uid = applier.cluster.uid;
-        let known = self.tokens.lock().get(uid).cloned();
-        if let Some((token, read)) = known
+        let Cluster { name, namespace, uid, .. } = applier.cluster;
+        let reference = ObjectRef::new(name).within(namespace);
+        let known = self.tokens.lock().get(&reference).cloned();
+        if let Some((of, token, read)) = known
+            && of == uid
             && read.elapsed() < TOKENS_FRESH
         {
             return Ok(token);
         }
         let token = applier.ensure_tokens().await?;
-        self.tokens.lock().insert(uid.into(), (token.clone(), Instant::now()));
+        self.tokens.lock().insert(reference, (uid.into(), token.clone(), Instant::now()));
         Ok(token)
     }
 
+    /// The admin token that was last used for a cluster, if this process has used one.
+    pub fn last_token(&self, reference: &ObjectRef<Guarded>) -> Option<AdminToken> {
+        self.tokens.lock().get(reference).map(|(_, token, _)| token.clone())
+    }
+
     /// Drops what is remembered of a cluster that is gone.
-    pub fn forget(&self, reference: &ObjectRef<Guarded>, uid: Option<&str>) {
+    pub fn forget(&self, reference: &ObjectRef<Guarded>) {
         self.backoff.reset(reference);
         self.metrics.forget(&ClusterLabels {
             namespace: reference.namespace.clone().unwrap_or_default(),
             name: reference.name.clone(),
         });
-        if let Some(uid) = uid {
-            self.tokens.lock().remove(uid);
-            self.reported.lock().remove(uid);
-        }
+        self.tokens.lock().remove(reference);
+        self.reported.lock().remove(reference);
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use kube::{
     Api,
     api::{Patch, PatchParams},
+    runtime::reflector::ObjectRef,
 };
 use serde_json::{Value, json};
 use sluice_crds::{ChannelCluster, ChannelClusterStatus, names};
@@ -64,7 +65,7 @@ pub async fn report(
     now: Timestamp,
 ) -> Result<(), Error> {
     let meta = &object.metadata;
-    let (namespace, uid) = (meta.namespace.clone().unwrap_or_default(), meta.uid.clone());
+    let namespace = meta.namespace.clone().unwrap_or_default();
     let make = |previous: Option<&ChannelClusterStatus>| {
         status::report(desired, observed, plan, facts, previous, now)
     };
@@ -72,8 +73,8 @@ pub async fn report(
     let labels = ClusterLabels { namespace: namespace.clone(), name: desired.name.into() };
     context.metrics.reported(&labels, &report.status);
 
-    let uid = uid.unwrap_or_default();
-    let lately = context.reported.lock().get(&uid).copied();
+    let reference = ObjectRef::new(desired.name).within(&namespace);
+    let lately = context.reported.lock().get(&reference).copied();
     let lately = lately.is_some_and(|written| written.elapsed() < COUNTS_EVERY);
     if !differs(object.status.as_ref(), &report.status, lately)? {
         return Ok(());
@@ -108,7 +109,7 @@ pub async fn report(
         Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => return Ok(()),
         Err(source) => return Err(failed("write")(source)),
     }
-    context.reported.lock().insert(uid, Instant::now());
+    context.reported.lock().insert(reference, Instant::now());
     events::publish(&context.recorder, object, report.events).await;
     Ok(())
 }

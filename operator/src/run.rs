@@ -1,11 +1,11 @@
 //! All wiring, in order: logs, TLS, the API server, health, the CRD, leadership, controllers, and
 //! the way back down.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::http::{HeaderValue, header::USER_AGENT};
-use futures::{StreamExt, future::join_all};
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, Config,
@@ -20,13 +20,14 @@ use kube::{
 };
 use rand::RngExt;
 use sluice_crds::{ChannelCluster, names};
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::Args,
     build::Defaults,
     events,
+    farewell::farewell,
     health::{self, Readiness},
     leader::{Elector, KubeLeases, Leadership},
     metrics::Metrics,
@@ -39,6 +40,9 @@ use crate::{
 /// How long reconciles under way may take to end; shorter than the renew deadline, for which
 /// leadership stays valid without a renewal.
 const WIND_DOWN: Duration = Duration::from_secs(8);
+
+/// Clusters that are gone and whose pods are looked after at the same time.
+const LEAVING: usize = 64;
 
 /// Runs the operator until it is told to stop, or until it can't go on.
 pub async fn run(args: Args) -> anyhow::Result<()> {
@@ -192,10 +196,13 @@ async fn control(
     let pods = watcher(scoped::<PartialObjectMeta<Pod>>(&client, namespace), pods_of_clusters())
         .default_backoff()
         .touched_objects();
-    let controller =
-        controller.watches_stream(pods, cluster_of).graceful_shutdown_on(stop.cancelled_owned());
+    let controller = controller
+        .watches_stream(pods, cluster_of)
+        .graceful_shutdown_on(stop.clone().cancelled_owned());
 
     let context = Arc::new(context);
+    let (leaving, left) = mpsc::channel(LEAVING);
+    tokio::spawn(see_off(context.clone(), left, stop.clone()));
     readiness.sync_begins();
     tokio::spawn({
         let (context, readiness) = (context.clone(), readiness.clone());
@@ -214,7 +221,8 @@ async fn control(
                     tracing::debug!(%object, "gone");
                     let mut gone = ObjectRef::<Guarded>::new(&object.name);
                     gone.namespace = object.namespace.clone();
-                    context.forget(&gone, None);
+                    // Full: the next change of one of its pods comes here again.
+                    let _ = leaving.try_send(gone);
                 }
                 Err(ControllerError::ReconcilerFailed(error, object)) => {
                     let category = error.category();
@@ -229,6 +237,37 @@ async fn control(
             std::future::ready(())
         })
         .await;
+}
+
+/// Looks after the pods of clusters that are gone, each of them once at a time.
+async fn see_off(
+    context: Arc<Context>,
+    mut left: mpsc::Receiver<ObjectRef<Guarded>>,
+    stop: CancellationToken,
+) {
+    let mut under_way = FuturesUnordered::new();
+    let mut names = HashSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(gone) = under_way.next() => {
+                let gone: ObjectRef<Guarded> = gone;
+                names.remove(&gone);
+            }
+            gone = left.recv(), if names.len() < LEAVING => {
+                let Some(gone) = gone else { return };
+                if names.insert(gone.clone()) {
+                    let context = &context;
+                    let token = context.last_token(&gone);
+                    context.forget(&gone);
+                    under_way.push(async move {
+                        farewell(context, &gone, token.as_ref()).await;
+                        gone
+                    });
+                }
+            }
+        }
+    }
 }
 
 fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>

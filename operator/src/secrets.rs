@@ -26,6 +26,12 @@ use crate::{
 pub struct AdminToken(String);
 
 impl AdminToken {
+    /// The one in a Secret's data.
+    pub fn of(data: &Data) -> Self {
+        let token = data.get(names::ADMIN_TOKEN).map(|token| token.0.clone()).unwrap_or_default();
+        Self(String::from_utf8_lossy(&token).trim().to_owned())
+    }
+
     /// The token itself, for a request's header only.
     pub fn expose(&self) -> &str {
         &self.0
@@ -45,8 +51,7 @@ impl Applier<'_> {
     pub async fn ensure_tokens(&self) -> Result<AdminToken, Error> {
         let name = names::tokens_secret(self.cluster.name);
         let data = self.ensure_secret(&name, names::COMPONENT_NODE, fill_tokens).await?;
-        let token = data.get(names::ADMIN_TOKEN).map(|token| token.0.clone()).unwrap_or_default();
-        Ok(AdminToken(String::from_utf8_lossy(&token).trim().to_owned()))
+        Ok(AdminToken::of(&data))
     }
 
     /// Makes sure of the Secret of the managed Redis.
@@ -123,7 +128,7 @@ fn fill(data: &mut Data, key: &str, make: impl Fn() -> String) -> String {
 }
 
 fn fill_with(data: &mut Data, key: &str, value: String) {
-    if data.get(key).is_none_or(|value| value.0.is_empty()) {
+    if data.get(key).is_none_or(|value| value.0.trim_ascii().is_empty()) {
         data.insert(key.into(), ByteString(value.into_bytes()));
     }
 }
@@ -160,6 +165,14 @@ mod tests {
         assert_eq!(data[names::ADMIN_TOKEN], before[names::ADMIN_TOKEN]);
         assert_ne!(data[names::MESH_TOKEN], before[names::MESH_TOKEN]);
         assert_eq!(data["other"].0, b"kept");
+    }
+
+    #[test]
+    fn a_token_of_blanks_is_no_token() {
+        let mut data = Data::from([(names::ADMIN_TOKEN.into(), ByteString(b" \n".to_vec()))]);
+        fill_tokens(&mut data);
+        assert_eq!(data[names::ADMIN_TOKEN].0.len(), 32);
+        assert_eq!(AdminToken::of(&data).expose().len(), 32);
     }
 
     #[test]

@@ -1,0 +1,156 @@
+//! What is done for the pods of a cluster that is deleted: their nodes are told not to wait for
+//! their clients. There is no pod left for these to go to, and a drain of mode `Wait` would keep
+//! the pods, and their namespace, for half an hour.
+//!
+//! It needs no finalizer: without an operator the pods go by themselves, only later. It must never
+//! tell a pod that stays: one that is not terminating (`--cascade=orphan`), or whose cluster is
+//! there.
+
+use std::{collections::HashSet, net::IpAddr, time::Duration};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::{Api, api::ListParams, core::PartialObjectMeta, runtime::reflector::ObjectRef};
+use sluice_crds::{ChannelCluster, names};
+use sluice_node_api::admin::{DrainMode, DrainRequest};
+
+use crate::{
+    observe::{self, address},
+    plan::DRAIN_TTL_SECONDS,
+    reconcile::{Context, Guarded},
+    secrets::AdminToken,
+};
+
+/// Nodes told at the same time.
+const TOLD_AT_ONCE: usize = 32;
+/// Between two looks: pods begin to go one after the other.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks after which a cluster is left alone; the next change of one of its pods begins anew.
+const LOOKS: u32 = 30;
+
+/// Looks after the pods of `gone` until there are none. `token`: the one last used, as the Secret
+/// goes with the cluster.
+pub async fn farewell(context: &Context, gone: &ObjectRef<Guarded>, token: Option<&AdminToken>) {
+    let mut told = HashSet::new();
+    for _ in 0..LOOKS {
+        match look(context, gone, token, &mut told).await {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(%gone, error, "can't see the pods of a deleted cluster");
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Tells those that were not told yet; whether nobody is left to be told.
+pub async fn look(
+    context: &Context,
+    gone: &ObjectRef<Guarded>,
+    token: Option<&AdminToken>,
+    told: &mut HashSet<String>,
+) -> Result<bool, kube::Error> {
+    let namespace = gone.namespace.as_deref().unwrap_or_default();
+    let clusters: Api<PartialObjectMeta<ChannelCluster>> =
+        Api::namespaced(context.client.clone(), namespace);
+    let live = clusters.get_metadata_opt(&gone.name).await?;
+    if live.is_some_and(|cluster| cluster.metadata.deletion_timestamp.is_none()) {
+        return Ok(true);
+    }
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let selector = observe::selector(&gone.name);
+    let pods = pods.list(&ListParams::default().labels(&selector)).await?.items;
+    let mut waiting = to_tell(&pods);
+    waiting.retain(|(uid, _)| !told.contains(uid));
+    if waiting.is_empty() {
+        return Ok(pods.is_empty());
+    }
+    let read;
+    let token = match token {
+        Some(token) => token,
+        None => {
+            let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
+            let Some(secret) = secrets.get_opt(&names::tokens_secret(&gone.name)).await? else {
+                tracing::debug!(%gone, "the tokens are gone: the pods end their drains by themselves");
+                return Ok(true);
+            };
+            read = AdminToken::of(&secret.data.unwrap_or_default());
+            &read
+        }
+    };
+    if !context.leadership.still_valid() {
+        return Ok(true);
+    }
+    let request = at_once();
+    let answers: Vec<(String, bool)> = stream::iter(waiting)
+        .map(|(uid, address)| {
+            let request = &request;
+            async move {
+                let answer = context.nodes.start_drain(address, token, request).await;
+                (uid, answer.is_ok())
+            }
+        })
+        .buffer_unordered(TOLD_AT_ONCE)
+        .collect()
+        .await;
+    let done: Vec<String> = answers.into_iter().filter(|(_, ok)| *ok).map(|(uid, _)| uid).collect();
+    if !done.is_empty() {
+        tracing::info!(%gone, pods = done.len(), "the cluster is deleted: its pods do not wait");
+    }
+    told.extend(done);
+    Ok(false)
+}
+
+/// UID and address of the pods that go and whose node may still have clients.
+fn to_tell(pods: &[Pod]) -> Vec<(String, IpAddr)> {
+    pods.iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_some() && observe::runs(pod))
+        .filter_map(|pod| Some((pod.metadata.uid.clone()?, address(pod)?)))
+        .collect()
+}
+
+/// A drain that closes every socket now, with code 1012.
+fn at_once() -> DrainRequest {
+    DrainRequest {
+        mode: DrainMode::Immediate,
+        initial_delay_seconds: 0.0,
+        wait_seconds: 0.0,
+        batch_size: 1,
+        batch_interval_seconds: 0.0,
+        ttl_seconds: DRAIN_TTL_SECONDS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(uid: &str, going: bool, state: &str) -> Pod {
+        let mut pod = json!({
+            "metadata": { "uid": uid },
+            "status": {
+                "podIP": "10.0.0.1",
+                "containerStatuses": [{
+                    "name": names::NODE_CONTAINER, "image": "", "imageID": "", "ready": true,
+                    "restartCount": 0, "state": { state: {} },
+                }],
+            },
+        });
+        if going {
+            pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        }
+        serde_json::from_value(pod).unwrap()
+    }
+
+    #[test]
+    fn only_pods_that_go_and_run_are_told() {
+        let pods =
+            [pod("a", true, "running"), pod("b", false, "running"), pod("c", true, "waiting")];
+        let told: Vec<String> = to_tell(&pods).into_iter().map(|(uid, _)| uid).collect();
+        assert_eq!(told, ["a"]);
+    }
+}
