@@ -9,8 +9,8 @@ use rand::RngExt;
 
 /// The first wait.
 pub const FIRST: Duration = Duration::from_secs(1);
-/// The longest wait.
-pub const LONGEST: Duration = Duration::from_secs(300);
+/// The longest wait: well below the lifetime of a drain, which each pass renews.
+pub const LONGEST: Duration = Duration::from_secs(60);
 
 /// Failures in a row, by object.
 #[derive(Debug)]
@@ -72,9 +72,14 @@ mod tests {
         assert_eq!(delay(1), Duration::from_secs(1));
         assert_eq!(delay(2), Duration::from_secs(2));
         assert_eq!(delay(5), Duration::from_secs(16));
-        assert_eq!(delay(9), Duration::from_secs(256));
-        assert_eq!(delay(10), LONGEST);
+        assert_eq!(delay(6), Duration::from_secs(32));
+        assert_eq!(delay(7), LONGEST);
         assert_eq!(delay(u32::MAX), LONGEST);
+    }
+
+    #[test]
+    fn a_failing_cluster_is_looked_at_before_its_drains_are_given_up() {
+        assert!(LONGEST.as_secs_f64() * 4.0 < crate::plan::DRAIN_TTL_SECONDS);
     }
 
     #[test]
