@@ -8,7 +8,7 @@ use sluice_crds::{
 
 use super::{Facts, Progress, progress};
 use crate::{
-    model::{Desired, Observed, Plan},
+    model::{Desired, Observed, Plan, PodState},
     plan,
 };
 
@@ -60,7 +60,7 @@ pub(super) fn all(
     let mut verdicts = vec![
         ready,
         stalled,
-        available(desired, status),
+        available(desired, observed, status),
         progressing(desired, progress, status, &summary),
         draining(status),
         paused(desired, progress),
@@ -91,6 +91,11 @@ fn dated(v: Verdict, generation: i64, before: &[Condition], now: Timestamp) -> C
     }
 }
 
+/// So many pods.
+fn pods(n: i32) -> String {
+    format!("{n} {}", if n == 1 { "pod" } else { "pods" })
+}
+
 /// One sentence with the numbers.
 fn summary(
     desired: &Desired<'_>,
@@ -100,7 +105,8 @@ fn summary(
 ) -> String {
     let n = desired.spec.replicas;
     let mut text = if progress.rolling && progress.target.is_empty() {
-        format!("{} pods wait for a new revision", status.replicas)
+        let wait = if status.replicas == 1 { "waits" } else { "wait" };
+        format!("{} {wait} for a new revision", pods(status.replicas))
     } else if progress.rolling {
         format!("{} of {n} pods at revision {}", progress.updated.min(n), progress.target)
     } else if progress.kept > 0 {
@@ -109,7 +115,8 @@ fn summary(
             progress.updated, progress.target, progress.kept
         )
     } else if progress.shrinking {
-        format!("{} pods, {n} are wanted", status.replicas)
+        let are = if n == 1 { "is" } else { "are" };
+        format!("{}, {n} {are} wanted", pods(status.replicas))
     } else {
         format!("{} of {n} pods are ready", status.ready_replicas.min(n))
     };
@@ -204,17 +211,26 @@ fn ready(
     verdict(ConditionType::Ready, true, reason, summary.to_owned())
 }
 
-fn available(desired: &Desired<'_>, status: &ChannelClusterStatus) -> Verdict {
+fn available(desired: &Desired<'_>, observed: &Observed, status: &ChannelClusterStatus) -> Verdict {
     let n = desired.spec.replicas;
     let least = match n {
         0 => 0,
         n => (n - desired.spec.update_strategy.rolling_update.max_unavailable).max(1),
     };
-    let enough = status.available_replicas >= least;
-    let reason = if enough { Reason::AsExpected } else { Reason::WaitingForPodReady };
-    let message =
-        format!("{} pods are available, at least {least} must", status.available_replicas);
-    verdict(ConditionType::Available, enough, reason, message)
+    let it = |holds, reason, message| verdict(ConditionType::Available, holds, reason, message);
+    let there = status.available_replicas;
+    let are = if there == 1 { "is" } else { "are" };
+    let message = format!("{} {are} available, at least {least} must", pods(there));
+    if there < least {
+        return it(false, Reason::WaitingForPodReady, message);
+    }
+    // Who of them takes new clients changes all the time; somebody must.
+    let takes = |p: &PodState| p.ready && !p.terminating && p.accepting;
+    if n > 0 && !observed.pods.iter().any(takes) {
+        let message = "no pod takes new clients".into();
+        return it(false, Reason::WaitingForLinks, message);
+    }
+    it(true, Reason::AsExpected, message)
 }
 
 fn progressing(

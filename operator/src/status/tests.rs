@@ -242,6 +242,20 @@ fn paused_with_nothing_to_do_is_ready() {
 }
 
 #[test]
+fn pods_of_which_none_takes_clients_are_not_available() {
+    let t = Told::new(3, 12);
+    let mut observed = t.w.observe();
+    observed.pods.iter_mut().for_each(|p| p.accepting = false);
+    let r = tell(&t.w, &t.w.desired(), &observed, None);
+    let message =
+        is(condition(&r.status, ConditionType::Available), "False", Reason::WaitingForLinks);
+    assert_eq!(message, "no pod takes new clients");
+    observed.pods[1].accepting = true;
+    let r = tell(&t.w, &t.w.desired(), &observed, None);
+    is(condition(&r.status, ConditionType::Available), "True", Reason::AsExpected);
+}
+
+#[test]
 fn a_new_pod_that_never_starts_stalls_the_cluster() {
     let mut t = Told::new(3, 12);
     t.w.bad = [2].into();
