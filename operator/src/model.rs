@@ -15,7 +15,8 @@ use sluice_node_api::admin::{DrainPhase, DrainRequest, NodeStatus, ShedRequest};
 pub struct Observed {
     /// The StatefulSet; absent before the first apply.
     pub statefulset: Option<StatefulSetState>,
-    /// Every pod of the cluster's nodes that the StatefulSet owns, in any order.
+    /// Every pod of the cluster's nodes that the StatefulSet owns, in any order; without one, those
+    /// that it left behind.
     pub pods: Vec<PodState>,
 }
 
@@ -71,6 +72,8 @@ pub struct PodState {
     pub running: bool,
     /// Why it can't start, if it can't.
     pub stuck: Option<StuckReason>,
+    /// What its kubelet, or the node's own last words, say of that; empty when nothing.
+    pub stuck_message: String,
     /// Its Kubernetes node is not Ready, or its phase is Unknown.
     pub node_unreachable: bool,
     /// Label [`sluice_crds::names::ACCEPTING_LABEL`] is `"true"`.
@@ -103,8 +106,10 @@ impl PodState {
 pub enum StuckReason {
     /// A container waits with reason `CrashLoopBackOff`.
     CrashLoopBackOff,
-    /// `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `InvalidImageName`.
+    /// `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`.
     ImagePull,
+    /// `InvalidImageName`: no registry is asked.
+    InvalidImageName,
     /// `CreateContainerError`, `CreateContainerConfigError`, `RunContainerError`.
     CreateContainer,
     /// Condition PodScheduled is False with reason `Unschedulable`.
@@ -117,6 +122,7 @@ impl StuckReason {
         match self {
             Self::CrashLoopBackOff => "CrashLoopBackOff",
             Self::ImagePull => "ImagePullBackOff",
+            Self::InvalidImageName => "InvalidImageName",
             Self::CreateContainer => "CreateContainerError",
             Self::Unschedulable => "Unschedulable",
         }

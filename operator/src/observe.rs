@@ -1,7 +1,7 @@
 //! Reads what there is, live: the StatefulSet, then its pods, then each pod's node. It must never
 //! write, and never answer from a cache: disruptions are decided on what it returns.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -25,6 +25,8 @@ use crate::{
 
 /// Nodes asked at the same time, for one cluster.
 const ASKED_AT_ONCE: usize = 32;
+/// The most characters of somebody else's message that are passed on.
+const BRIEF: usize = 400;
 /// A pod that was just made may be unschedulable for a moment.
 const UNSCHEDULABLE_GRACE: SignedDuration = SignedDuration::from_secs(15);
 
@@ -59,7 +61,7 @@ pub struct Seen {
     pub observed: Observed,
     /// The StatefulSet.
     pub stateful_set: Option<DynamicObject>,
-    /// The pods that the StatefulSet owns.
+    /// The pods that the StatefulSet owns; without one, those that are there.
     pub pods: Vec<Pod>,
 }
 
@@ -84,24 +86,41 @@ pub async fn observe(
         .get_opt(cluster.name)
         .await
         .map_err(failed("StatefulSet"))?;
-    let Some(stateful_set) = stateful_set else { return Ok(Seen::default()) };
-    let state = stateful_set_state(&stateful_set)?;
+    let state = stateful_set.as_ref().map(stateful_set_state).transpose()?;
 
     let api: Api<Pod> = Api::namespaced(client.clone(), cluster.namespace);
     let selector = selector(cluster.name);
     let listed =
         api.list(&ListParams::default().labels(&selector)).await.map_err(failed("pods"))?;
-    let owned = |pod: &Pod| {
-        let owners = pod.metadata.owner_references.iter().flatten();
-        owners.into_iter().any(|owner| owner.controller == Some(true) && owner.uid == state.uid)
-    };
-    let pods: Vec<Pod> = listed.items.into_iter().filter(owned).collect();
+    let uid = state.as_ref().map(|state| state.uid.as_str());
+    let pods: Vec<Pod> = listed.items.into_iter().filter(|pod| concerns(pod, uid)).collect();
 
     let mut states: Vec<_> =
         pods.iter().filter_map(|pod| pod_state(pod, cluster.name, now)).collect();
+    if state.is_none() {
+        // Those of a StatefulSet that is gone go after it.
+        let left: HashSet<&str> =
+            pods.iter().filter(|pod| controller(pod).is_none()).filter_map(uid_of).collect();
+        states.iter_mut().for_each(|pod| pod.terminating |= !left.contains(pod.uid.as_str()));
+    }
     ask(nodes, token, &pods, &mut states).await;
-    let observed = Observed { statefulset: Some(state), pods: states };
-    Ok(Seen { observed, stateful_set: Some(stateful_set), pods })
+    let observed = Observed { statefulset: state, pods: states };
+    Ok(Seen { observed, stateful_set, pods })
+}
+
+/// Whether a pod is the StatefulSet's of this UID; without one, those that the last one left.
+fn concerns(pod: &Pod, stateful_set: Option<&str>) -> bool {
+    stateful_set.is_none() || controller(pod) == stateful_set
+}
+
+/// The UID of what controls the pod.
+fn controller(pod: &Pod) -> Option<&str> {
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+}
+
+fn uid_of(pod: &Pod) -> Option<&str> {
+    pod.metadata.uid.as_deref()
 }
 
 /// Selects the pods of a cluster's nodes.
@@ -177,6 +196,7 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
     let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
     let ready = condition(pod, "Ready");
     let terminating = meta.deletion_timestamp.is_some();
+    let stuck = if terminating { None } else { stuck(pod, now) };
     Some(PodState {
         ordinal,
         uid: meta.uid.clone()?,
@@ -190,7 +210,8 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
             .map(|at| at.0),
         terminating,
         running: runs(pod),
-        stuck: if terminating { None } else { stuck(pod, now) },
+        stuck: stuck.as_ref().map(|(reason, _)| *reason),
+        stuck_message: stuck.map(|(_, message)| message).unwrap_or_default(),
         node_unreachable: node_unreachable(pod),
         accepting: label(names::ACCEPTING_LABEL) == Some("true"),
         drain: commitment(annotation),
@@ -263,27 +284,56 @@ fn node_unreachable(pod: &Pod) -> bool {
             && condition(pod, "ContainersReady").is_some_and(holds))
 }
 
-fn stuck(pod: &Pod, now: Timestamp) -> Option<StuckReason> {
-    let waiting = container_statuses(pod)
-        .filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref())
-        .find_map(|reason| match reason {
-            "CrashLoopBackOff" => Some(StuckReason::CrashLoopBackOff),
-            "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => {
-                Some(StuckReason::ImagePull)
+/// Why a pod can't start, and what there is to tell of it.
+fn stuck(pod: &Pod, now: Timestamp) -> Option<(StuckReason, String)> {
+    let waiting = container_statuses(pod).find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let said = waiting.message.as_deref().unwrap_or_default();
+        match waiting.reason.as_deref()? {
+            // What its kubelet says is only how long it waits.
+            "CrashLoopBackOff" => Some((StuckReason::CrashLoopBackOff, last_words(container))),
+            "InvalidImageName" => Some((StuckReason::InvalidImageName, brief(said))),
+            "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" => {
+                Some((StuckReason::ImagePull, brief(said)))
             }
             "CreateContainerError" | "CreateContainerConfigError" | "RunContainerError" => {
-                Some(StuckReason::CreateContainer)
+                Some((StuckReason::CreateContainer, brief(said)))
             }
             _ => None,
-        });
+        }
+    });
     waiting.or_else(|| {
         let scheduled = condition(pod, "PodScheduled")?;
         let since = scheduled.last_transition_time.as_ref().map(|at| at.0);
         let for_long = since.is_none_or(|since| now.duration_since(since) >= UNSCHEDULABLE_GRACE);
         let unschedulable =
             scheduled.status == "False" && scheduled.reason.as_deref() == Some("Unschedulable");
-        (unschedulable && for_long).then_some(StuckReason::Unschedulable)
+        let said = scheduled.message.as_deref().unwrap_or_default();
+        (unschedulable && for_long).then(|| (StuckReason::Unschedulable, brief(said)))
     })
+}
+
+/// How a container that does not stay up ended last: its own words, or else its exit code.
+fn last_words(container: &ContainerStatus) -> String {
+    let Some(ended) = container.last_state.as_ref().and_then(|state| state.terminated.as_ref())
+    else {
+        return String::new();
+    };
+    match ended.message.as_deref().map(brief).filter(|said| !said.is_empty()) {
+        Some(said) => said,
+        None => {
+            let reason = ended.reason.as_deref().unwrap_or("ended");
+            format!("{reason}, exit code {}", ended.exit_code)
+        }
+    }
+}
+
+/// A message as a part of a sentence: on one line, and not too long. Its end says the most.
+fn brief(message: &str) -> String {
+    let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let text = lines.join("; ");
+    let cut = text.chars().count().saturating_sub(BRIEF);
+    if cut == 0 { text } else { format!("…{}", text.chars().skip(cut).collect::<String>()) }
 }
 
 #[cfg(test)]

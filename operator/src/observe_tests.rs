@@ -54,13 +54,40 @@ fn pods_that_cannot_start() {
         ("CrashLoopBackOff", Some(StuckReason::CrashLoopBackOff)),
         ("ImagePullBackOff", Some(StuckReason::ImagePull)),
         ("ErrImageNeverPull", Some(StuckReason::ImagePull)),
-        ("InvalidImageName", Some(StuckReason::ImagePull)),
+        ("InvalidImageName", Some(StuckReason::InvalidImageName)),
         ("CreateContainerConfigError", Some(StuckReason::CreateContainer)),
         ("ContainerCreating", None),
     ] {
         let state = state(waiting(reason));
         assert_eq!((state.stuck, state.running), (stuck, false), "{reason}");
     }
+}
+
+#[test]
+fn a_pod_that_cannot_start_says_why() {
+    let said = |state: Value, last: Value| {
+        let pod = pod(json!({ "containerStatuses": [{
+            "name": "node", "image": "", "imageID": "", "ready": false, "restartCount": 1,
+            "state": state, "lastState": last,
+        }] }));
+        pod_state(&pod, "chat", now()).unwrap().stuck_message
+    };
+    let waits = |reason: &str, message: &str| json!({ "waiting": { "reason": reason, "message": message } });
+    let message = "secret \"keys\" not found";
+    assert_eq!(said(waits("CreateContainerConfigError", message), json!({})), message);
+    let crash = waits("CrashLoopBackOff", "back-off 10s restarting failed container");
+    let refused = "channel-node: the configuration is refused:\n/etc/sluice/node.yaml:3: no\n";
+    assert_eq!(
+        said(crash.clone(), json!({ "terminated": { "exitCode": 78, "message": refused } })),
+        "channel-node: the configuration is refused:; /etc/sluice/node.yaml:3: no"
+    );
+    assert_eq!(
+        said(crash.clone(), json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } })),
+        "OOMKilled, exit code 137"
+    );
+    assert_eq!(said(crash.clone(), json!({})), "");
+    let long = json!({ "terminated": { "exitCode": 1, "message": "é".repeat(5000) } });
+    assert_eq!(said(crash, long).chars().count(), BRIEF + 1);
 }
 
 #[test]

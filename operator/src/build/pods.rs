@@ -91,6 +91,8 @@ fn container(cluster: &Cluster<'_>, mounts: Vec<Value>) -> Result<Value, Error> 
         "startupProbe": { "httpGet": probe("/healthz"), "periodSeconds": 1, "failureThreshold": 60 },
         "livenessProbe": { "httpGet": probe("/healthz"), "periodSeconds": 10, "timeoutSeconds": 5 },
         "readinessProbe": { "httpGet": probe("/readyz"), "periodSeconds": 2, "timeoutSeconds": 2 },
+        // A configuration that is refused is told in the node's own words.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": container_security(),
         "volumeMounts": mounts,
     });

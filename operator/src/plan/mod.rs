@@ -32,6 +32,8 @@ pub use steer::linked;
 
 /// Seconds that a drain outlives its operator. Each reconcile renews it.
 pub const DRAIN_TTL_SECONDS: f64 = 300.0;
+/// The most ordinals without a pod, among pods that a StatefulSet has left behind.
+const MOST_GAPS: i32 = 4;
 /// How soon to look again while something moves that no watch tells of: drains, links, load.
 const POLL: SignedDuration = SignedDuration::from_secs(1);
 
@@ -39,7 +41,7 @@ const POLL: SignedDuration = SignedDuration::from_secs(1);
 /// seen. Asked again about the same, it answers the same.
 pub fn plan(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> Plan {
     let Some(sts) = &observed.statefulset else {
-        return create(desired.spec);
+        return create(desired.spec, observed);
     };
     if !settled(sts) {
         return hold(desired, observed, sts, now);
@@ -88,13 +90,28 @@ pub(crate) fn requires_update(desired: &Desired<'_>, sts: &StatefulSetState) -> 
     desired.spec_hash == sts.spec_hash && desired.template_hash != sts.template_hash
 }
 
-fn create(spec: &ChannelClusterSpec) -> Plan {
+/// The first StatefulSet, or one in place of another that is gone. Pods that this one left behind
+/// stay where they are: the window begins at the lowest of them. Names of pods that are going are
+/// not waited for: it begins above.
+fn create(spec: &ChannelClusterSpec, observed: &Observed) -> Plan {
     let n = spec.replicas.max(0);
+    let stay = observed.pods.iter().filter(|p| !p.terminating).map(|p| p.ordinal);
+    let go = observed.pods.iter().filter(|p| p.terminating).map(|p| p.ordinal);
+    let (low, high) = (stay.clone().min(), stay.clone().max());
+    let (ordinals_start, replicas) = match (low, high) {
+        (Some(low), Some(high)) => {
+            // So many there may be: a pod far off must not make dozens in between.
+            let most = n.max(stay.count() as i32).saturating_add(MOST_GAPS);
+            let low = low.max(high.saturating_sub(most - 1));
+            (low, n.max(high - low + 1))
+        }
+        _ => (go.max().map_or(0, |last| last.saturating_add(1)), n),
+    };
     Plan {
         cursor: Cursor {
-            replicas: n,
-            ordinals_start: 0,
-            partition: n,
+            replicas,
+            ordinals_start,
+            partition: replicas,
             template: TemplateStep::Apply,
         },
         ..Plan::default()
@@ -144,7 +161,9 @@ fn waiting(
     };
     for (i, s) in slots.list.iter().enumerate() {
         if let (None, Some(stuck)) = (shape.victim(i), s.stuck()) {
-            say(Reason::PodStuck, s, format!("{} can't start: {}", s.name(), stuck.as_str()));
+            let said = s.pod.map(|p| p.stuck_message.as_str()).filter(|said| !said.is_empty());
+            let said = said.map(|said| format!(": {said}")).unwrap_or_default();
+            say(Reason::PodStuck, s, format!("{} can't start: {}{said}", s.name(), stuck.as_str()));
         }
     }
     for s in &slots.list {

@@ -5,10 +5,11 @@ use sluice_crds::{Adapter, OperatorUpgradePolicy, Reason};
 use super::{
     cases::{draining, pod, settled, uids, until},
     sim::World,
+    spec,
 };
 use crate::{
-    model::{Action, TemplateStep},
-    plan::plan,
+    model::{Action, Observed, PodState, TemplateStep},
+    plan::{create, plan},
 };
 
 #[test]
@@ -200,4 +201,35 @@ fn before_the_links_are_up_one_pod_takes_clients_and_that_is_no_rest() {
     o.pods.iter_mut().for_each(|p| p.accepting = true);
     let then = plan(&w.desired(), &o, w.timestamp());
     assert!(then.waiting.iter().any(|w| w.reason == Reason::WaitingForLinks), "{then:?}");
+}
+
+#[test]
+fn a_statefulset_made_anew_takes_over_the_pods_that_the_last_one_left() {
+    let pod = |(ordinal, terminating): (i32, bool)| PodState {
+        ordinal,
+        terminating,
+        ..PodState::default()
+    };
+    for (pods, start, replicas) in [
+        (vec![], 0, 3),
+        (vec![(5, false), (6, false), (7, false)], 5, 3),
+        // In the middle of a rollout, with its surge.
+        (vec![(5, true), (6, false), (7, false), (8, false), (9, false)], 6, 4),
+        // One was lost meanwhile: it comes back in its place, or at the top.
+        (vec![(5, false), (7, false)], 5, 3),
+        (vec![(6, false), (7, false)], 6, 3),
+        // All go: their names are not waited for.
+        (vec![(5, true), (7, true)], 8, 3),
+        // One far off does not make dozens in between.
+        (vec![(0, false), (90, false)], 84, 7),
+    ] {
+        let observed =
+            Observed { pods: pods.iter().copied().map(pod).collect(), ..Observed::default() };
+        let cursor = create(&spec(3), &observed).cursor;
+        assert_eq!(
+            (cursor.ordinals_start, cursor.replicas, cursor.partition),
+            (start, replicas, replicas),
+            "{pods:?}"
+        );
+    }
 }

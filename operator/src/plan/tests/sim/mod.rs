@@ -189,6 +189,7 @@ impl World {
                 terminating: p.terminating,
                 running: up || self.now < p.node_down_until,
                 stuck: (self.bad.contains(&p.template)).then_some(StuckReason::ImagePull),
+                stuck_message: String::new(),
                 node_unreachable: self.now < p.node_down_until,
                 accepting: p.accepting,
                 drain: p.annotations.as_ref().map(|a| DrainCommitment {
