@@ -6,7 +6,7 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -20,6 +20,9 @@ use crate::command::{command, log_file, wait_until};
 
 /// The environment variable that marks a component's process, and what it starts, as ours.
 const MARK: &str = "SLUICE_E2E_COMPONENT";
+
+/// What the shell does before it becomes the program.
+const CLOSE_AND_RUN: &str = r#"for fd in /proc/self/fd/*; do n=${fd##*/}; if ((n > 2)); then eval "exec $n>&-"; fi; done; exec "$@""#;
 
 /// A program to run for as long as the cluster is up.
 #[derive(Debug, Clone)]
@@ -78,8 +81,7 @@ pub fn ensure(settings: &Settings, component: &Component) -> Result<bool> {
     words.push(component.program.display().to_string());
     words.extend(component.arguments.iter().cloned());
     let path = std::env::var("PATH").unwrap_or_default();
-    // `setsid` becomes the program, so the process keeps its number and outlives our terminal.
-    let mut detached = command("setsid", &words);
+    let mut detached = detached(&words);
     detached
         .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", component.path.display()))
         .env(MARK, mark(settings, &component.name))
@@ -97,6 +99,14 @@ pub fn ensure(settings: &Settings, component: &Component) -> Result<bool> {
     Ok(true)
 }
 
+/// A program in a session of its own. `setsid` and the shell become the program, so the process keeps its number and
+/// outlives our terminal. It keeps no file open that our caller left open to us: `flock FILE cargo e2e up` would hold
+/// its lock for as long as the cluster is up.
+fn detached(words: &[String]) -> Command {
+    let start = ["bash", "-c", CLOSE_AND_RUN, "bash"].map(String::from);
+    command("setsid", start.iter().chain(words))
+}
+
 /// Ends a process of this component that a run started but was killed before it recorded.
 fn end_strays(settings: &Settings, component: &Component) -> Result<()> {
     let mark = format!("{MARK}={}", mark(settings, &component.name));
@@ -105,7 +115,9 @@ fn end_strays(settings: &Settings, component: &Component) -> Result<()> {
         let same = words(pid, "environ").iter().any(|word| word == mark.as_bytes());
         let line = words(pid, "cmdline");
         // Not what the component itself has started: that carries its mark too, but is another program.
-        let starting = line.first().is_some_and(|word| word == b"setsid" || word == b"nsenter");
+        let shell = line.get(2).is_some_and(|word| word == CLOSE_AND_RUN.as_bytes());
+        let starting =
+            shell || line.first().is_some_and(|word| word == b"setsid" || word == b"nsenter");
         if same && (starting || line.first().is_some_and(|word| word == program)) {
             end(settings, pid, Signal::KILL, Duration::from_secs(5))?;
         }
@@ -118,8 +130,12 @@ pub fn running(settings: &Settings, name: &str) -> Option<Record> {
     let text = fs::read_to_string(record_file(settings, name)).ok()?;
     let record: Record = serde_json::from_str(&text).ok()?;
     let stat = stat(record.pid)?;
-    let ours = stat.alive && stat.started == record.started && marked(settings, record.pid);
-    ours.then_some(record)
+    if !stat.alive || stat.started != record.started {
+        return None;
+    }
+    // A process that is just becoming another program shows no environment for a moment.
+    let _ = wait_until(Duration::from_secs(1), || Ok(!words(record.pid, "environ")[0].is_empty()));
+    marked(settings, record.pid).then_some(record)
 }
 
 /// The names of all recorded components, alive or not.
@@ -242,6 +258,8 @@ fn stat(pid: i32) -> Option<Stat> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
     use crate::settings::Target;
 
@@ -307,5 +325,15 @@ mod tests {
         write_whole(&record_file(&settings, "sleeper"), &text).unwrap();
         assert!(running(&settings, "sleeper").is_none());
         stop(&settings, "sleeper").unwrap(); // and this test goes on
+    }
+
+    #[test]
+    fn a_component_keeps_no_file_of_our_caller_open() {
+        let lock = tempfile::tempfile().unwrap();
+        rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::empty()).unwrap();
+        let path = format!("/proc/self/fd/{}", lock.as_raw_fd());
+        let kept = |mut program: Command| program.arg(&path).output().unwrap().status.success();
+        assert!(kept(Command::new("readlink")), "the file is not handed on at all");
+        assert!(!kept(detached(&[String::from("readlink")])), "it is still open");
     }
 }
