@@ -22,6 +22,9 @@ pub fn status(settings: &Settings) -> Result<()> {
         for name in recorded {
             match processes::running(settings, &name) {
                 Some(record) => println!("  {name:<26} process {}", record.pid),
+                None if !rustix::process::geteuid().is_root() => {
+                    println!("  {name:<26} unknown: only root can tell");
+                }
                 None => println!("  {name:<26} ENDED, see {}", settings.log(&name).display()),
             }
         }
@@ -30,7 +33,9 @@ pub fn status(settings: &Settings) -> Result<()> {
     let cluster = Cluster::of(settings)?;
     for what in [&["get", "nodes", "-o", "wide"][..], &["get", "pods", "-A", "-o", "wide"]] {
         println!();
-        stream(&mut cluster.kubectl_command(what)?, LONG)?;
+        if !stream(&mut cluster.kubectl_command(what)?, LONG)?.success() {
+            bail!("the cluster does not answer; what kubectl said is above");
+        }
     }
     println!();
     // The kind may not be installed yet, which is no failure of this command.
