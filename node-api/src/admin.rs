@@ -31,7 +31,11 @@ pub enum DrainMode {
 /// The body of `POST /drain`. A later call with other values changes the drain under way: its
 /// start stays, what is left follows the new values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "an object that says how to drain"
+)]
 pub struct DrainRequest {
     /// How sockets are closed.
     pub mode: DrainMode,
@@ -83,7 +87,11 @@ pub struct DrainStatus {
 
 /// The body of `POST /shed`: close some sockets with code 1012, gently, and go on serving.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "an object that says how many sockets to close"
+)]
 pub struct ShedRequest {
     /// How many sockets to close.
     pub count: u32,

@@ -29,13 +29,50 @@ pub async fn body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     })
 }
 
-/// Reads JSON.
+/// Reads a JSON object.
 ///
 /// # Errors
 /// 400 for what is no JSON, 422 for JSON of another shape.
 pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // Without this a list would be read as the values of the fields, in their order.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        let valid = serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map(|_| ());
+        return Err(match valid {
+            Ok(()) => ApiError::unprocessable("the body must be a JSON object, not a list"),
+            Err(e) => ApiError::bad_request(format!("the body is not JSON: {e}")),
+        });
+    }
     serde_json::from_slice(bytes).map_err(|e| match e.classify() {
         serde_json::error::Category::Data => ApiError::unprocessable(e.to_string()),
         _ => ApiError::bad_request(format!("the body is not JSON: {e}")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_node_api::admin::{DrainRequest, ShedRequest};
+
+    use super::*;
+
+    fn refused<T: DeserializeOwned>(body: &str) -> (u16, String) {
+        let error = json::<T>(body.as_bytes()).err().expect("it is wrong");
+        (error.status().as_u16(), error.to_string())
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_no_type_of_ours() {
+        let (status, message) = refused::<ShedRequest>("{}");
+        assert_eq!(status, 422);
+        assert!(message.contains("missing field `count`"), "{message}");
+        let (_, message) = refused::<DrainRequest>(r#"{"mode":"Wait"}"#);
+        assert!(message.contains("missing field `initialDelaySeconds`"), "{message}");
+        for body in ["[]", "7", "\"x\"", "null", "[1,2]"] {
+            let (status, message) = refused::<DrainRequest>(body);
+            assert_eq!(status, 422, "{body}");
+            assert!(message.contains("object"), "{body}: {message}");
+            assert!(!message.contains("Request"), "{body}: {message}");
+        }
+        assert_eq!(refused::<ShedRequest>("[").0, 400);
+        assert_eq!(refused::<ShedRequest>("").0, 400);
+    }
 }

@@ -73,7 +73,11 @@ struct Published {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "an object with a message or with `messages`"
+)]
 struct Call {
     topic: Option<String>,
     event: Option<String>,
@@ -83,7 +87,11 @@ struct Call {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "an object with `topic`, `event` and a payload"
+)]
 struct Message {
     topic: String,
     event: String,
