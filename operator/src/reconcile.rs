@@ -36,6 +36,7 @@ use crate::{
     secrets::AdminToken,
     status::Facts,
     stores::Stores,
+    telemetry,
 };
 
 /// The watched kind: an object that can't be read fails alone, not the whole watch.
@@ -160,7 +161,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
             tracing::warn!(
                 namespace = reference.namespace.as_deref(),
                 cluster = reference.name,
-                error = error as &dyn std::error::Error,
+                error = telemetry::told(error),
                 "not all could be written"
             );
             // Only counted: what goes on sets the pace.

@@ -226,7 +226,7 @@ async fn control(
                 }
                 Err(ControllerError::ReconcilerFailed(error, object)) => {
                     let category = error.category();
-                    let error = &error as &dyn std::error::Error;
+                    let error = telemetry::told(&error);
                     tracing::warn!(%object, category, error, "reconcile failed");
                 }
                 Err(error) => {
