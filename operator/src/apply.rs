@@ -16,13 +16,14 @@
 //! | group | resources | verbs |
 //! |---|---|---|
 //! | sluice.dev | channelclusters | get list watch |
-//! | sluice.dev | channelclusters/status | get patch |
+//! | sluice.dev | channelclusters/status | get patch update |
 //! | sluice.dev | channelclusters/finalizers | update (for `blockOwnerDeletion`) |
 //! | apps | statefulsets | get list watch create patch delete |
-//! | (core) | services, configmaps, serviceaccounts | get list watch create patch delete |
+//! | (core) | services | get list watch create patch delete |
+//! | (core) | configmaps, serviceaccounts | get list watch create patch |
 //! | policy | poddisruptionbudgets | get list watch create patch delete |
 //! | (core) | secrets | get create patch delete |
-//! | (core) | pods | get list watch patch delete |
+//! | (core) | pods | get list watch patch |
 //! | events.k8s.io | events | create patch |
 //!
 //! In the operator's own namespace: coordination.k8s.io leases, create; get and update by name.
@@ -103,6 +104,14 @@ impl Error {
             }
             _ => Self::Api { verb, kind, name: name.into(), source: Box::new(source) },
         }
+    }
+
+    /// Whether it failed only because the namespace is being deleted, and everything with it.
+    pub fn namespace_goes(&self) -> bool {
+        let (Self::Api { source, .. } | Self::Pod { source, .. }) = self else { return false };
+        let kube::Error::Api(answer) = &**source else { return false };
+        let causes = answer.details.iter().flat_map(|details| &details.causes);
+        causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
     }
 
     /// A short fixed word for metrics and logs.

@@ -11,6 +11,9 @@ impl Error {
     /// What a person is told of it, if it needs one. `failures`: how many in a row, this one
     /// included.
     pub fn trouble(&self, failures: u32) -> Option<(Reason, String)> {
+        if self.namespace_goes() {
+            return None;
+        }
         let lasts = failures >= PERSISTENT;
         match self {
             Self::Foreign { .. } => Some((Reason::ApplyConflict, self.to_string())),
@@ -103,6 +106,24 @@ mod tests {
         let stale = Error::Stale("Service chat".into());
         assert_eq!(stale.trouble(1), None);
         assert_eq!(stale.trouble(3).unwrap().0, Reason::ApplyConflict);
+    }
+
+    #[test]
+    fn a_namespace_that_is_being_deleted_is_no_trouble() {
+        let status: Status = serde_json::from_value(serde_json::json!({
+            "status": "Failure", "message": "no", "reason": "Forbidden", "code": 403,
+            "details": { "causes": [{ "reason": "NamespaceTerminating" }] },
+        }))
+        .unwrap();
+        let error = Error::Api {
+            verb: "apply",
+            kind: Kind::Service,
+            name: "chat".into(),
+            source: Box::new(kube::Error::Api(Box::new(status))),
+        };
+        assert!(error.namespace_goes());
+        assert_eq!(error.trouble(9), None);
+        assert!(!answered(Kind::Service, 403).namespace_goes());
     }
 
     #[test]
