@@ -17,6 +17,8 @@ pub mod config;
 pub mod discovery;
 pub mod drain;
 pub mod frame;
+#[cfg(test)]
+mod fuzz;
 mod handshake;
 pub mod hub;
 mod interest;
