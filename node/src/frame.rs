@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use bytes::{BufMut, Bytes, BytesMut};
 
 #[cfg(test)]
-mod tests;
+mod autobahn;
+#[cfg(test)]
+pub(crate) mod tests;
 
 /// Close codes that a node sends (`P-CODE`). 1000 is missing on purpose: phoenix.js before 1.8.16
 /// does not come back after it.

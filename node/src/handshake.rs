@@ -1,49 +1,83 @@
 //! The client-facing HTTP: routing and the WebSocket handshake. After it the shard takes over the
 //! raw TCP stream; no HTTP state is kept for an open socket.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Extension, Router,
-    extract::{Query, Request, State, rejection::QueryRejection},
+    extract::{ConnectInfo, Query, RawPathParams, Request, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
     routing::any,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
+use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version as Http, header};
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use sha1::{Digest, Sha1};
 
-use crate::{accept::Refusal, plane::Plane, serializer::Version};
+use crate::{
+    accept::Refusal,
+    channel::{Accept, Connect, Mount, Refused, Transport, params},
+    plane::Plane,
+    serializer::Version,
+};
+
+/// How long the connect callback may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A socket that has been let in.
+pub(crate) struct Opening {
+    pub(crate) version: Version,
+    pub(crate) accept: Accept,
+}
 
 /// Where a handshake leaves the connection that it upgrades.
 #[derive(Clone, Default)]
-pub(crate) struct Ticket(Arc<Mutex<Option<(OnUpgrade, Version)>>>);
+pub(crate) struct Ticket(Arc<Mutex<Option<(OnUpgrade, Opening)>>>);
 
 impl Ticket {
     /// The upgrade, if the connection has become a channel socket.
-    pub(crate) fn take(&self) -> Option<(OnUpgrade, Version)> {
+    pub(crate) fn take(&self) -> Option<(OnUpgrade, Opening)> {
         self.0.lock().take()
     }
 }
 
-/// The routes of a node: the socket under `path`, and what a library user adds.
-pub(crate) fn routes(path: &str, plane: Arc<Plane>, more: Router) -> Router {
-    let path = path.trim_end_matches('/');
-    // P-CON-1: a trailing slash also matches.
-    Router::new()
-        .route(&format!("{path}/websocket"), any(websocket))
-        .route(&format!("{path}/websocket/"), any(websocket))
-        .with_state(plane)
-        .merge(more)
+/// A mount of a node.
+#[derive(Clone)]
+struct Place {
+    plane: Arc<Plane>,
+    mount: Arc<Mount>,
 }
 
-/// `GET <path>/websocket`, in the order of `P-CON-4`: door, method, origin (`P-CON-5`), `vsn`, then the headers
-/// (`P-CON-1`). Every refusal of a client is 403 with an empty body.
+/// The routes of a node: the sockets of its mounts, and what a library user adds.
+pub(crate) fn routes(mounts: &[Arc<Mount>], plane: &Arc<Plane>, more: Router) -> Router {
+    let mut all = more;
+    for mount in mounts {
+        let path = &mount.path;
+        // P-CON-1: a trailing slash also matches.
+        let routes = Router::new()
+            .route(&format!("{path}/websocket"), any(websocket))
+            .route(&format!("{path}/websocket/"), any(websocket))
+            .with_state(Place { plane: plane.clone(), mount: mount.clone() });
+        all = all.merge(routes);
+    }
+    all
+}
+
+/// `GET <path>/websocket`, in the order of `P-CON-4`: door, method, origin (`P-CON-5`), `vsn`, the
+/// connect callback, then the headers (`P-CON-1`). Every refusal of a client is 403 with an empty
+/// body.
 async fn websocket(
-    State(plane): State<Arc<Plane>>,
+    State(Place { plane, mount }): State<Place>,
     Extension(ticket): Extension<Ticket>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    segments: RawPathParams,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     mut request: Request,
 ) -> Response {
@@ -59,23 +93,59 @@ async fn websocket(
         plane.metrics.refuse("origin");
         return StatusCode::FORBIDDEN.into_response();
     }
-    let Some(version) = query.ok().and_then(|Query(params)| vsn(&params)) else {
+    let query = query.map(|Query(params)| params).ok();
+    let Some(version) = query.as_deref().and_then(vsn) else {
         plane.metrics.refuse("vsn");
         return StatusCode::FORBIDDEN.into_response();
     };
-    let accept = match accept_key(request.version(), request.headers()) {
-        Ok(accept) => accept,
+    let query = query.unwrap_or_default();
+    let accept = match &mount.connect {
+        None => Accept::default(),
+        Some(connector) => {
+            let pairs = query.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let connect = Connect {
+                params: params::nested(pairs.chain(&segments)),
+                headers: request.headers().clone(),
+                peer,
+                uri: request.uri().clone(),
+                auth_token: None,
+                transport: Transport::Websocket,
+            };
+            match connected(connector(connect)).await {
+                Ok(accept) => accept,
+                Err(status) => {
+                    plane.metrics.refuse("connect");
+                    return status.into_response();
+                }
+            }
+        }
+    };
+    let key = match accept_key(request.version(), request.headers()) {
+        Ok(key) => key,
         Err(reason) => {
             plane.metrics.refuse("headers");
             return (StatusCode::BAD_REQUEST, reason).into_response();
         }
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    *ticket.0.lock() = Some((upgrade, version));
+    *ticket.0.lock() = Some((upgrade, Opening { version, accept }));
     let upgrade = (header::UPGRADE, HeaderValue::from_static("websocket"));
     let connection = (header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    let accept = (header::SEC_WEBSOCKET_ACCEPT, accept);
-    (StatusCode::SWITCHING_PROTOCOLS, [upgrade, connection, accept]).into_response()
+    let key = (header::SEC_WEBSOCKET_ACCEPT, key);
+    (StatusCode::SWITCHING_PROTOCOLS, [upgrade, connection, key]).into_response()
+}
+
+/// What the connect callback says. One that panics or never ends holds nothing up.
+async fn connected(
+    callback: impl Future<Output = Result<Accept, Refused>>,
+) -> Result<Accept, StatusCode> {
+    let callback = AssertUnwindSafe(callback).catch_unwind();
+    match tokio::time::timeout(CONNECT_TIMEOUT, callback).await {
+        Ok(Ok(Ok(accept))) => Ok(accept),
+        Ok(Ok(Err(_))) => Err(StatusCode::FORBIDDEN),
+        Ok(Err(_)) => Err(StatusCode::INTERNAL_SERVER_ERROR),
+        Err(_) => Err(StatusCode::SERVICE_UNAVAILABLE),
+    }
 }
 
 fn busy(refusal: Refusal) -> Response {

@@ -4,7 +4,7 @@
 //!
 //! - the data plane holds the clients' sockets. [`server::Builder`] starts it; a connection goes
 //!   through the HTTP handshake to a shard and stays there. [`frame`], [`serializer`], [`protocol`]
-//!   and [`drain`] are its rules, without I/O;
+//!   and [`drain`] are its rules, without I/O; [`channel`] is what a program adds to it;
 //! - the rest holds no client's socket: [`mesh`] and [`redis_adapter`] carry broadcasts between
 //!   nodes, [`admin`] and [`publish`] are the APIs, [`run`] is the whole program.
 
@@ -12,10 +12,13 @@ mod accept;
 pub mod admin;
 pub mod api;
 pub mod backoff;
+pub mod channel;
 pub mod config;
 pub mod discovery;
 pub mod drain;
 pub mod frame;
+#[cfg(test)]
+mod fuzz;
 mod handshake;
 pub mod hub;
 mod interest;

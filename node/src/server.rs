@@ -8,7 +8,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{accept, handshake, hub::Hub, plane::Plane, shard};
+use crate::{accept, channel::Mount, handshake, hub::Hub, plane::Plane, shard};
 
 /// Connections that the kernel keeps for us until they are taken.
 const BACKLOG: i32 = 4096;
@@ -53,6 +53,7 @@ pub struct Builder {
     live: Arc<LiveConfig>,
     shards: usize,
     routes: Router,
+    mounts: Vec<Arc<Mount>>,
 }
 
 impl Builder {
@@ -64,6 +65,7 @@ impl Builder {
             live: Arc::default(),
             shards: 0,
             routes: Router::new(),
+            mounts: Vec::new(),
         }
     }
 
@@ -91,13 +93,21 @@ impl Builder {
         Self { routes, ..self }
     }
 
+    /// Serves sockets under the mount's path. Without any mount the node relays topics by its
+    /// rules, under the configured path.
+    #[must_use]
+    pub fn mount(mut self, mount: Mount) -> Self {
+        self.mounts.push(Arc::new(mount));
+        self
+    }
+
     /// Starts; see [`start`].
     ///
     /// # Errors
     ///
     /// When the address cannot be bound or a thread cannot be started.
     pub async fn start(self, shutdown: CancellationToken) -> Result<(Hub, SocketAddr), StartError> {
-        let Self { config, name, live, shards, routes } = self;
+        let Self { config, name, live, shards, routes, mut mounts } = self;
         let listen = |source| StartError::Listen { address: config.listen.http.clone(), source };
         let listener = bind(&config.listen.http).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -105,7 +115,10 @@ impl Builder {
         let shards = if shards == 0 { cores() } else { shards }.min(usize::from(u16::MAX));
         let stop = shutdown.clone();
         let plane = Arc::new(Plane::new(name, &config.socket, &live, shards, stop));
-        let routes = handshake::routes(&config.socket.path, plane.clone(), routes);
+        if mounts.is_empty() {
+            mounts.push(Mount::stock(&config.socket.path));
+        }
+        let routes = handshake::routes(&mounts, &plane, routes);
         for id in 0..shards {
             let id = u16::try_from(id).unwrap_or(u16::MAX);
             if let Err(error) = shard::spawn(id, plane.clone(), routes.clone()) {

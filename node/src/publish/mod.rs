@@ -156,7 +156,7 @@ async fn publish(
 }
 
 /// Reads a call; its broadcasts in order.
-fn parse(bytes: &[u8]) -> Result<Vec<Broadcast>, ApiError> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Broadcast>, ApiError> {
     let call: Call = api::json(bytes)?;
     let messages = match call {
         Call {

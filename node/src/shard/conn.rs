@@ -42,6 +42,8 @@ pub(crate) struct Conn {
     pub(super) session: RefCell<Session>,
     /// The topic whose join is under way.
     pub(super) held: RefCell<Option<Arc<str>>>,
+    /// The socket's own topic (`P-CON-10`).
+    pub(super) name: RefCell<Option<Arc<str>>>,
     /// When the last bytes came.
     pub(super) seen: Cell<Instant>,
     /// The close code that was sent or received.
@@ -83,6 +85,7 @@ impl Conn {
             version,
             session: RefCell::new(Session::new(max_channels)),
             held: RefCell::default(),
+            name: RefCell::default(),
             seen: Cell::new(Instant::now()),
             closing: Cell::default(),
             peer_closed: Cell::default(),

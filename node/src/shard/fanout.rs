@@ -26,6 +26,10 @@ impl Fanout {
         &self.broadcast.topic
     }
 
+    pub(crate) fn event(&self) -> &str {
+        &self.broadcast.event
+    }
+
     /// About how many bytes it takes.
     pub(crate) fn len(&self) -> usize {
         self.broadcast.payload.len() + self.broadcast.topic.len() + self.broadcast.event.len()

@@ -11,6 +11,7 @@ pub(crate) mod conn;
 pub(crate) mod fanout;
 mod feed;
 pub(crate) mod inbox;
+mod named;
 pub(crate) mod outbox;
 mod serve;
 pub(crate) mod table;
@@ -19,6 +20,7 @@ mod wheel;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -60,6 +62,8 @@ pub(crate) struct Shard {
     conns: RefCell<Slab<Rc<Conn>>>,
     next_id: Cell<u64>,
     table: RefCell<Table>,
+    /// Sockets by the names that the connect callback gave them.
+    named: RefCell<HashMap<Arc<str>, Vec<Slot>>>,
     buffer: RefCell<Box<[u8]>>,
     /// Scratch room for the effects of one message.
     effects: RefCell<Vec<Effect>>,
@@ -83,6 +87,7 @@ impl Shard {
             conns: RefCell::default(),
             next_id: Cell::default(),
             table: RefCell::default(),
+            named: RefCell::default(),
             buffer: RefCell::new(vec![0; READ].into_boxed_slice()),
             effects: RefCell::default(),
             dirty: RefCell::default(),
@@ -116,6 +121,7 @@ impl Shard {
 
     /// Ends all channels of a socket (`P-ERR-5`).
     fn abandon(&self, conn: &Conn) {
+        self.unname(conn);
         let (count, mut unused) = self.table.borrow_mut().remove(conn.slot);
         if let Some(held) = conn.held.take()
             && self.table.borrow_mut().unhold(&held)
@@ -185,6 +191,7 @@ impl Shard {
 
     /// Delivers a broadcast to the subscribers on this shard, but not to `except` (`P-BC-2`).
     fn fan_out(&self, fanout: &Fanout, except: Option<Slot>) {
+        self.disconnect(fanout);
         let mut over = Vec::new();
         let table = self.table.borrow();
         let conns = self.conns.borrow();

@@ -21,7 +21,11 @@ use super::{
     conn::{self, Conn},
     inbox::Task,
 };
-use crate::{frame::code, handshake::Ticket, plane::Plane, serializer::Version};
+use crate::{
+    frame::code,
+    handshake::{Opening, Ticket},
+    plane::Plane,
+};
 
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -116,7 +120,7 @@ impl Shard {
     }
 
     /// Makes a socket of an upgraded connection.
-    fn open(self: &Rc<Self>, stream: TcpStream, version: Version, early: Vec<u8>, served: Served) {
+    fn open(self: &Rc<Self>, stream: TcpStream, opening: Opening, early: Vec<u8>, served: Served) {
         // Without it a stalled client hides megabytes in the kernel. Not every kernel has it.
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_LOWAT);
         let settings = &self.plane.settings;
@@ -126,13 +130,17 @@ impl Shard {
             let mut conns = self.conns.borrow_mut();
             let entry = conns.vacant_entry();
             let Ok(slot) = u32::try_from(entry.key()) else { return };
-            let conn = Rc::new(Conn::new((slot, id), stream, version, settings.max_channels));
+            let conn =
+                Rc::new(Conn::new((slot, id), stream, opening.version, settings.max_channels));
             entry.insert(conn.clone());
             conn
         };
         self.handle().connections.fetch_add(1, Ordering::Relaxed);
         self.plane.metrics.connections.inc();
         self.watch(&conn, settings.idle_timeout);
+        if let Some(name) = opening.accept.id {
+            self.name(&conn, name);
+        }
         let life = conn::drive(self.clone(), conn, early);
         tokio::task::spawn_local(async move {
             life.await;
@@ -167,12 +175,12 @@ async fn http(served: Served, stream: TcpStream, peer: SocketAddr, routes: Route
     if let Err(error) = Box::pin(connection).await {
         tracing::debug!(%error, %peer, "a connection ended");
     }
-    let Some((upgrade, version)) = ticket.take() else { return };
+    let Some((upgrade, opening)) = ticket.take() else { return };
     let Ok(upgraded) = upgrade.await else { return };
     match Upgraded::downcast::<TokioIo<TcpStream>>(upgraded) {
         Ok(parts) => {
             let shard = served.0.clone();
-            shard.open(parts.io.into_inner(), version, parts.read_buf.to_vec(), served);
+            shard.open(parts.io.into_inner(), opening, parts.read_buf.to_vec(), served);
         }
         Err(_) => tracing::error!("an upgraded connection is no TCP stream"),
     }

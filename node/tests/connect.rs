@@ -1,0 +1,119 @@
+//! The connect callback and mounts of a program built on the library, over real sockets.
+
+mod plane;
+
+use std::sync::Arc;
+
+use plane::{Client, Node, refusal};
+use serde_json::json;
+use sluice_node::{
+    channel::{Accept, Connect, Mount, Refused, Transport, UserSocket},
+    hub::Reason,
+    pubsub::{Broadcast, Kind},
+    server::Builder,
+};
+use sluice_node_api::config::{ChannelRule, LiveConfig, NodeConfig};
+use tokio_util::sync::CancellationToken;
+
+/// Lets in whoever says a name, and refuses the rest in each way there is.
+struct Users;
+
+impl UserSocket for Users {
+    async fn connect(&self, connect: &Connect) -> Result<Accept, Refused> {
+        assert_eq!(connect.transport, Transport::Websocket);
+        assert_eq!(connect.uri.path(), "/space/a/websocket");
+        assert_eq!(connect.host(), Some("127.0.0.1"));
+        assert!(connect.peer.ip().is_loopback());
+        assert_eq!(connect.origin(), None);
+        assert_eq!(connect.param("vsn"), Some("2.0.0"));
+        assert_eq!(connect.param("space"), Some("a"));
+        match connect.param("user") {
+            Some("busy") => Err(Refused::because("busy")),
+            Some("broken") => panic!("on purpose"),
+            Some(user) => Ok(Accept::new().id(format!("users:{user}")).assign(user.to_owned())),
+            None => Err(Refused::silently()),
+        }
+    }
+}
+
+async fn node() -> Node {
+    let mut config = NodeConfig::default();
+    config.listen.http = "127.0.0.1:0".into();
+    let live = LiveConfig { channels: vec![ChannelRule::room()], ..LiveConfig::default() };
+    let shutdown = CancellationToken::new();
+    let builder = Builder::new(&config).live(Arc::new(live)).shards(2);
+    let builder = builder.mount(Mount::new("/space/{space}", Users)).mount(Mount::open("/open/"));
+    let (hub, address) = builder.start(shutdown.clone()).await.expect("a free port");
+    Node { hub, address, shutdown }
+}
+
+fn url(node: &Node, rest: &str) -> String {
+    format!("ws://{}{rest}", node.address)
+}
+
+fn user(node: &Node, user: &str) -> String {
+    url(node, &format!("/space/a/websocket?user={user}&vsn=2.0.0"))
+}
+
+#[tokio::test]
+async fn p_con_4_the_connect_callback_refuses_with_403_and_p_con_3_sees_all_parameters() {
+    let node = node().await;
+    Client::connect(&user(&node, "anna")).await.expect("let in").is_quiet().await;
+    let nobody = url(&node, "/space/a/websocket?vsn=2.0.0");
+    for url in [nobody, user(&node, "busy")] {
+        assert_eq!(refusal(Client::connect(&url).await).0, 403, "{url}");
+    }
+    let refused = |reason| node.hub.metrics().refused.get_or_create(&Reason { reason }).get();
+    assert_eq!(refused("connect"), 2);
+    let vsn = url(&node, "/space/a/websocket?user=broken&vsn=3.0.0");
+    assert_eq!(refusal(Client::connect(&vsn).await).0, 403, "vsn comes first");
+    assert_eq!(refused("vsn"), 1);
+}
+
+#[tokio::test]
+async fn a_connect_callback_that_panics_refuses_that_client_alone() {
+    let node = node().await;
+    assert_eq!(refusal(Client::connect(&user(&node, "broken")).await).0, 500);
+    Client::connect(&user(&node, "anna")).await.expect("let in").is_quiet().await;
+}
+
+#[tokio::test]
+async fn p_con_1_each_mount_has_its_path_and_only_these_are_there() {
+    let node = node().await;
+    let mut client =
+        Client::connect(&url(&node, "/open/websocket?vsn=2.0.0")).await.expect("open to all");
+    client.join("room:1").await;
+    let stock = url(&node, "/socket/websocket?vsn=2.0.0");
+    assert_eq!(refusal(Client::connect(&stock).await).0, 404);
+}
+
+#[tokio::test]
+async fn p_con_10_a_disconnect_on_a_sockets_id_closes_it_with_1001_and_no_other() {
+    let node = node().await;
+    let mut anna = Vec::new();
+    for _ in 0..3 {
+        anna.push(Client::connect(&user(&node, "anna")).await.expect("let in"));
+    }
+    let mut other = Client::connect(&user(&node, "bert")).await.expect("let in");
+    for client in anna.iter_mut().chain([&mut other]) {
+        client.is_quiet().await;
+    }
+    let say = |event: &str| {
+        node.hub.broadcast(Broadcast {
+            topic: "users:anna".into(),
+            event: event.into(),
+            kind: Kind::Json,
+            payload: "{}".into(),
+        });
+    };
+    say("else");
+    for client in &mut anna {
+        client.is_quiet().await;
+    }
+    say("disconnect");
+    for client in &mut anna {
+        assert_eq!(client.close_code().await, Some(1001));
+    }
+    other.send(json!([null, "1", "room:1", "phx_join", {}])).await;
+    assert_eq!(other.next().await[3], "phx_reply");
+}
