@@ -17,7 +17,7 @@ use sluice_crds::{ChannelCluster, names};
 
 use crate::{
     figure,
-    support::{LONG, Space, audit, eventually, operator, spec, test},
+    support::{Clients, LONG, Space, audit, eventually, operator, roll::Roll, spec, test},
 };
 
 /// The resource version of everything that belongs to clusters in the namespace.
@@ -164,6 +164,94 @@ fn drift_is_healed() {
         let secret = space.api::<Secret>().get(&names::tokens_secret("chat")).await?;
         ensure!(secret.owner_references().len() == 1, "the Secret belongs to the cluster");
         figure!(space, "6 changes undone, no pod replaced");
+        Ok(())
+    });
+}
+
+/// Clients on a cluster whose drains wait for them, and what is left of it once it is deleted.
+async fn gone_without_waiting(
+    space: &Space,
+    name: &str,
+    delete: impl AsyncFnOnce() -> Result<()>,
+) -> Result<()> {
+    let wait = json!({ "drain": {
+        "mode": "Wait", "batchSize": null, "batchIntervalSeconds": null, "timeoutSeconds": 1800,
+    } });
+    let mut spec = spec(2, wait);
+    if let Some(drain) = spec["drain"].as_object_mut() {
+        // Fields of mode Batched only.
+        drain.retain(|_, value| !value.is_null());
+    }
+    let cluster = space.cluster(name, spec).await?;
+    cluster.wait_ready().await?;
+    let clients = Clients::start(space).await?;
+    clients.open_evenly(name, &cluster.urls().await?, "room:lobby", 30, 2).await?;
+    let began = std::time::Instant::now();
+    delete().await?;
+    eventually("the pods to be gone", LONG, async || {
+        let left = cluster.pods().await?.len();
+        ensure!(left == 0, "{left} pods are left");
+        Ok(())
+    })
+    .await?;
+    let report = clients.report(name, 2).await?;
+    figure!(
+        space,
+        "{name}: 30 clients, mode Wait: no pod is left after {:.1} s; closes {:?}",
+        began.elapsed().as_secs_f64(),
+        report.close_codes
+    );
+    ensure!(report.close_codes.len() == 1, "{:?}", report.close_codes);
+    ensure!(report.close_codes.get("1012").is_some_and(|n| *n >= 30), "{:?}", report.close_codes);
+    Ok(())
+}
+
+#[test]
+fn deleted_cluster_does_not_wait_for_its_clients() {
+    test("deleted_cluster_does_not_wait_for_its_clients", async |space| {
+        let clusters = space.api::<ChannelCluster>();
+        for (name, params) in
+            [("behind", DeleteParams::background()), ("before", DeleteParams::foreground())]
+        {
+            gone_without_waiting(space, name, async || {
+                clusters.delete(name, &params).await?;
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn stateful_set_deleted_around_its_pods_is_made_anew() {
+    test("stateful_set_deleted_around_its_pods_is_made_anew", async |space| {
+        let cluster = space.cluster("chat", spec(2, json!({}))).await?;
+        cluster.wait_ready().await?;
+        // So that the ordinals no longer begin at 0.
+        let env = json!([{ "name": "E2E_STEP", "value": "second" }]);
+        cluster.change(json!({ "podTemplate": { "env": env } })).await?;
+        cluster.wait_ready().await?;
+        let before = cluster.identities().await?;
+        ensure!(!before.contains_key("chat-0"), "the deploy moved on: {before:?}");
+        let roll = Roll::start(&cluster, 30).await?;
+        let sets = space.api::<StatefulSet>();
+        let old = sets.get("chat").await?.uid();
+        space.kubectl(&["delete", "statefulset/chat", "--cascade=orphan"]).await?;
+        roll.until("another StatefulSet to own both pods", async || {
+            let Some(new) = sets.get_opt("chat").await? else { return Ok(false) };
+            let pods = cluster.pods().await?;
+            let owned = |pod: &Pod| {
+                pod.owner_references().iter().any(|o| Some(&o.uid) == new.uid().as_ref())
+            };
+            Ok(new.uid() != old && pods.len() == 2 && pods.iter().all(owned))
+        })
+        .await?;
+        cluster.wait_ready().await?;
+        let state = roll.clients().state("clients").await?;
+        figure!(space, "pods {:?}, {} closes", before.keys().collect::<Vec<_>>(), state.closes);
+        ensure!(cluster.identities().await? == before, "a pod was replaced");
+        ensure!(state.closes == 0, "a client noticed");
         Ok(())
     });
 }

@@ -1,8 +1,10 @@
 //! Growing and shrinking, by the spec and by `kubectl scale`.
 
 use anyhow::ensure;
+use kube::ResourceExt;
 use serde_json::json;
-use sluice_crds::ConditionType;
+use sluice_crds::{ConditionType, names};
+use sluice_node_api::admin::DrainPhase;
 
 use crate::{
     figure,
@@ -32,6 +34,42 @@ fn scale_3_5_2() {
         // Who was on the two pods that stay has not been touched; the others moved once.
         let moves = &outcome.report.moves;
         ensure!(moves.counts.keys().all(|count| count == "0" || count == "1"), "{moves:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn scale_4_3_4_undoes_the_drain_and_keeps_every_pod() {
+    test("scale_4_3_4_undoes_the_drain_and_keeps_every_pod", async |space| {
+        // One client in two seconds: slow enough to be met in the middle.
+        let drain = json!({ "drain": { "batchSize": 1, "batchIntervalSeconds": 2 } });
+        let cluster = space.cluster("chat", spec(4, drain)).await?;
+        cluster.wait_ready().await?;
+        let before = cluster.identities().await?;
+        let roll = Roll::start(&cluster, 24).await?;
+        cluster.change(json!({ "replicas": 3 })).await?;
+        roll.until("a client to be moved", async || {
+            Ok(roll.clients().state("clients").await?.moved > 0)
+        })
+        .await?;
+        cluster.change(json!({ "replicas": 4 })).await?;
+        roll.until("the drain to be undone", async || {
+            let nodes = cluster.node_statuses().await?;
+            let serving = nodes.iter().filter(|node| node.drain.phase == DrainPhase::None).count();
+            Ok(serving == 4 && cluster.status().await?.drains.is_empty())
+        })
+        .await?;
+        let outcome = roll.finish(4).await?;
+        outcome.nobody_was_dropped(1)?;
+        ensure!(cluster.identities().await? == before, "no pod was to be replaced");
+        for pod in cluster.pods().await? {
+            ensure!(!pod.annotations().contains_key(names::DRAIN_STARTED_AT), "{pod:?}");
+        }
+        let moves = &outcome.report.moves;
+        let moved = moves.counts.get("1").copied().unwrap_or_default();
+        figure!(space, "{moved} of 24 clients had been moved, and four pods stayed");
+        ensure!(moves.counts.keys().all(|count| count == "0" || count == "1"), "{moves:?}");
+        ensure!(moved < 6, "the drain went on to its end");
         Ok(())
     });
 }
