@@ -15,6 +15,8 @@ pub(crate) mod tests;
 /// Close codes that a node sends (`P-CODE`). 1000 is missing on purpose: phoenix.js before 1.8.16
 /// does not come back after it.
 pub mod code {
+    /// The server has asked the client to go.
+    pub const AWAY: u16 = 1001;
     /// A frame breaks RFC 6455.
     pub const PROTOCOL: u16 = 1002;
     /// Text that is not UTF-8.

@@ -12,11 +12,10 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{Api, api::ListParams, core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use sluice_crds::{ChannelCluster, names};
-use sluice_node_api::admin::{DrainMode, DrainRequest};
 
 use crate::{
     observe::{self, address},
-    plan::DRAIN_TTL_SECONDS,
+    plan::at_once,
     reconcile::{Context, Guarded},
     secrets::AdminToken,
 };
@@ -109,18 +108,6 @@ fn to_tell(pods: &[Pod]) -> Vec<(String, IpAddr)> {
         .filter(|pod| pod.metadata.deletion_timestamp.is_some() && observe::runs(pod))
         .filter_map(|pod| Some((pod.metadata.uid.clone()?, address(pod)?)))
         .collect()
-}
-
-/// A drain that closes every socket now, with code 1012.
-fn at_once() -> DrainRequest {
-    DrainRequest {
-        mode: DrainMode::Immediate,
-        initial_delay_seconds: 0.0,
-        wait_seconds: 0.0,
-        batch_size: 1,
-        batch_interval_seconds: 0.0,
-        ttl_seconds: DRAIN_TTL_SECONDS,
-    }
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@
 use std::{rc::Rc, sync::Arc};
 
 use super::{Shard, conn::Conn, fanout::Fanout};
+use crate::frame::code;
+
 const DISCONNECT: &str = "disconnect";
-/// The close code: the server has asked the client to go.
-const AWAY: u16 = 1001;
 
 impl Shard {
     /// Names a socket that has just opened.
@@ -45,7 +45,7 @@ impl Shard {
             slots.iter().filter_map(|slot| conns.get(*slot as usize).cloned()).collect()
         };
         for conn in conns {
-            self.close(&conn, AWAY);
+            self.close(&conn, code::AWAY);
         }
     }
 }

@@ -186,18 +186,23 @@ fn select(
     (begin, undo, blocked)
 }
 
-fn request(spec: &ChannelClusterSpec, parting: bool) -> DrainRequest {
-    let d = &spec.drain;
-    if parting {
-        return DrainRequest {
-            mode: DrainMode::Immediate,
-            initial_delay_seconds: 0.0,
-            wait_seconds: 0.0,
-            batch_size: d.batch_size(),
-            batch_interval_seconds: d.batch_interval_seconds().into(),
-            ttl_seconds: DRAIN_TTL_SECONDS,
-        };
+/// A drain that closes every socket now, with code 1012.
+pub fn at_once() -> DrainRequest {
+    DrainRequest {
+        mode: DrainMode::Immediate,
+        initial_delay_seconds: 0.0,
+        wait_seconds: 0.0,
+        batch_size: 1,
+        batch_interval_seconds: 0.0,
+        ttl_seconds: DRAIN_TTL_SECONDS,
     }
+}
+
+fn request(spec: &ChannelClusterSpec, parting: bool) -> DrainRequest {
+    if parting {
+        return at_once();
+    }
+    let d = &spec.drain;
     DrainRequest {
         mode: d.mode,
         initial_delay_seconds: d.initial_delay_seconds.max(0).into(),
