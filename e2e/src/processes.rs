@@ -91,6 +91,10 @@ pub fn ensure(settings: &Settings, component: &Component) -> Result<bool> {
         .stderr(log);
     let child = detached.spawn().with_context(|| format!("starting {}", component.name))?;
     let pid = i32::try_from(child.id())?;
+    wait_until(Duration::from_secs(5), || {
+        let dead = !stat(pid).is_some_and(|stat| stat.alive);
+        Ok(dead || marked(settings, pid) && !starting(pid))
+    })?;
     let started = stat(pid).map(|stat| stat.started).unwrap_or_default();
     let record = Record { name: component.name.clone(), pid, started, fingerprint };
     let file = record_file(settings, &component.name);
@@ -112,17 +116,21 @@ fn end_strays(settings: &Settings, component: &Component) -> Result<()> {
     let mark = format!("{MARK}={}", mark(settings, &component.name));
     let program = component.program.as_os_str().as_encoded_bytes();
     for pid in all_marked(settings) {
-        let same = words(pid, "environ").iter().any(|word| word == mark.as_bytes());
-        let line = words(pid, "cmdline");
+        let same = environment(pid).iter().any(|word| word == mark.as_bytes());
         // Not what the component itself has started: that carries its mark too, but is another program.
-        let shell = line.get(2).is_some_and(|word| word == CLOSE_AND_RUN.as_bytes());
-        let starting =
-            shell || line.first().is_some_and(|word| word == b"setsid" || word == b"nsenter");
-        if same && (starting || line.first().is_some_and(|word| word == program)) {
+        let ours = || words(pid, "cmdline").first().is_some_and(|word| word == program);
+        if same && (starting(pid) || ours()) {
             end(settings, pid, Signal::KILL, Duration::from_secs(5))?;
         }
     }
     Ok(())
+}
+
+/// Whether a process has yet to become the component's program.
+fn starting(pid: i32) -> bool {
+    let line = words(pid, "cmdline");
+    let shell = line.get(2).is_some_and(|word| word == CLOSE_AND_RUN.as_bytes());
+    shell || line.first().is_none_or(|word| [&b""[..], b"setsid", b"nsenter"].contains(&&word[..]))
 }
 
 /// The record of a component whose process is alive.
@@ -133,8 +141,6 @@ pub fn running(settings: &Settings, name: &str) -> Option<Record> {
     if !stat.alive || stat.started != record.started {
         return None;
     }
-    // A process that is just becoming another program shows no environment for a moment.
-    let _ = wait_until(Duration::from_secs(1), || Ok(!words(record.pid, "environ")[0].is_empty()));
     marked(settings, record.pid).then_some(record)
 }
 
@@ -231,7 +237,25 @@ fn mark(settings: &Settings, name: &str) -> String {
 
 fn marked(settings: &Settings, pid: i32) -> bool {
     let start = format!("{MARK}={}:", settings.state.display());
-    words(pid, "environ").iter().any(|word| word.starts_with(start.as_bytes()))
+    environment(pid).iter().any(|word| word.starts_with(start.as_bytes()))
+}
+
+/// A process's environment. One that is just becoming another program shows none for a moment, and would be taken for
+/// somebody else's: that moment is waited out. A process that was given none is no longer waited for either.
+fn environment(pid: i32) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    let _ = wait_until(Duration::from_millis(500), || {
+        found = words(pid, "environ");
+        let shown = found.iter().any(|word| !word.is_empty());
+        Ok(shown || !stat(pid).is_some_and(|stat| stat.has_memory) || forbidden(pid))
+    });
+    found
+}
+
+/// Whether it belongs to another user: we may never see its environment.
+fn forbidden(pid: i32) -> bool {
+    let opened = fs::File::open(format!("/proc/{pid}/environ"));
+    opened.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 fn words(pid: i32, file: &str) -> Vec<Vec<u8>> {
@@ -246,14 +270,20 @@ fn record_file(settings: &Settings, name: &str) -> PathBuf {
 struct Stat {
     started: u64,
     alive: bool,
+    has_memory: bool,
 }
+
+/// The kernel's marks of a process that is ending, and of a thread of its own: neither has any memory.
+const NO_MEMORY: u64 = 0x4 | 0x20_0000;
 
 fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The program's name stands in brackets and may hold spaces: count from behind it.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    let started = fields.get(19)?.parse().ok()?;
-    Some(Stat { started, alive: !matches!(*fields.first()?, "Z" | "X") })
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    let alive = !matches!(*fields.first()?, "Z" | "X");
+    let has_memory = alive && number(6)? & NO_MEMORY == 0;
+    Some(Stat { started: number(19)?, alive, has_memory })
 }
 
 #[cfg(test)]
