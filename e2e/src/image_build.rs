@@ -3,6 +3,7 @@
 //! No image is pulled: the base is made from the machine's own C library. What is already built is not built again.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -203,6 +204,7 @@ impl<'a> Builder<'a> {
         let mut push = self.buildah(&["push", "--quiet"]);
         push.arg("--signature-policy").arg(self.policy()).arg(&full);
         if self.remote {
+            push.arg(format!("--tls-verify={}", !on_this_machine(&self.prefix)));
             logged(push.arg(format!("docker://{full}")), &log, LONG)?;
             write_whole(&pushed, b"")?;
         } else {
@@ -259,5 +261,28 @@ impl<'a> Builder<'a> {
         }
         fs::create_dir_all(&folder)?;
         Ok(folder)
+    }
+}
+
+/// Whether a registry is at a loopback address, where container runtimes speak HTTP by custom: kind's usual registry is.
+fn on_this_machine(registry: &str) -> bool {
+    let host = registry.split('/').next().unwrap_or_default();
+    let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::on_this_machine;
+
+    #[test]
+    fn only_a_registry_at_a_loopback_address_is_spoken_to_without_tls() {
+        for near in ["localhost:5001", "127.0.0.1:5000/sluice", "[::1]:5000", "localhost"] {
+            assert!(on_this_machine(near), "{near}");
+        }
+        for far in ["ghcr.io/sluice", "10.0.0.1:5000", "localhost.example:5000", "registry"] {
+            assert!(!on_this_machine(far), "{far}");
+        }
     }
 }
