@@ -202,9 +202,9 @@ impl<'a> Builder<'a> {
             return Ok(full);
         }
         let mut push = self.buildah(&["push", "--quiet"]);
-        push.arg("--signature-policy").arg(self.policy()).arg(&full);
+        push.arg("--signature-policy").arg(self.policy());
         if self.remote {
-            push.arg(format!("--tls-verify={}", !on_this_machine(&self.prefix)));
+            push.arg(format!("--tls-verify={}", !on_this_machine(&self.prefix))).arg(&full);
             logged(push.arg(format!("docker://{full}")), &log, LONG)?;
             write_whole(&pushed, b"")?;
         } else {
@@ -212,7 +212,7 @@ impl<'a> Builder<'a> {
             let part = archive.file.with_extension("part");
             let _ = fs::remove_file(&part);
             let to = format!("docker-archive:{}:{full}", part.display());
-            logged(push.arg(to), &log, LONG)?;
+            logged(push.args([&full, &to]), &log, LONG)?;
             fs::rename(&part, &archive.file)?;
         }
         Ok(full)
