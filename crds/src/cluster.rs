@@ -95,6 +95,9 @@ pub struct ChannelClusterSpec {
     #[serde(default = "defaults::channels")]
     #[schemars(length(min = 1, max = 128))]
     pub channels: Vec<ChannelRule>,
+    /// How much each node takes on. A change is loaded by running nodes, nothing is restarted.
+    #[serde(default)]
+    pub limits: Limits,
     /// Seconds that a pod must be Ready before it counts as available.
     #[serde(default = "defaults::min_ready_seconds")]
     #[schemars(range(min = 0, max = 3600))]

@@ -152,6 +152,8 @@ pub enum ConditionType {
     RequiresUpdate,
     /// Every ready node is linked with every other, in both directions.
     ClusterFormed,
+    /// A pod has nearly as many connections as it holds (abnormal when true).
+    CapacityPressure,
     /// The Redis is reached by every ready node.
     RedisReady,
 }
@@ -191,6 +193,8 @@ pub enum Reason {
     NodeUnreachable,
     /// Redis is not reached.
     RedisUnavailable,
+    /// A pod has four fifths of the connections that it holds, or more.
+    NearCapacity,
     /// The spec can't be carried out.
     InvalidSpec,
     /// Another field manager is in the way.

@@ -139,6 +139,10 @@ pub struct NodeStatus {
     pub started_at: Option<Timestamp>,
     /// Channel sockets now open (not TCP connections).
     pub connections: u64,
+    /// Connections that the node would hold: `limits.maxConnections`, or fewer if the limit of open
+    /// files is lower; 0 when it is not known.
+    #[serde(default)]
+    pub capacity: u64,
     /// Channels now joined, over all sockets.
     pub channels: u64,
     /// Whether new connections are refused with 503.

@@ -215,11 +215,34 @@ pub struct LiveConfig {
     pub channels: Vec<ChannelRule>,
     /// The drain that a SIGTERM starts.
     pub drain: DrainSettings,
+    /// How much the node takes on.
+    #[serde(skip_serializing_if = "Limits::is_default")]
+    pub limits: Limits,
 }
 
 impl Default for LiveConfig {
     fn default() -> Self {
-        Self { channels: vec![ChannelRule::room()], drain: DrainSettings::default() }
+        Self {
+            channels: vec![ChannelRule::room()],
+            drain: DrainSettings::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// How much a node takes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections held at a time; past that 503 with `Retry-After`. 0: as many as there may be
+    /// open files. A lower limit than there are connections closes none.
+    pub max_connections: u32,
+}
+
+impl Limits {
+    /// Whether nothing is limited, as without a file.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -22,6 +22,8 @@ pub(crate) enum Refusal {
     Closed(&'static str),
     /// More handshakes a second than configured.
     Rate,
+    /// As many connections as the node holds.
+    Full,
 }
 
 impl Refusal {
@@ -30,6 +32,7 @@ impl Refusal {
         match self {
             Self::Closed(reason) => reason,
             Self::Rate => "rate",
+            Self::Full => "full",
         }
     }
 }
@@ -38,6 +41,8 @@ impl Refusal {
 pub(crate) struct Door {
     cordoned: AtomicBool,
     draining: AtomicBool,
+    /// Most connections; 0 is no limit.
+    most: AtomicU32,
     bucket: Mutex<Bucket>,
 }
 
@@ -53,16 +58,20 @@ impl Door {
     pub(crate) fn new(rate: u32, now: Instant) -> Self {
         let rate = f64::from(rate.max(1));
         let bucket = Mutex::new(Bucket { rate, tokens: rate, at: now });
-        Self { cordoned: false.into(), draining: false.into(), bucket }
+        Self { cordoned: false.into(), draining: false.into(), most: 0.into(), bucket }
     }
 
-    /// Asks for one connection.
-    pub(crate) fn admit(&self, now: Instant) -> Result<(), Refusal> {
+    /// Asks for one connection, with `held` of them there already.
+    pub(crate) fn admit(&self, held: u64, now: Instant) -> Result<(), Refusal> {
         if self.draining.load(Ordering::Acquire) {
             return Err(Refusal::Closed("drain"));
         }
         if self.cordoned() {
             return Err(Refusal::Closed("cordon"));
+        }
+        let most = self.most();
+        if most > 0 && held >= u64::from(most) {
+            return Err(Refusal::Full);
         }
         let mut bucket = self.bucket.lock();
         let elapsed = now.saturating_duration_since(bucket.at).as_secs_f64();
@@ -81,6 +90,15 @@ impl Door {
 
     pub(crate) fn cordoned(&self) -> bool {
         self.cordoned.load(Ordering::Acquire)
+    }
+
+    /// Lets in no more than `most` connections; 0 is no limit.
+    pub(crate) fn limit(&self, most: u32) {
+        self.most.store(most, Ordering::Release);
+    }
+
+    pub(crate) fn most(&self) -> u32 {
+        self.most.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_draining(&self, on: bool) {
@@ -126,11 +144,24 @@ mod tests {
     fn the_door_lets_in_its_rate_a_second() {
         let start = Instant::now();
         let door = Door::new(3, start);
-        let taken = |at| (0..10).filter(|_| door.admit(at).is_ok()).count();
+        let taken = |at| (0..10).filter(|_| door.admit(0, at).is_ok()).count();
         assert_eq!(taken(start), 3);
-        assert_eq!(door.admit(start), Err(Refusal::Rate));
+        assert_eq!(door.admit(0, start), Err(Refusal::Rate));
         assert_eq!(taken(start + Duration::from_millis(700)), 2);
         assert_eq!(taken(start + Duration::from_secs(60)), 3, "no more than a second's worth");
+    }
+
+    #[test]
+    fn a_full_house_lets_nobody_in_until_there_is_room() {
+        let start = Instant::now();
+        let door = Door::new(9, start);
+        door.limit(2);
+        assert_eq!(door.admit(1, start), Ok(()));
+        assert_eq!(door.admit(2, start), Err(Refusal::Full));
+        door.limit(3);
+        assert_eq!(door.admit(2, start), Ok(()));
+        door.limit(0);
+        assert_eq!(door.admit(1_000_000, start), Ok(()));
     }
 
     #[test]
@@ -138,11 +169,11 @@ mod tests {
         let start = Instant::now();
         let door = Door::new(3, start);
         door.cordon(true);
-        assert_eq!(door.admit(start), Err(Refusal::Closed("cordon")));
+        assert_eq!(door.admit(0, start), Err(Refusal::Closed("cordon")));
         door.set_draining(true);
         door.cordon(false);
-        assert_eq!(door.admit(start), Err(Refusal::Closed("drain")));
+        assert_eq!(door.admit(0, start), Err(Refusal::Closed("drain")));
         door.set_draining(false);
-        assert_eq!(door.admit(start), Ok(()));
+        assert_eq!(door.admit(0, start), Ok(()));
     }
 }

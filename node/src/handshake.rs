@@ -81,7 +81,7 @@ async fn websocket(
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     mut request: Request,
 ) -> Response {
-    if let Err(refusal) = plane.door.admit(Instant::now()) {
+    if let Err(refusal) = plane.door.admit(plane.others(), Instant::now()) {
         plane.metrics.refuse(refusal.reason());
         return busy(refusal);
     }
@@ -151,7 +151,7 @@ async fn connected(
 fn busy(refusal: Refusal) -> Response {
     let seconds = match refusal {
         Refusal::Closed(_) => "2",
-        Refusal::Rate => "1",
+        Refusal::Rate | Refusal::Full => "1",
     };
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, seconds)]).into_response()
 }

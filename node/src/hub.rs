@@ -22,7 +22,6 @@ use crate::{
     drain::{self, Drain, Shed},
     plane::{Pacing, Plane},
     pubsub::{Adapter, Broadcast, Local},
-    relay::Rules,
     shard::{fanout::Fanout, inbox::Task},
 };
 
@@ -68,13 +67,18 @@ impl Hub {
 
     /// Puts other topic rules in force, from the next message on.
     pub fn set_live(&self, live: Arc<LiveConfig>) {
-        *self.plane.rules.write() = Arc::new(Rules::new(&live, &self.plane.node));
+        self.plane.set_live(&live);
     }
 
     /// What is open on this node.
     pub fn counts(&self) -> Counts {
         let channels = u64::try_from(self.plane.metrics.channels.get()).unwrap_or(0);
         Counts { connections: self.plane.connections(), channels }
+    }
+
+    /// Connections that the node would hold; 0 when it is not known.
+    pub fn capacity(&self) -> u64 {
+        self.plane.capacity()
     }
 
     /// Refuses new connections with 503, or takes them again.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
+use rustix::process::{Resource, getrlimit};
 use sluice_node_api::config;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -96,7 +97,7 @@ impl Plane {
         shards: usize,
         shutdown: CancellationToken,
     ) -> Self {
-        Self {
+        let plane = Self {
             settings: Settings::from(socket),
             rules: RwLock::new(Arc::new(Rules::new(live, &node))),
             node,
@@ -109,12 +110,38 @@ impl Plane {
             drained: watch::Sender::new(false),
             running: watch::Sender::new(shards),
             shutdown,
-        }
+        };
+        plane.set_live(live);
+        plane
     }
 
     /// Channel sockets now open.
     pub(crate) fn connections(&self) -> u64 {
         self.shards.iter().map(|shard| shard.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Connections beside the one that asks, handshakes among them: so that many at once do not
+    /// slip past a limit.
+    pub(crate) fn others(&self) -> u64 {
+        let all: usize = self.shards.iter().map(|s| s.sockets.load(Ordering::Relaxed)).sum();
+        u64::try_from(all).unwrap_or(u64::MAX).saturating_sub(1)
+    }
+
+    /// Connections that the node would hold; 0 when it is not known.
+    pub(crate) fn capacity(&self) -> u64 {
+        let files = getrlimit(Resource::Nofile).current;
+        match u64::from(self.door.most()) {
+            0 => files.unwrap_or(0),
+            most => files.map_or(most, |files| files.min(most)),
+        }
+    }
+
+    /// Puts a live configuration in force.
+    pub(crate) fn set_live(&self, live: &config::LiveConfig) {
+        *self.rules.write() = Arc::new(Rules::new(live, &self.node));
+        self.door.limit(live.limits.max_connections);
+        let capacity = i64::try_from(self.capacity()).unwrap_or(i64::MAX);
+        self.metrics.capacity.set(capacity);
     }
 
     /// Channel sockets of each shard that are not being closed.

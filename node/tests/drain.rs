@@ -2,13 +2,13 @@
 
 mod plane;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use plane::{Client, Node, PATIENCE, refusal};
 use sluice_node_api::{
     admin::{DrainMode, DrainPhase, DrainRequest, ShedRequest},
-    config::{ChannelRule, Socket},
+    config::{ChannelRule, Limits, LiveConfig, Socket},
 };
 use tokio::time::{Instant, timeout};
 
@@ -73,6 +73,32 @@ async fn the_connect_rate_is_limited() {
     let refused: Vec<_> = tries.into_iter().filter(Result::is_err).map(refusal).collect();
     assert!(refused.len() >= 3, "{refused:?}");
     assert!(refused.iter().all(|refusal| *refusal == (503, Some("1".into()))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_full_node_sends_newcomers_elsewhere_and_keeps_whom_it_has() {
+    let node = Node::start().await;
+    let limit = |max_connections| {
+        let limits = Limits { max_connections };
+        node.hub.set_live(Arc::new(LiveConfig { limits, ..LiveConfig::default() }));
+    };
+    limit(2);
+    let mut first = node.joined("room:1").await;
+    let second = node.joined("room:1").await;
+    assert_eq!(node.hub.capacity(), 2);
+    assert_eq!(refusal(Client::connect(&node.url()).await), (503, Some("1".into())));
+    limit(1);
+    first.is_quiet().await;
+    drop(second);
+    node.until("one left", |hub| hub.counts().connections == 1).await;
+    limit(2);
+    // The refused handshakes' own connections may still be closing.
+    let room = async {
+        while Client::connect(&node.url()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, room).await.expect("room again");
 }
 
 #[tokio::test]

@@ -81,6 +81,7 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: Some(self.0.started_at),
             connections: counts.connections,
+            capacity: self.0.hub.capacity(),
             channels: counts.channels,
             cordoned: self.0.hub.cordoned(),
             drain: self.0.hub.drain_status(),

@@ -26,6 +26,8 @@ pub struct Code {
 pub struct HubMetrics {
     /// Channel sockets open.
     pub connections: Gauge,
+    /// Connections that the node would hold; 0 when it is not known.
+    pub capacity: Gauge,
     /// Channels joined.
     pub channels: Gauge,
     /// WebSocket messages received.
@@ -55,6 +57,7 @@ impl HubMetrics {
     pub fn register(&self, registry: &mut Registry) {
         let m = self.clone();
         registry.register("sluice_connections", "Channel sockets open", m.connections);
+        registry.register("sluice_capacity", "Connections that the node would hold", m.capacity);
         registry.register("sluice_channels", "Channels joined", m.channels);
         registry.register("sluice_frames_in", "WebSocket messages received", m.frames_in);
         registry.register("sluice_frames_out", "WebSocket messages sent", m.frames_out);

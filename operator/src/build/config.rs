@@ -4,7 +4,8 @@
 use serde_json::json;
 use sluice_crds::{Adapter, DiscoveryMode, names};
 use sluice_node_api::config::{
-    Discovery, DnsDiscovery, DrainSettings, LiveConfig, NodeConfig, PubSub, RedisPubSub, Tokens,
+    Discovery, DnsDiscovery, DrainSettings, Limits, LiveConfig, NodeConfig, PubSub, RedisPubSub,
+    Tokens,
 };
 
 use super::{Cluster, Error, Kind, Object};
@@ -76,6 +77,9 @@ pub(super) fn live_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
             wait_seconds: f64::from(drain.wait_seconds),
             batch_size: drain.batch_size(),
             batch_interval_seconds: f64::from(drain.batch_interval_seconds()),
+        },
+        limits: Limits {
+            max_connections: cluster.spec.limits.max_connections.unwrap_or(0).max(0).unsigned_abs(),
         },
     };
     serde_saphyr::to_string(&config).map_err(|source| Error::Yaml { file: "live.yaml", source })

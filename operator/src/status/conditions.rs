@@ -66,6 +66,7 @@ pub(super) fn all(
         paused(desired, progress),
         requires_update(desired, observed),
         formed(desired, observed),
+        capacity(observed),
     ];
     verdicts.extend(redis);
     verdicts.into_iter().map(|v| dated(v, desired.generation, before, now)).collect()
@@ -321,6 +322,34 @@ fn formed(desired: &Desired<'_>, observed: &Observed) -> Verdict {
     } else {
         it(Some(false), Reason::WaitingForLinks, message)
     }
+}
+
+/// Whether a pod is nearly full. A drain hands its clients to the others, so that the warning comes
+/// while there is room left.
+fn capacity(observed: &Observed) -> Verdict {
+    let of = |p: &PodState| {
+        let node = p.node.as_ref().filter(|node| node.capacity > 0)?;
+        Some((p.name.clone(), node.connections, node.capacity))
+    };
+    let fullest = observed
+        .pods
+        .iter()
+        .filter(|p| p.ready && !p.terminating)
+        .filter_map(of)
+        .max_by(|a, b| (a.1.saturating_mul(b.2)).cmp(&b.1.saturating_mul(a.2)));
+    let type_ = ConditionType::CapacityPressure;
+    let Some((name, held, most)) = fullest else {
+        let message = "no ready node says how many connections it holds".into();
+        return Verdict { type_, holds: None, reason: Reason::WaitingForPodReady, message };
+    };
+    if held.saturating_mul(5) < most.saturating_mul(4) {
+        return verdict(type_, false, Reason::AsExpected, "every pod has room".into());
+    }
+    let message = format!(
+        "{name} has {held} of the {most} connections that it holds: raise replicas, or \
+         spec.limits.maxConnections"
+    );
+    verdict(type_, true, Reason::NearCapacity, message)
 }
 
 fn redis(desired: &Desired<'_>, observed: &Observed) -> Option<Verdict> {

@@ -344,6 +344,23 @@ fn an_operator_upgrade_waits_and_says_so() {
 }
 
 #[test]
+fn a_pod_that_is_nearly_full_is_named() {
+    let t = Told::new(3, 12);
+    let with = |held: u64, most: u64| {
+        let mut o = t.w.observe();
+        let node = o.pods[1].node.as_mut().unwrap();
+        (node.connections, node.capacity) = (held, most);
+        tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status
+    };
+    is(condition(&with(79, 100), ConditionType::CapacityPressure), "False", Reason::AsExpected);
+    let full = condition(&with(80, 100), ConditionType::CapacityPressure);
+    assert!(full.2.contains("chat-1 has 80 of the 100 connections"), "{}", full.2);
+    is(full, "True", Reason::NearCapacity);
+    let unknown = condition(&with(80, 0), ConditionType::CapacityPressure);
+    is(unknown, "Unknown", Reason::WaitingForPodReady);
+}
+
+#[test]
 fn redis_that_is_down_is_told_and_healed() {
     let mut t = Told::new(3, 12);
     t.w.spec.pubsub.adapter = Adapter::Redis;
