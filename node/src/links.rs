@@ -11,7 +11,7 @@ use crate::mesh::Mesh;
 use crate::pubsub::Adapter;
 use crate::redis_adapter::RedisAdapter;
 
-/// How long a new node waits for peers that it does not reach.
+/// How long a new node waits for peers that it does not reach, or for its own entry among them.
 const FORMED_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks.
 const FORMED_LOOK: Duration = Duration::from_millis(20);

@@ -62,6 +62,8 @@ pub struct View {
     own: Option<SocketAddr>,
     fixed: BTreeSet<SocketAddr>,
     by_name: BTreeMap<(String, u16), BTreeSet<IpAddr>>,
+    /// The name that lists this node too.
+    common: Option<(String, u16)>,
     quick_until: Instant,
     was_alone: bool,
 }
@@ -74,12 +76,15 @@ impl View {
             own,
             fixed: BTreeSet::new(),
             by_name: BTreeMap::new(),
+            common: None,
             quick_until: now + QUICK_FOR,
             was_alone: true,
         };
         if let Some(dns) = &config.dns {
             view.interval = Duration::from_secs(dns.interval_seconds.into());
-            view.by_name.insert((dns.name.clone(), dns.port), BTreeSet::new());
+            let name = (dns.name.clone(), dns.port);
+            view.by_name.insert(name.clone(), BTreeSet::new());
+            view.common = Some(name);
         }
         for (host, port) in config.peers.iter().filter_map(|p| split_host_port(p)) {
             match host.parse::<IpAddr>() {
@@ -115,6 +120,17 @@ impl View {
             .iter()
             .flat_map(|((_, port), ips)| ips.iter().map(|ip| SocketAddr::new(*ip, *port)));
         by_name.chain(self.fixed.iter().copied()).filter(|a| Some(*a) != self.own).collect()
+    }
+
+    /// Whether every node that was there before this one is among [`View::peers`]: each name was
+    /// answered, and the common one lists this node itself. An answer that is older than this
+    /// node's own entry may lack others as well.
+    pub fn whole(&self) -> bool {
+        let lists_own = |own: &SocketAddr| {
+            let listed = self.common.as_ref().and_then(|name| self.by_name.get(name));
+            listed.is_none_or(|ips| ips.contains(&own.ip().to_canonical()))
+        };
+        self.by_name.values().all(|ips| !ips.is_empty()) && self.own.as_ref().is_none_or(lists_own)
     }
 
     /// How long to wait before looking again.
@@ -154,17 +170,17 @@ impl DiscoveryMetrics {
     }
 }
 
-/// Looks again and again, and hands each view to `apply`, until `stop`. `alone` tells whether no
-/// other node is linked.
+/// Looks again and again, and hands each view to `apply`, with whether it is [`View::whole`], until
+/// `stop`. `alone` tells whether no other node is linked.
 pub async fn run(
     mut view: View,
     lookup: Arc<dyn Lookup>,
     metrics: DiscoveryMetrics,
     alone: impl Fn() -> bool + Send,
-    apply: impl Fn(&BTreeSet<SocketAddr>) + Send,
+    apply: impl Fn(&BTreeSet<SocketAddr>, bool) + Send,
     stop: CancellationToken,
 ) {
-    apply(&view.peers());
+    apply(&view.peers(), view.whole());
     let mut failing = false;
     loop {
         let mut ttl = Duration::MAX;
@@ -194,7 +210,7 @@ pub async fn run(
             warn!(name, error, "a lookup failed: the last view of the peers stays");
         }
         failing = failed.is_some();
-        apply(&view.peers());
+        apply(&view.peers(), view.whole());
         let pause = view.pause(alone(), ttl, Instant::now());
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

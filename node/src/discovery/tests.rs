@@ -41,6 +41,30 @@ fn an_empty_answer_keeps_the_last_view() {
 }
 
 #[test]
+fn a_view_is_whole_once_it_lists_ourselves_and_every_name_was_answered() {
+    let now = Instant::now();
+    let own = "10.0.0.1:4001".parse().ok();
+    let headless = ("headless".to_owned(), 4001);
+    let mut view = View::new(&config(&["other:6000"]), own, now);
+    view.answer(&headless, &ips(&["10.0.0.2", "::ffff:10.0.0.1"]), now);
+    assert!(!view.whole(), "a name has no answer yet");
+    view.answer(&("other".into(), 6000), &ips(&["10.0.0.9"]), now);
+    assert!(view.whole());
+
+    let mut view = View::new(&config(&[]), own, now);
+    assert!(!view.whole());
+    view.answer(&headless, &ips(&["10.0.0.2"]), now);
+    assert!(!view.whole(), "the answer is older than our own entry");
+    view.answer(&headless, &ips(&["10.0.0.1", "10.0.0.2"]), now);
+    assert!(view.whole());
+
+    let mut nameless = View::new(&config(&[]), None, now);
+    nameless.answer(&headless, &ips(&["10.0.0.2"]), now);
+    assert!(nameless.whole(), "we do not know our own address");
+    assert!(View::new(&Config::default(), own, now).whole(), "there is nothing to look up");
+}
+
+#[test]
 fn looks_quickly_while_alone_or_changing_and_not_for_ever() {
     let start = Instant::now();
     let at = |s: u64| start + Duration::from_secs(s);
@@ -109,7 +133,7 @@ async fn a_failing_lookup_takes_nobody_away() {
         lookup.clone(),
         DiscoveryMetrics::default(),
         || true,
-        move |v| seen.lock().push(v.len()),
+        move |v, _| seen.lock().push(v.len()),
         end,
     ));
     while !lookup.0.lock().is_empty() {

@@ -93,8 +93,8 @@ struct Inner {
     local: Arc<dyn Local>,
     metrics: MeshMetrics,
     peers: Peers,
-    /// Discovery has told what it sees at least once.
-    looked: AtomicBool,
+    /// Discovery has told of every node that was there before this one.
+    whole: AtomicBool,
     /// When a refusal was last logged: strangers must not fill the log.
     refusal_logged: Mutex<Option<Instant>>,
     /// Stop politely: flush, say goodbye.
@@ -117,7 +117,7 @@ impl Mesh {
             config,
             transport,
             local,
-            looked: AtomicBool::new(false),
+            whole: AtomicBool::new(false),
             refusal_logged: Mutex::default(),
             metrics: MeshMetrics::default(),
             peers: Peers::default(),
@@ -140,12 +140,16 @@ impl Mesh {
         for addr in view.iter().take(MAX_PEERS) {
             outbound::ensure(&self.0, *addr);
         }
-        self.0.looked.store(true, Ordering::Release);
     }
 
-    /// Whether what is broadcast here reaches every node that discovery has told of.
+    /// Discovery has told of every node that was there before this one.
+    pub fn set_whole(&self) {
+        self.0.whole.store(true, Ordering::Release);
+    }
+
+    /// Whether what is broadcast here reaches every node that was there before this one.
     pub fn formed(&self) -> bool {
-        self.0.looked.load(Ordering::Acquire) && self.peers().iter().all(|p| p.outbound)
+        self.0.whole.load(Ordering::Acquire) && self.peers().iter().all(|p| p.outbound)
     }
 
     /// The other nodes, by address.

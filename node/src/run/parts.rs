@@ -111,7 +111,12 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
             Arc::new(Dns::default()),
             discovery_metrics.clone(),
             move || alone.linked() == 0,
-            move |peers| apply.set_discovered(peers),
+            move |peers, whole| {
+                apply.set_discovered(peers);
+                if whole {
+                    apply.set_whole();
+                }
+            },
             stop_intake.clone(),
         ));
         Links::Mesh(mesh)
