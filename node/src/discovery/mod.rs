@@ -117,6 +117,12 @@ impl View {
         by_name.chain(self.fixed.iter().copied()).filter(|a| Some(*a) != self.own).collect()
     }
 
+    /// Whether it says anything yet. A name that was never answered says nothing, least of all that
+    /// there are no other nodes.
+    pub fn says(&self) -> bool {
+        self.by_name.values().all(|ips| !ips.is_empty()) || !self.peers().is_empty()
+    }
+
     /// How long to wait before looking again.
     pub fn pause(&mut self, alone: bool, ttl: Duration, now: Instant) -> Duration {
         if alone && !self.was_alone {
@@ -154,8 +160,8 @@ impl DiscoveryMetrics {
     }
 }
 
-/// Looks again and again, and hands each view to `apply`, until `stop`. `alone` tells whether no
-/// other node is linked.
+/// Looks again and again, and hands each view that says anything to `apply`, until `stop`. `alone`
+/// tells whether no other node is linked.
 pub async fn run(
     mut view: View,
     lookup: Arc<dyn Lookup>,
@@ -164,7 +170,12 @@ pub async fn run(
     apply: impl Fn(&BTreeSet<SocketAddr>) + Send,
     stop: CancellationToken,
 ) {
-    apply(&view.peers());
+    let tell = |view: &View| {
+        if view.says() {
+            apply(&view.peers());
+        }
+    };
+    tell(&view);
     let mut failing = false;
     loop {
         let mut ttl = Duration::MAX;
@@ -194,7 +205,7 @@ pub async fn run(
             warn!(name, error, "a lookup failed: the last view of the peers stays");
         }
         failing = failed.is_some();
-        apply(&view.peers());
+        tell(&view);
         let pause = view.pause(alone(), ttl, Instant::now());
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

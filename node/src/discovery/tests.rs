@@ -117,5 +117,17 @@ async fn a_failing_lookup_takes_nobody_away() {
     }
     stop.cancel();
     task.await.unwrap();
-    assert_eq!(views.lock()[..5], [0, 0, 1, 1, 2]);
+    assert_eq!(views.lock()[..3], [1, 1, 2], "nothing is told before anything is known");
+}
+
+#[test]
+fn a_name_without_an_answer_does_not_say_that_there_is_nobody() {
+    let now = Instant::now();
+    let own = "10.0.0.1:4001".parse().ok();
+    let mut view = View::new(&config(&[]), own, now);
+    assert!(!view.says());
+    view.answer(&("headless".into(), 4001), &ips(&["10.0.0.1"]), now);
+    assert!(view.says() && view.peers().is_empty(), "alone, and sure of it");
+    assert!(View::new(&config(&["10.0.0.9:5000"]), own, now).says());
+    assert!(View::new(&Config::default(), own, now).says(), "nobody to look for");
 }
