@@ -13,7 +13,7 @@ use crate::binaries::Binaries;
 use crate::command::{LONG, command, stream, stream_and_keep};
 use crate::steps::{heading, seconds, step};
 use crate::up::{self, Extent};
-use crate::{Cluster, Settings, npm, packages};
+use crate::{Cluster, Settings, matrix, npm, packages};
 
 /// So many failed tests are tried again; more are no accident.
 const AGAIN: usize = 4;
@@ -99,7 +99,8 @@ fn without_cluster(settings: &Settings) -> Result<()> {
     watched(
         "doc tests of the end-to-end library",
         &mut cargo(settings, &["test", "-p", "sluice-e2e", "--doc"]),
-    )
+    )?;
+    matrix::run(settings)
 }
 
 fn charts(settings: &Settings) -> Result<()> {

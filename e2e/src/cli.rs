@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::settings::{CONTEXT_VARIABLE, REGISTRY_VARIABLE, Target};
 use crate::up::{self, Extent};
-use crate::{Cluster, Settings, check, down, lock, status};
+use crate::{Cluster, Settings, check, down, lock, matrix, status};
 
 /// A real three-node Kubernetes on this machine with Sluice on it, and everything that is checked.
 #[derive(Debug, Parser)]
@@ -43,6 +43,8 @@ enum Action {
         #[arg(long, default_value_t = 2)]
         threads: usize,
     },
+    /// Try unmodified Phoenix clients of several versions and languages on a node, without a cluster.
+    Clients,
     /// End the local cluster, leaving nothing of it; uninstall from a cluster of yours.
     Down {
         /// Remove logs, images and certificates too.
@@ -108,6 +110,7 @@ fn run(arguments: Arguments) -> Result<()> {
             let _lock = changing(&settings)?;
             check::test(&settings, filter.as_deref(), threads)
         }
+        Action::Clients => matrix::run(&settings),
         Action::Down { purge } => {
             let _lock = changing(&settings)?;
             down::down(&settings, purge)

@@ -18,6 +18,7 @@ pub mod images;
 pub mod install;
 pub mod leftovers;
 pub mod lock;
+pub mod matrix;
 pub mod network;
 pub mod node;
 pub mod node_config;

@@ -25,6 +25,9 @@ pub(super) fn template(cluster: &Cluster<'_>) -> Result<Value, Error> {
         "serviceAccountName": some(&pods.service_account_name).unwrap_or(cluster.name),
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
+        // Process 1 of a namespace never gets a SIGTERM that it has no handler for yet: a pod that
+        // is let go while its container starts would stand for its whole grace.
+        "shareProcessNamespace": true,
         "terminationGracePeriodSeconds": config::GRACE_SECONDS,
         "securityContext": security(),
         "containers": [container(cluster, mounts)?],

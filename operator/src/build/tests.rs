@@ -180,6 +180,12 @@ fn every_node_file_reads_back() {
 }
 
 #[test]
+fn a_node_is_not_process_1_which_would_miss_an_early_sigterm() {
+    let template = rendered("{}").workload.template;
+    assert_eq!(template["spec"]["shareProcessNamespace"], true);
+}
+
+#[test]
 fn pods_keep_to_the_restricted_standard() {
     let redis = find(&rendered(REDIS), Kind::StatefulSet, "chat-redis").unwrap();
     let redis = redis["spec"]["template"].clone();

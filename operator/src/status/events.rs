@@ -180,10 +180,16 @@ fn drains(
     let mut say = |reason, d: &DrainReport, message| {
         out.push(Event { reason, pod: Some((d.pod_name.clone(), d.pod_uid.clone())), message });
     };
+    let late = |d: &DrainReport| d.deadline.as_ref().is_some_and(|t| now >= t.0);
     let ended = |d: &DrainReport| {
-        let moved = (d.initial_connections - d.remaining_connections).max(0);
-        if d.remaining_connections > exit {
-            let left = d.remaining_connections;
+        let left = d.remaining_connections;
+        let moved = (d.initial_connections - left).max(0);
+        if left > exit && !late(d) {
+            // A person released it, or its container ended and took them along.
+            let text =
+                format!("{} goes, {left} connections were left when it last told", d.pod_name);
+            (EventReason::DrainCompleted, text)
+        } else if left > exit {
             let text =
                 format!("{} goes with {left} connections: its drain's time is over", d.pod_name);
             (EventReason::DrainTimedOut, text)
@@ -207,10 +213,9 @@ fn drains(
         }
         if over(d) && !was.is_some_and(over) {
             let left = was.map_or(0, |b| b.remaining_connections);
-            let late = d.deadline.as_ref().is_some_and(|t| now >= t.0);
             let (reason, text) = match ended(d) {
                 // Whoever was left when its time was over has been moved at once.
-                (EventReason::DrainCompleted, _) if late && left > exit => (
+                (EventReason::DrainCompleted, _) if late(d) && left > exit => (
                     EventReason::DrainTimedOut,
                     format!(
                         "{}: its drain's time was over with {left} connections left, all moved at once",

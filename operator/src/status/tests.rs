@@ -323,6 +323,19 @@ fn a_drain_that_ran_out_of_time_is_told() {
 }
 
 #[test]
+fn a_draining_pod_whose_container_ends_has_not_run_out_of_time() {
+    let mut t = Told::new(2, 20);
+    t.w.calm = false;
+    t.w.template = 2;
+    t.until(|_, s| s.drains.iter().any(|d| d.phase == DrainReportPhase::Closing));
+    t.w.pods.get_mut(&0).unwrap().down_until = t.w.now + 3;
+    t.until(|w, _| !w.pods.contains_key(&0));
+    let ends: Vec<_> = t.events.iter().filter(|e| e.message.starts_with("chat-0 ")).collect();
+    assert!(t.reasons().contains(&EventReason::DrainCompleted), "{ends:?}");
+    assert!(!t.reasons().contains(&EventReason::DrainTimedOut), "{ends:?}");
+}
+
+#[test]
 fn the_canary_stands() {
     let mut t = Told::new(3, 12);
     t.w.spec.update_strategy.rolling_update.partition = 2;
