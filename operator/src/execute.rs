@@ -7,6 +7,7 @@
 //! sockets are read once more (`confirm.rs`).
 
 mod confirm;
+mod wake;
 
 use std::collections::{HashMap, HashSet};
 
@@ -244,40 +245,6 @@ impl Executor<'_> {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Tells kubelets to look at the mounted live settings now: any change of a pod makes them.
-    /// A node that has the settings in force needs no telling.
-    pub async fn announce_live_config(&self, hash: &str) -> Result<(), Error> {
-        let behind = self.seen.pods.iter().filter(|pod| {
-            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-            let state = self.seen.observed.pods.iter().find(|state| state.uid == uid);
-            let in_force = state.and_then(|state| state.node.as_ref());
-            let told = pod
-                .metadata
-                .annotations
-                .as_ref()
-                .and_then(|annotations| annotations.get(names::LIVE_CONFIG_HASH));
-            in_force.is_some_and(|node| node.live_config_hash != hash)
-                && told.is_none_or(|told| told != hash)
-        });
-        let patch = json!({ "metadata": { "annotations": { names::LIVE_CONFIG_HASH: hash } } });
-        let patches = behind.filter_map(|pod| {
-            let pod = PodRef {
-                name: pod.metadata.name.clone()?,
-                uid: pod.metadata.uid.clone()?,
-                resource_version: String::new(),
-            };
-            let patch = patch.clone();
-            Some(async move { self.send(&pod, patch, None).await })
-        });
-        for answer in join_all(patches).await {
-            match answer {
-                Ok(_) | Err(Error::Stale(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     fn pods(&self) -> Api<Pod> {

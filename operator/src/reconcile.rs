@@ -45,6 +45,8 @@ pub type Guarded = DeserializeGuard<ChannelCluster>;
 /// How often a cluster is looked at when nothing happens: counts of connections are told by no
 /// watch.
 const STEADY: Duration = Duration::from_secs(15);
+/// While a node does not take the token: it reads the new one soon.
+const DENIED: Duration = Duration::from_secs(3);
 /// After something changed between plan and step.
 const STALE: Duration = Duration::from_millis(500);
 /// After an object changed under a write, again and again.
@@ -74,10 +76,19 @@ pub struct Context {
     pub stores: Stores,
     /// Failures in a row.
     pub backoff: Backoff<ObjectRef<Guarded>>,
-    /// Admin tokens, each with its cluster's UID and when it was read.
-    pub tokens: Mutex<HashMap<ObjectRef<Guarded>, (String, AdminToken, Instant)>>,
+    /// Admin tokens.
+    pub tokens: Mutex<HashMap<ObjectRef<Guarded>, KnownToken>>,
     /// When a status was last written.
     pub reported: Mutex<HashMap<ObjectRef<Guarded>, Instant>>,
+}
+
+/// An admin token as it was last read.
+pub struct KnownToken {
+    /// Its cluster's UID.
+    uid: String,
+    token: AdminToken,
+    /// When it was read; absent: it may be another one by now.
+    read: Option<Instant>,
 }
 
 /// Why a reconcile failed.
@@ -207,6 +218,9 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
     let token = context.token(&applier).await?;
     let now = Timestamp::now();
     let seen = observe(&context.client, &context.nodes, &cluster, &token, now).await?;
+    if seen.doubts_tokens() {
+        context.doubt_token(&cluster);
+    }
     // Whole seconds: what is written is what is read back.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(now);
 
@@ -236,7 +250,8 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
     rendering?;
     let outcome = outcome?;
     let again = plan.requeue_after.and_then(|after| Duration::try_from(after).ok());
-    let again = if outcome.stale { STALE } else { again.unwrap_or(STEADY).min(STEADY) };
+    let steady = if seen.denied() { DENIED } else { STEADY };
+    let again = if outcome.stale { STALE } else { again.unwrap_or(steady).min(steady) };
     Ok(Passed { next: Action::requeue(again), refused: outcome.refused })
 }
 
@@ -300,7 +315,7 @@ async fn carry_out(
     if outcome.cursor_moved {
         context.metrics.wrote();
     }
-    executor.announce_live_config(&rendering.live_config_hash).await?;
+    executor.wake_kubelets(&rendering.live_config_hash).await?;
     for (kind, name) in &rendering.absent {
         if applier.ensure_absent(*kind, name).await? {
             context.metrics.wrote();
@@ -332,21 +347,30 @@ impl Context {
     async fn token(&self, applier: &Applier<'_>) -> Result<AdminToken, apply::Error> {
         let Cluster { name, namespace, uid, .. } = applier.cluster;
         let reference = ObjectRef::new(name).within(namespace);
-        let known = self.tokens.lock().get(&reference).cloned();
-        if let Some((of, token, read)) = known
-            && of == uid
-            && read.elapsed() < TOKENS_FRESH
+        if let Some(known) = self.tokens.lock().get(&reference)
+            && known.uid == uid
+            && known.read.is_some_and(|read| read.elapsed() < TOKENS_FRESH)
         {
-            return Ok(token);
+            return Ok(known.token.clone());
         }
         let token = applier.ensure_tokens().await?;
-        self.tokens.lock().insert(reference, (uid.into(), token.clone(), Instant::now()));
+        let known =
+            KnownToken { uid: uid.into(), token: token.clone(), read: Some(Instant::now()) };
+        self.tokens.lock().insert(reference, known);
         Ok(token)
+    }
+
+    /// The token is read again before it is next used.
+    fn doubt_token(&self, cluster: &Cluster<'_>) {
+        let reference = ObjectRef::new(cluster.name).within(cluster.namespace);
+        if let Some(known) = self.tokens.lock().get_mut(&reference) {
+            known.read = None;
+        }
     }
 
     /// The admin token that was last used for a cluster, if this process has used one.
     pub fn last_token(&self, reference: &ObjectRef<Guarded>) -> Option<AdminToken> {
-        self.tokens.lock().get(reference).map(|(_, token, _)| token.clone())
+        self.tokens.lock().get(reference).map(|known| known.token.clone())
     }
 
     /// Drops what is remembered of a cluster that is gone.

@@ -20,3 +20,4 @@ mod rollouts;
 mod scaling;
 mod security;
 mod support;
+mod tokens;

@@ -311,7 +311,7 @@ fn formed(desired: &Desired<'_>, observed: &Observed) -> Verdict {
         return it(Some(false), Reason::WaitingForPodReady, "no pod is ready".into());
     }
     if let Some(p) = ready.iter().find(|p| p.node.is_none()) {
-        let message = format!("the admin port of {} does not answer", p.name);
+        let message = format!("{} {}", p.name, p.silence());
         return it(None, Reason::DrainEndpointUnreachable, message);
     }
     let linked = ready.iter().filter(|p| plan::linked(observed, p)).count();

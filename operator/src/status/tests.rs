@@ -376,7 +376,14 @@ fn nodes_that_are_not_linked_are_told() {
     assert_eq!(message, "2 of 3 ready nodes are linked with every other");
     o.pods[1].node = None;
     let s = tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status;
-    assert_eq!(condition(&s, ConditionType::ClusterFormed).0, "Unknown");
+    let (formed, _, message) = condition(&s, ConditionType::ClusterFormed);
+    assert_eq!(formed, "Unknown");
+    assert!(message.ends_with("does not answer on its admin port"), "{message}");
+    // It is there, and says no: nobody need look for a NetworkPolicy.
+    o.pods[1].denied = true;
+    let s = tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status;
+    let message = condition(&s, ConditionType::ClusterFormed).2;
+    assert!(message.contains("does not take the admin token"), "{message}");
 }
 
 #[test]
