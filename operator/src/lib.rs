@@ -15,6 +15,7 @@ pub mod execute;
 pub mod farewell;
 pub mod heal;
 pub mod health;
+pub mod hints;
 pub mod leader;
 mod lease_store;
 pub mod metrics;

@@ -343,7 +343,7 @@ fn last_words(container: &ContainerStatus) -> String {
 }
 
 /// A message as a part of a sentence: on one line, and not too long. Its end says the most.
-fn brief(message: &str) -> String {
+pub(crate) fn brief(message: &str) -> String {
     let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let text = lines.join("; ");
     let cut = text.chars().count().saturating_sub(BRIEF);

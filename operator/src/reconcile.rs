@@ -25,7 +25,7 @@ use crate::{
     backoff::Backoff,
     build::{self, Cluster, Defaults, Kind, Rendering, build},
     execute::{Executor, Outcome},
-    farewell,
+    farewell, hints,
     leader::Leadership,
     metrics::{ClusterLabels, Metrics},
     model::{Desired, Plan, TemplateStep},
@@ -244,7 +244,9 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
         }
         _ => None,
     };
-    let facts = Facts { image: image(&cluster, &seen, &plan), trouble };
+    let replicas = plan.cursor.replicas;
+    let hint = hints::read(&context.client, cluster.namespace, &seen.observed, replicas, now).await;
+    let facts = Facts { image: image(&cluster, &seen, &plan), trouble, hint };
     report::report(object, context, &desired, &seen.observed, &plan, &facts, now).await?;
 
     rendering?;

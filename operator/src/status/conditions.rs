@@ -53,7 +53,7 @@ pub(super) fn all(
 ) -> Vec<Condition> {
     let before = previous.map(|s| s.conditions.as_slice()).unwrap_or_default();
     let late = progress::overdue(desired, observed, progress, before, now);
-    let summary = summary(desired, progress, status, plan);
+    let summary = summary(desired, progress, status, plan, facts);
     let stalled = stalled(desired, plan, facts, status, late, &summary);
     let redis = redis(desired, observed);
     let ready = ready(desired, plan, progress, status, &stalled, redis.as_ref(), &summary);
@@ -102,6 +102,7 @@ fn summary(
     progress: &Progress,
     status: &ChannelClusterStatus,
     plan: &Plan,
+    facts: &Facts,
 ) -> String {
     let n = desired.spec.replicas;
     let mut text = if progress.rolling && progress.target.is_empty() {
@@ -123,6 +124,10 @@ fn summary(
     for w in plan.waiting.iter().take(3) {
         text.push_str(", ");
         text.push_str(&w.message);
+    }
+    if !facts.hint.is_empty() {
+        text.push_str("; ");
+        text.push_str(&facts.hint);
     }
     text
 }

@@ -37,6 +37,8 @@ pub struct Facts {
     /// Why the spec can't be carried out ([`Reason::InvalidSpec`]) or applied
     /// ([`Reason::ApplyConflict`]), with a sentence for a person.
     pub trouble: Option<(Reason, String)>,
+    /// What Kubernetes' events say of what is in the way; empty when nothing.
+    pub hint: String,
 }
 
 /// The status of a cluster, and what is new in it.

@@ -70,7 +70,7 @@ fn tell(
 ) -> Report {
     let now = w.timestamp();
     let p = plan(desired, observed, now);
-    let facts = Facts { image: "node:1".into(), trouble: None };
+    let facts = Facts { image: "node:1".into(), ..Facts::default() };
     let r = report(desired, observed, &p, &facts, previous, now);
     let again = report(desired, observed, &p, &facts, Some(&r.status), now + second(1000));
     // A status that its own writing changed would be written forever.
@@ -384,6 +384,24 @@ fn nodes_that_are_not_linked_are_told() {
     let s = tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status;
     let message = condition(&s, ConditionType::ClusterFormed).2;
     assert!(message.contains("does not take the admin token"), "{message}");
+}
+
+#[test]
+fn what_kubernetes_says_of_a_pod_that_does_not_start_is_told() {
+    let mut t = Told::new(3, 12);
+    let mut o = t.w.observe();
+    o.pods[2].running = false;
+    o.pods[2].ready = false;
+    o.pods[2].node = None;
+    let hint = "Kubernetes says of chat-2: FailedMount: secret \"nope\" not found";
+    let facts = Facts { hint: hint.into(), ..Facts::default() };
+    let (d, now) = (t.w.desired(), t.w.timestamp());
+    let s = report(&d, &o, &plan(&d, &o, now), &facts, t.status.as_ref(), now).status;
+    let (ready, _, message) = condition(&s, ConditionType::Ready);
+    assert_eq!(ready, "False");
+    assert!(message.ends_with(&format!("waiting for chat-2 to become ready; {hint}")), "{message}");
+    t.look();
+    is(t.condition(ConditionType::Ready), "True", Reason::AllReplicasUpdated);
 }
 
 #[test]
