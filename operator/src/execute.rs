@@ -24,7 +24,7 @@ use sluice_crds::names;
 use crate::{
     apply::{Applier, Error},
     build::Rendering,
-    model::{Action, Cursor, DrainCommitment, Plan, PodRef, TemplateStep},
+    model::{Action, Cursor, DrainCommitment, Observed, Plan, PodRef, TemplateStep},
     node_client::NodeClient,
     observe::Seen,
     secrets::AdminToken,
@@ -87,6 +87,14 @@ impl Executor<'_> {
         }
         self.cursor(&plan.cursor, rendering, now, &mut outcome).await?;
         Ok(outcome)
+    }
+
+    /// Carries out of `plan` only what keeps drains going that had begun before.
+    pub async fn renew(&self, plan: &Plan) -> Result<(), Error> {
+        for action in renewals(plan, &self.seen.observed) {
+            self.step(action, &mut HashMap::new()).await?;
+        }
+        Ok(())
     }
 
     /// Takes one step; `false`: the node did not do it, which holds up only its own pod.
@@ -283,6 +291,14 @@ fn matters(action: &Action) -> bool {
     matches!(action, Action::Commit { .. } | Action::SetAccepting { .. })
 }
 
+/// The steps that renew drains to which their pods were committed before this plan.
+fn renewals<'a>(plan: &'a Plan, seen: &Observed) -> Vec<&'a Action> {
+    let runs =
+        |pod: &PodRef| seen.pods.iter().any(|known| known.uid == pod.uid && known.drain.is_some());
+    let actions = plan.actions.iter();
+    actions.filter(|a| matches!(a, Action::StartDrain { pod, .. } if runs(pod))).collect()
+}
+
 /// The one pod that a step is about.
 fn pod_of(action: &Action) -> Option<&PodRef> {
     match action {
@@ -314,3 +330,7 @@ fn gone_is_stale(pod: &str, source: kube::Error) -> Error {
         _ => Error::Pod { name: pod.into(), source: Box::new(source) },
     }
 }
+
+#[cfg(test)]
+#[path = "execute_tests.rs"]
+mod tests;

@@ -32,11 +32,11 @@ use crate::{
     node_client::NodeClient,
     observe::{self, Seen, observe},
     plan::plan,
-    report,
-    secrets::AdminToken,
+    report, settings,
     status::Facts,
     stores::Stores,
     telemetry,
+    tokens::Tokens,
 };
 
 /// The watched kind: an object that can't be read fails alone, not the whole watch.
@@ -55,9 +55,6 @@ const CONTENDED: Duration = Duration::from_secs(15);
 const LEAVING: Duration = Duration::from_secs(2);
 /// A pass that takes longer hangs, and would keep its place from others.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// For how long Secrets are not read again.
-const TOKENS_FRESH: Duration = Duration::from_secs(60);
-
 /// What reconciles share.
 pub struct Context {
     /// The API server.
@@ -77,18 +74,9 @@ pub struct Context {
     /// Failures in a row.
     pub backoff: Backoff<ObjectRef<Guarded>>,
     /// Admin tokens.
-    pub tokens: Mutex<HashMap<ObjectRef<Guarded>, KnownToken>>,
+    pub tokens: Tokens,
     /// When a status was last written.
     pub reported: Mutex<HashMap<ObjectRef<Guarded>, Instant>>,
-}
-
-/// An admin token as it was last read.
-pub struct KnownToken {
-    /// Its cluster's UID.
-    uid: String,
-    token: AdminToken,
-    /// When it was read; absent: it may be another one by now.
-    read: Option<Instant>,
 }
 
 /// Why a reconcile failed.
@@ -141,7 +129,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
         Err(invalid) => Err(Error::Invalid(Box::new(invalid.clone()))),
         // Its dependents go first (`--cascade=foreground`).
         Ok(cluster) if cluster.metadata.deletion_timestamp.is_some() => {
-            let token = context.last_token(&reference);
+            let token = context.tokens.last(&reference);
             let told = &mut HashSet::new();
             let over = farewell::look(&context, &reference, token.as_ref(), told).await;
             let next = if matches!(over, Ok(true)) {
@@ -215,11 +203,11 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
         leadership: &context.leadership,
         cluster,
     };
-    let token = context.token(&applier).await?;
+    let token = context.tokens.of(&applier).await?;
     let now = Timestamp::now();
     let seen = observe(&context.client, &context.nodes, &cluster, &token, now).await?;
     if seen.doubts_tokens() {
-        context.doubt_token(&cluster);
+        context.tokens.doubt(&applier);
     }
     // Whole seconds: what is written is what is read back.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(now);
@@ -237,16 +225,21 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
         Err(_) => Ok(Outcome::default()),
     };
 
+    let changed_at = changed_at(object);
     let trouble = match (&rendering, &outcome) {
         (Err(error), _) => Some((Reason::InvalidSpec, error.to_string())),
         (_, Err(Error::Apply(error)) | Ok(Outcome { refused: Some(error), .. })) => {
             error.trouble(failures.saturating_add(1))
         }
-        _ => None,
+        _ => settings::refused(&seen.observed),
     };
     let replicas = plan.cursor.replicas;
     let hint = hints::read(&context.client, cluster.namespace, &seen.observed, replicas, now).await;
-    let facts = Facts { image: image(&cluster, &seen, &plan), trouble, hint };
+    let late = rendering.as_ref().ok().and_then(|rendering| {
+        settings::late(&seen.observed, &rendering.live_config_hash, changed_at, now)
+    });
+    let hint = if hint.is_empty() { late.unwrap_or_default() } else { hint };
+    let facts = Facts { image: image(&cluster, &seen, &plan), trouble, hint, changed_at };
     report::report(object, context, &desired, &seen.observed, &plan, &facts, now).await?;
 
     rendering?;
@@ -255,6 +248,13 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
     let steady = if seen.denied() { DENIED } else { STEADY };
     let again = if outcome.stale { STALE } else { again.unwrap_or(steady).min(steady) };
     Ok(Passed { next: Action::requeue(again), refused: outcome.refused })
+}
+
+/// When the object was last changed, its status aside.
+fn changed_at(object: &ChannelCluster) -> Option<Timestamp> {
+    let entries = object.metadata.managed_fields.iter().flatten();
+    let own = entries.filter(|entry| entry.subresource.as_deref() != Some("status"));
+    own.filter_map(|entry| entry.time.as_ref().map(|time| time.0)).max()
 }
 
 /// What is wanted. Of a spec that can't be rendered: what there is.
@@ -307,6 +307,8 @@ async fn carry_out(
         }
     }
     if needed && let Some(error) = refused {
+        // Nothing new begins; what is under way must not run out meanwhile.
+        executor.renew(plan).await?;
         return Err(error);
     }
     let mut outcome = executor.execute(plan, rendering, now).await?;
@@ -345,36 +347,6 @@ fn image(cluster: &Cluster<'_>, seen: &Seen, plan: &Plan) -> String {
 }
 
 impl Context {
-    /// The admin token, read or made if it was not lately.
-    async fn token(&self, applier: &Applier<'_>) -> Result<AdminToken, apply::Error> {
-        let Cluster { name, namespace, uid, .. } = applier.cluster;
-        let reference = ObjectRef::new(name).within(namespace);
-        if let Some(known) = self.tokens.lock().get(&reference)
-            && known.uid == uid
-            && known.read.is_some_and(|read| read.elapsed() < TOKENS_FRESH)
-        {
-            return Ok(known.token.clone());
-        }
-        let token = applier.ensure_tokens().await?;
-        let known =
-            KnownToken { uid: uid.into(), token: token.clone(), read: Some(Instant::now()) };
-        self.tokens.lock().insert(reference, known);
-        Ok(token)
-    }
-
-    /// The token is read again before it is next used.
-    fn doubt_token(&self, cluster: &Cluster<'_>) {
-        let reference = ObjectRef::new(cluster.name).within(cluster.namespace);
-        if let Some(known) = self.tokens.lock().get_mut(&reference) {
-            known.read = None;
-        }
-    }
-
-    /// The admin token that was last used for a cluster, if this process has used one.
-    pub fn last_token(&self, reference: &ObjectRef<Guarded>) -> Option<AdminToken> {
-        self.tokens.lock().get(reference).map(|known| known.token.clone())
-    }
-
     /// Drops what is remembered of a cluster that is gone.
     pub fn forget(&self, reference: &ObjectRef<Guarded>) {
         self.backoff.reset(reference);
@@ -382,7 +354,7 @@ impl Context {
             namespace: reference.namespace.clone().unwrap_or_default(),
             name: reference.name.clone(),
         });
-        self.tokens.lock().remove(reference);
+        self.tokens.forget(reference);
         self.reported.lock().remove(reference);
     }
 }

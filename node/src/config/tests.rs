@@ -193,11 +193,13 @@ fn a_bad_change_keeps_the_last_valid_live_configuration() {
     assert!(live.look().is_none(), "nothing changed");
     put("2", "channels:\n- topic: 'a*b'\n");
     assert!(live.look().is_none() && live.look().is_none());
+    assert!(live.refused().contains("live.yaml:2"), "{}", live.refused());
     assert_eq!((live.hash(), live.config().channels[0].topic.as_str()), (first, "a:*"));
     fs::remove_file(&path).unwrap();
     assert!(live.look().is_none(), "a file that is gone changes nothing");
     put("3", "channels:\n- topic: 'b:*'\n");
     assert_eq!(live.look().unwrap().channels[0].topic, "b:*");
+    assert_eq!(live.refused(), "");
     assert_eq!(live.hash(), hash("channels:\n- topic: 'b:*'\n"));
     let mut registry = Registry::default();
     live.register(&mut registry);

@@ -52,7 +52,7 @@ pub(super) fn all(
     now: Timestamp,
 ) -> Vec<Condition> {
     let before = previous.map(|s| s.conditions.as_slice()).unwrap_or_default();
-    let late = progress::overdue(desired, observed, progress, before, now);
+    let late = progress::overdue(desired, observed, progress, facts, before, now);
     let summary = summary(desired, progress, status, plan, facts);
     let stalled = stalled(desired, plan, facts, status, late, &summary);
     let redis = redis(desired, observed);

@@ -39,6 +39,8 @@ pub struct Facts {
     pub trouble: Option<(Reason, String)>,
     /// What Kubernetes' events say of what is in the way; empty when nothing.
     pub hint: String,
+    /// When the spec was last changed, if that is known.
+    pub changed_at: Option<Timestamp>,
 }
 
 /// The status of a cluster, and what is new in it.

@@ -284,6 +284,11 @@ fn no_progress_for_too_long_stalls_but_a_drain_does_not() {
     let message = is(t.condition(ConditionType::Ready), "False", Reason::ProgressDeadlineExceeded);
     assert!(message.contains("no progress for 30 s"), "{message}");
     assert!(t.reasons().contains(&EventReason::ProgressDeadlineExceeded));
+    // Another spec has its own time.
+    let (o, d, now) = (t.w.observe(), t.w.desired(), t.w.timestamp());
+    let facts = Facts { changed_at: Some(now), ..Facts::default() };
+    let s = report(&d, &o, &plan(&d, &o, now), &facts, t.status.as_ref(), now).status;
+    is(condition(&s, ConditionType::Stalled), "False", Reason::AsExpected);
 
     let mut t = Told::new(3, 12);
     t.w.spec.progress_deadline_seconds = 10;
