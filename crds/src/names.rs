@@ -40,6 +40,9 @@ pub const TEMPLATE_HASH: &str = "sluice.dev/template-hash";
 pub const ROLLOUT_STARTED_AT: &str = "sluice.dev/rollout-started-at";
 /// On a pod: hash of the live settings, patched so that the kubelet refreshes the mounted file.
 pub const LIVE_CONFIG_HASH: &str = "sluice.dev/live-config-hash";
+/// On a pod: version of the Secret with the tokens, patched when its node does not take the
+/// operator's, so that the kubelet refreshes the mounted files.
+pub const TOKENS_VERSION: &str = "sluice.dev/tokens-version";
 
 /// The field manager of every server-side apply.
 pub const FIELD_MANAGER: &str = "sluice-operator";

@@ -160,4 +160,7 @@ pub struct NodeStatus {
     pub redis_connected: Option<bool>,
     /// SHA-256, in hex, of the live configuration file that is in force.
     pub live_config_hash: String,
+    /// Why the file that is there now is not in force; empty when it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub live_config_refused: String,
 }

@@ -22,6 +22,7 @@ mod fuzz;
 mod handshake;
 pub mod hub;
 mod interest;
+pub mod keys;
 pub mod links;
 pub mod mesh;
 pub mod message;

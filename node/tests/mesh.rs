@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use sluice_node::keys::Keys;
 use sluice_node::mesh::handshake::Identity;
 use sluice_node::mesh::transport::{BoxStream, Tcp, Transport};
 use sluice_node::mesh::{Mesh, MeshConfig, Timing};
@@ -92,6 +93,7 @@ struct Node {
     addr: SocketAddr,
     kept: Arc<Kept>,
     links: Arc<Cuttable>,
+    keys: Keys,
 }
 
 async fn node(name: &str, cluster: &str, token: &'static str) -> Node {
@@ -103,6 +105,7 @@ async fn node_with(name: &str, cluster: &str, token: &'static str, buffer: usize
     let addr = listener.local_addr().unwrap();
     let kept = Arc::new(Kept::default());
     let links = Arc::new(Cuttable::default());
+    let keys = Keys::new(Bytes::from_static(token.as_bytes()));
     let config = MeshConfig {
         identity: Identity {
             cluster: cluster.into(),
@@ -111,7 +114,7 @@ async fn node_with(name: &str, cluster: &str, token: &'static str, buffer: usize
             ip: None,
             port: addr.port(),
         },
-        token: Bytes::from_static(token.as_bytes()),
+        keys: keys.clone(),
         peer_buffer: buffer,
         timing: Timing {
             heartbeat: Duration::from_millis(100),
@@ -122,7 +125,7 @@ async fn node_with(name: &str, cluster: &str, token: &'static str, buffer: usize
         },
     };
     let mesh = Mesh::start(config, listener, links.clone(), kept.clone());
-    Node { mesh, addr, kept, links }
+    Node { mesh, addr, kept, links, keys }
 }
 
 impl Node {
@@ -196,6 +199,32 @@ async fn three_nodes_each_see_two_and_never_themselves() {
     let want: Vec<String> = (0..500).map(|i| i.to_string()).collect();
     until("all in order, once", || nodes[1].heard() == want && nodes[2].heard() == want).await;
     assert!(nodes[0].heard().is_empty(), "a node must not hear itself through the mesh");
+}
+
+#[tokio::test]
+async fn a_new_token_cuts_nothing_and_links_nodes_that_have_not_read_it_yet() {
+    let (a, b) = (node("a", "c", "old").await, node("b", "c", "old").await);
+    a.see(&[&b]);
+    b.see(&[&a]);
+    until("linked", || a.mesh.linked() == 1 && b.mesh.linked() == 1).await;
+    // Only one of them has read it; both dial anew.
+    a.keys.replace("new".into(), Instant::now());
+    a.say("over the link there is");
+    until("heard", || b.heard().len() == 1).await;
+    a.links.cut();
+    b.links.cut();
+    until("linked again, both ways", || {
+        a.say("to b");
+        b.say("to a");
+        let to = |n: &Node, text: &str| n.heard().iter().any(|heard| heard == text);
+        to(&b, "to b") && to(&a, "to a")
+    })
+    .await;
+    // Who comes with nothing but the new one links with whoever has read it.
+    let late = node("late", "c", "new").await;
+    late.see(&[&a]);
+    a.see(&[&b, &late]);
+    until("linked with the newcomer", || late.mesh.linked() == 1 && a.mesh.linked() == 2).await;
 }
 
 #[tokio::test]

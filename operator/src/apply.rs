@@ -24,7 +24,7 @@
 //! | policy | poddisruptionbudgets | get list watch create patch delete |
 //! | (core) | secrets | get create patch delete |
 //! | (core) | pods | get list watch patch |
-//! | events.k8s.io | events | create patch |
+//! | events.k8s.io | events | list create patch |
 //!
 //! In the operator's own namespace: coordination.k8s.io leases, create; get and update by name.
 

@@ -7,6 +7,7 @@
 //! sockets are read once more (`confirm.rs`).
 
 mod confirm;
+mod wake;
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,7 +24,7 @@ use sluice_crds::names;
 use crate::{
     apply::{Applier, Error},
     build::Rendering,
-    model::{Action, Cursor, DrainCommitment, Plan, PodRef, TemplateStep},
+    model::{Action, Cursor, DrainCommitment, Observed, Plan, PodRef, TemplateStep},
     node_client::NodeClient,
     observe::Seen,
     secrets::AdminToken,
@@ -86,6 +87,14 @@ impl Executor<'_> {
         }
         self.cursor(&plan.cursor, rendering, now, &mut outcome).await?;
         Ok(outcome)
+    }
+
+    /// Carries out of `plan` only what keeps drains going that had begun before.
+    pub async fn renew(&self, plan: &Plan) -> Result<(), Error> {
+        for action in renewals(plan, &self.seen.observed) {
+            self.step(action, &mut HashMap::new()).await?;
+        }
+        Ok(())
     }
 
     /// Takes one step; `false`: the node did not do it, which holds up only its own pod.
@@ -246,40 +255,6 @@ impl Executor<'_> {
         }
     }
 
-    /// Tells kubelets to look at the mounted live settings now: any change of a pod makes them.
-    /// A node that has the settings in force needs no telling.
-    pub async fn announce_live_config(&self, hash: &str) -> Result<(), Error> {
-        let behind = self.seen.pods.iter().filter(|pod| {
-            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-            let state = self.seen.observed.pods.iter().find(|state| state.uid == uid);
-            let in_force = state.and_then(|state| state.node.as_ref());
-            let told = pod
-                .metadata
-                .annotations
-                .as_ref()
-                .and_then(|annotations| annotations.get(names::LIVE_CONFIG_HASH));
-            in_force.is_some_and(|node| node.live_config_hash != hash)
-                && told.is_none_or(|told| told != hash)
-        });
-        let patch = json!({ "metadata": { "annotations": { names::LIVE_CONFIG_HASH: hash } } });
-        let patches = behind.filter_map(|pod| {
-            let pod = PodRef {
-                name: pod.metadata.name.clone()?,
-                uid: pod.metadata.uid.clone()?,
-                resource_version: String::new(),
-            };
-            let patch = patch.clone();
-            Some(async move { self.send(&pod, patch, None).await })
-        });
-        for answer in join_all(patches).await {
-            match answer {
-                Ok(_) | Err(Error::Stale(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
     fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.applier.client.clone(), self.applier.cluster.namespace)
     }
@@ -316,6 +291,14 @@ fn matters(action: &Action) -> bool {
     matches!(action, Action::Commit { .. } | Action::SetAccepting { .. })
 }
 
+/// The steps that renew drains to which their pods were committed before this plan.
+fn renewals<'a>(plan: &'a Plan, seen: &Observed) -> Vec<&'a Action> {
+    let runs =
+        |pod: &PodRef| seen.pods.iter().any(|known| known.uid == pod.uid && known.drain.is_some());
+    let actions = plan.actions.iter();
+    actions.filter(|a| matches!(a, Action::StartDrain { pod, .. } if runs(pod))).collect()
+}
+
 /// The one pod that a step is about.
 fn pod_of(action: &Action) -> Option<&PodRef> {
     match action {
@@ -347,3 +330,7 @@ fn gone_is_stale(pod: &str, source: kube::Error) -> Error {
         _ => Error::Pod { name: pod.into(), source: Box::new(source) },
     }
 }
+
+#[cfg(test)]
+#[path = "execute_tests.rs"]
+mod tests;

@@ -75,7 +75,8 @@ pub async fn look(
                 tracing::debug!(%gone, "the tokens are gone: the pods end their drains by themselves");
                 return Ok(true);
             };
-            read = AdminToken::of(&secret.data.unwrap_or_default());
+            let version = secret.metadata.resource_version.unwrap_or_default();
+            read = AdminToken::of(&secret.data.unwrap_or_default(), &version);
             &read
         }
     };

@@ -84,9 +84,18 @@ pub struct PodState {
     pub drain_override: Option<DrainOverride>,
     /// What its node answered to `GET /status` just now; absent when it did not answer.
     pub node: Option<NodeStatus>,
+    /// Its node answered, but does not take the operator's token.
+    pub denied: bool,
 }
 
 impl PodState {
+    /// Why there is nothing to tell of its node, as a part of a sentence after its name.
+    pub fn silence(&self) -> &'static str {
+        match self.denied {
+            true => "does not take the admin token of the cluster's Secret (yet)",
+            false => "does not answer on its admin port",
+        }
+    }
     /// Channel sockets, when its node answered.
     pub fn connections(&self) -> Option<u64> {
         self.node.as_ref().map(|n| n.connections)

@@ -40,6 +40,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the node was reached, and does not take the token.
+    pub fn denied(&self) -> bool {
+        matches!(self, Self::Refused { status: 401, .. })
+    }
+
     /// A short fixed word for metrics and logs.
     pub fn category(&self) -> &'static str {
         match self {

@@ -66,6 +66,18 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Whether the Secret with the tokens may not be as it was last read: a node does not take the
+    /// token, or a pod can't start, maybe for want of it.
+    pub fn doubts_tokens(&self) -> bool {
+        let mut pods = self.observed.pods.iter().filter(|pod| !pod.terminating);
+        pods.any(|pod| pod.denied || !pod.running)
+    }
+
+    /// Whether a node does not take the token.
+    pub fn denied(&self) -> bool {
+        self.observed.pods.iter().any(|pod| pod.denied && !pod.terminating)
+    }
+
     /// The address of a pod's node, by the pod's UID.
     pub fn address(&self, uid: &str) -> Option<IpAddr> {
         let pod = self.pods.iter().find(|pod| pod.metadata.uid.as_deref() == Some(uid))?;
@@ -142,22 +154,23 @@ async fn ask(nodes: &NodeClient, token: &AdminToken, pods: &[Pod], states: &mut 
         .collect();
     let mut answers = stream::iter(running)
         .map(|(uid, address)| async move {
-            let status = nodes
-                .status(address, token)
-                .await
-                .inspect_err(|error| {
-                    let error = error as &dyn std::error::Error;
-                    tracing::debug!(error, "no status");
-                })
-                .ok()?;
-            // An address may already be another pod's.
-            (status.pod_uid.is_empty() || status.pod_uid == uid).then_some((uid, status))
+            let answer = nodes.status(address, token).await.inspect_err(|error| {
+                let error = error as &dyn std::error::Error;
+                tracing::debug!(error, "no status");
+            });
+            (uid, answer)
         })
         .buffer_unordered(ASKED_AT_ONCE);
     while let Some(answer) = answers.next().await {
-        let Some((uid, status)) = answer else { continue };
-        if let Some(state) = states.iter_mut().find(|state| state.uid == uid) {
-            state.node = Some(status);
+        let (uid, answer) = answer;
+        let Some(state) = states.iter_mut().find(|state| state.uid == uid) else { continue };
+        match answer {
+            // An address may already be another pod's.
+            Ok(status) => {
+                state.node =
+                    Some(status).filter(|node| node.pod_uid.is_empty() || node.pod_uid == uid);
+            }
+            Err(error) => state.denied = error.denied(),
         }
     }
 }
@@ -221,6 +234,7 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
             _ => None,
         },
         node: None,
+        denied: false,
         name,
     })
 }
@@ -329,7 +343,7 @@ fn last_words(container: &ContainerStatus) -> String {
 }
 
 /// A message as a part of a sentence: on one line, and not too long. Its end says the most.
-fn brief(message: &str) -> String {
+pub(crate) fn brief(message: &str) -> String {
     let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let text = lines.join("; ");
     let cut = text.chars().count().saturating_sub(BRIEF);

@@ -25,18 +25,18 @@ use crate::{
     backoff::Backoff,
     build::{self, Cluster, Defaults, Kind, Rendering, build},
     execute::{Executor, Outcome},
-    farewell,
+    farewell, hints,
     leader::Leadership,
     metrics::{ClusterLabels, Metrics},
     model::{Desired, Plan, TemplateStep},
     node_client::NodeClient,
     observe::{self, Seen, observe},
     plan::plan,
-    report,
-    secrets::AdminToken,
+    report, settings,
     status::Facts,
     stores::Stores,
     telemetry,
+    tokens::Tokens,
 };
 
 /// The watched kind: an object that can't be read fails alone, not the whole watch.
@@ -45,6 +45,8 @@ pub type Guarded = DeserializeGuard<ChannelCluster>;
 /// How often a cluster is looked at when nothing happens: counts of connections are told by no
 /// watch.
 const STEADY: Duration = Duration::from_secs(15);
+/// While a node does not take the token: it reads the new one soon.
+const DENIED: Duration = Duration::from_secs(3);
 /// After something changed between plan and step.
 const STALE: Duration = Duration::from_millis(500);
 /// After an object changed under a write, again and again.
@@ -53,9 +55,6 @@ const CONTENDED: Duration = Duration::from_secs(15);
 const LEAVING: Duration = Duration::from_secs(2);
 /// A pass that takes longer hangs, and would keep its place from others.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// For how long Secrets are not read again.
-const TOKENS_FRESH: Duration = Duration::from_secs(60);
-
 /// What reconciles share.
 pub struct Context {
     /// The API server.
@@ -74,8 +73,8 @@ pub struct Context {
     pub stores: Stores,
     /// Failures in a row.
     pub backoff: Backoff<ObjectRef<Guarded>>,
-    /// Admin tokens, each with its cluster's UID and when it was read.
-    pub tokens: Mutex<HashMap<ObjectRef<Guarded>, (String, AdminToken, Instant)>>,
+    /// Admin tokens.
+    pub tokens: Tokens,
     /// When a status was last written.
     pub reported: Mutex<HashMap<ObjectRef<Guarded>, Instant>>,
 }
@@ -130,7 +129,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
         Err(invalid) => Err(Error::Invalid(Box::new(invalid.clone()))),
         // Its dependents go first (`--cascade=foreground`).
         Ok(cluster) if cluster.metadata.deletion_timestamp.is_some() => {
-            let token = context.last_token(&reference);
+            let token = context.tokens.last(&reference);
             let told = &mut HashSet::new();
             let over = farewell::look(&context, &reference, token.as_ref(), told).await;
             let next = if matches!(over, Ok(true)) {
@@ -204,9 +203,12 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
         leadership: &context.leadership,
         cluster,
     };
-    let token = context.token(&applier).await?;
+    let token = context.tokens.of(&applier).await?;
     let now = Timestamp::now();
     let seen = observe(&context.client, &context.nodes, &cluster, &token, now).await?;
+    if seen.doubts_tokens() {
+        context.tokens.doubt(&applier);
+    }
     // Whole seconds: what is written is what is read back.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(now);
 
@@ -223,21 +225,36 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
         Err(_) => Ok(Outcome::default()),
     };
 
+    let changed_at = changed_at(object);
     let trouble = match (&rendering, &outcome) {
         (Err(error), _) => Some((Reason::InvalidSpec, error.to_string())),
         (_, Err(Error::Apply(error)) | Ok(Outcome { refused: Some(error), .. })) => {
             error.trouble(failures.saturating_add(1))
         }
-        _ => None,
+        _ => settings::refused(&seen.observed),
     };
-    let facts = Facts { image: image(&cluster, &seen, &plan), trouble };
+    let replicas = plan.cursor.replicas;
+    let hint = hints::read(&context.client, cluster.namespace, &seen.observed, replicas, now).await;
+    let late = rendering.as_ref().ok().and_then(|rendering| {
+        settings::late(&seen.observed, &rendering.live_config_hash, changed_at, now)
+    });
+    let hint = if hint.is_empty() { late.unwrap_or_default() } else { hint };
+    let facts = Facts { image: image(&cluster, &seen, &plan), trouble, hint, changed_at };
     report::report(object, context, &desired, &seen.observed, &plan, &facts, now).await?;
 
     rendering?;
     let outcome = outcome?;
     let again = plan.requeue_after.and_then(|after| Duration::try_from(after).ok());
-    let again = if outcome.stale { STALE } else { again.unwrap_or(STEADY).min(STEADY) };
+    let steady = if seen.denied() { DENIED } else { STEADY };
+    let again = if outcome.stale { STALE } else { again.unwrap_or(steady).min(steady) };
     Ok(Passed { next: Action::requeue(again), refused: outcome.refused })
+}
+
+/// When the object was last changed, its status aside.
+fn changed_at(object: &ChannelCluster) -> Option<Timestamp> {
+    let entries = object.metadata.managed_fields.iter().flatten();
+    let own = entries.filter(|entry| entry.subresource.as_deref() != Some("status"));
+    own.filter_map(|entry| entry.time.as_ref().map(|time| time.0)).max()
 }
 
 /// What is wanted. Of a spec that can't be rendered: what there is.
@@ -290,6 +307,8 @@ async fn carry_out(
         }
     }
     if needed && let Some(error) = refused {
+        // Nothing new begins; what is under way must not run out meanwhile.
+        executor.renew(plan).await?;
         return Err(error);
     }
     let mut outcome = executor.execute(plan, rendering, now).await?;
@@ -300,7 +319,7 @@ async fn carry_out(
     if outcome.cursor_moved {
         context.metrics.wrote();
     }
-    executor.announce_live_config(&rendering.live_config_hash).await?;
+    executor.wake_kubelets(&rendering.live_config_hash).await?;
     for (kind, name) in &rendering.absent {
         if applier.ensure_absent(*kind, name).await? {
             context.metrics.wrote();
@@ -328,27 +347,6 @@ fn image(cluster: &Cluster<'_>, seen: &Seen, plan: &Plan) -> String {
 }
 
 impl Context {
-    /// The admin token, read or made if it was not lately.
-    async fn token(&self, applier: &Applier<'_>) -> Result<AdminToken, apply::Error> {
-        let Cluster { name, namespace, uid, .. } = applier.cluster;
-        let reference = ObjectRef::new(name).within(namespace);
-        let known = self.tokens.lock().get(&reference).cloned();
-        if let Some((of, token, read)) = known
-            && of == uid
-            && read.elapsed() < TOKENS_FRESH
-        {
-            return Ok(token);
-        }
-        let token = applier.ensure_tokens().await?;
-        self.tokens.lock().insert(reference, (uid.into(), token.clone(), Instant::now()));
-        Ok(token)
-    }
-
-    /// The admin token that was last used for a cluster, if this process has used one.
-    pub fn last_token(&self, reference: &ObjectRef<Guarded>) -> Option<AdminToken> {
-        self.tokens.lock().get(reference).map(|(_, token, _)| token.clone())
-    }
-
     /// Drops what is remembered of a cluster that is gone.
     pub fn forget(&self, reference: &ObjectRef<Guarded>) {
         self.backoff.reset(reference);
@@ -356,7 +354,7 @@ impl Context {
             namespace: reference.namespace.clone().unwrap_or_default(),
             name: reference.name.clone(),
         });
-        self.tokens.lock().remove(reference);
+        self.tokens.forget(reference);
         self.reported.lock().remove(reference);
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use axum::http::{HeaderValue, header::USER_AGENT};
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Config,
     api::ListParams,
@@ -105,6 +105,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     result
 }
 
+/// Keeps of the managed fields only when the object itself was changed, and not its status.
+fn changes_only(meta: &mut ObjectMeta) {
+    let entries = meta.managed_fields.iter_mut().flatten();
+    entries.for_each(|entry| entry.fields_v1 = None);
+    if let Some(entries) = &mut meta.managed_fields {
+        entries.retain(|entry| entry.subresource.as_deref() != Some("status"));
+    }
+}
+
 /// Works for as long as leadership lasts. When it is lost, work is dropped where it stands, and
 /// the process must end.
 async fn lead<S: crate::leader::LeaseStore>(
@@ -181,7 +190,7 @@ async fn control(
         .default_backoff()
         .modify(|cluster| {
             if let Ok(cluster) = &mut cluster.0 {
-                cluster.metadata.managed_fields = None;
+                changes_only(&mut cluster.metadata);
             }
         })
         .reflect(writer)
@@ -263,7 +272,7 @@ async fn see_off(
                 let Some(gone) = gone else { return };
                 if names.insert(gone.clone()) {
                     let context = &context;
-                    let token = context.last_token(&gone);
+                    let token = context.tokens.last(&gone);
                     context.forget(&gone);
                     under_way.push(async move {
                         farewell(context, &gone, token.as_ref()).await;

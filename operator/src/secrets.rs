@@ -23,18 +23,27 @@ use crate::{
 
 /// The token by which the operator calls the nodes' admin API.
 #[derive(Clone)]
-pub struct AdminToken(String);
+pub struct AdminToken {
+    token: String,
+    version: String,
+}
 
 impl AdminToken {
-    /// The one in a Secret's data.
-    pub fn of(data: &Data) -> Self {
+    /// The one in a Secret's data; `version`: the Secret's resourceVersion.
+    pub fn of(data: &Data, version: &str) -> Self {
         let token = data.get(names::ADMIN_TOKEN).map(|token| token.0.clone()).unwrap_or_default();
-        Self(String::from_utf8_lossy(&token).trim().to_owned())
+        let token = String::from_utf8_lossy(&token).trim().to_owned();
+        Self { token, version: version.into() }
+    }
+
+    /// The version of the Secret that it was read from; says nothing of the token.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// The token itself, for a request's header only.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.token
     }
 }
 
@@ -50,8 +59,8 @@ impl Applier<'_> {
     /// Makes sure of the Secret with the cluster's tokens, and answers the admin token.
     pub async fn ensure_tokens(&self) -> Result<AdminToken, Error> {
         let name = names::tokens_secret(self.cluster.name);
-        let data = self.ensure_secret(&name, names::COMPONENT_NODE, fill_tokens).await?;
-        Ok(AdminToken::of(&data))
+        let (data, version) = self.ensure_secret(&name, names::COMPONENT_NODE, fill_tokens).await?;
+        Ok(AdminToken::of(&data, &version))
     }
 
     /// Makes sure of the Secret of the managed Redis.
@@ -66,12 +75,13 @@ impl Applier<'_> {
         Ok(())
     }
 
+    /// What the Secret then holds, and its resourceVersion.
     async fn ensure_secret(
         &self,
         name: &str,
         component: &str,
         fill: impl Fn(&mut Data),
-    ) -> Result<Data, Error> {
+    ) -> Result<(Data, String), Error> {
         let failed = |verb| move |source| Error::api(verb, Kind::Secret, name, source);
         let api: Api<Secret> = Api::namespaced(self.client.clone(), self.cluster.namespace);
         let live = self.live(Kind::Secret, name).await?;
@@ -81,18 +91,20 @@ impl Applier<'_> {
         };
         fill(&mut data);
         let mut value = self.cluster.secret(name, component, encode(&data));
-        match live {
+        let meta = match live {
             Some(live) => {
                 if first_difference(&value, &serde_json::to_value(&live)?).is_none() {
-                    return Ok(data);
+                    return Ok((data, live.metadata.resource_version.unwrap_or_default()));
                 }
                 // Filled in for what was read: if somebody else filled it meanwhile, theirs counts.
                 value["metadata"]["resourceVersion"] =
                     live.metadata.resource_version.unwrap_or_default().into();
                 self.may_write()?;
                 let params = PatchParams::apply(names::FIELD_MANAGER).force();
-                api.patch(name, &params, &Patch::Apply(&value)).await.map_err(failed("apply"))?;
+                let patch = Patch::Apply(&value);
+                let there = api.patch(name, &params, &patch).await.map_err(failed("apply"))?;
                 tracing::info!(name, "completed the Secret");
+                there.metadata
             }
             None => {
                 self.may_write()?;
@@ -101,11 +113,12 @@ impl Applier<'_> {
                     ..PostParams::default()
                 };
                 let secret: Secret = serde_json::from_value(value)?;
-                api.create(&params, &secret).await.map_err(failed("create"))?;
+                let there = api.create(&params, &secret).await.map_err(failed("create"))?;
                 tracing::info!(name, "made the Secret");
+                there.metadata
             }
-        }
-        Ok(data)
+        };
+        Ok((data, meta.resource_version.unwrap_or_default()))
     }
 }
 
@@ -172,7 +185,7 @@ mod tests {
         let mut data = Data::from([(names::ADMIN_TOKEN.into(), ByteString(b" \n".to_vec()))]);
         fill_tokens(&mut data);
         assert_eq!(data[names::ADMIN_TOKEN].0.len(), 32);
-        assert_eq!(AdminToken::of(&data).expose().len(), 32);
+        assert_eq!(AdminToken::of(&data, "1").expose().len(), 32);
     }
 
     #[test]
@@ -180,6 +193,7 @@ mod tests {
         let token = random_token();
         assert_eq!(token.len(), 32);
         assert_ne!(token, random_token());
-        assert!(!format!("{:?}", AdminToken(token.clone())).contains(&token));
+        let shown = format!("{:?}", AdminToken { token: token.clone(), version: "1".into() });
+        assert!(!shown.contains(&token));
     }
 }

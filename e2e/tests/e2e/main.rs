@@ -3,6 +3,7 @@
 //! Each test has a namespace of its own and may run beside the others, in any order. `cargo e2e test` runs them all,
 //! `cargo e2e test NAME` some of them.
 
+mod adapters;
 mod api;
 mod care;
 mod chat;
@@ -11,6 +12,7 @@ mod deploys;
 mod drains;
 mod faults;
 mod live_config;
+mod obstacles;
 mod page;
 mod ports;
 mod rebalance;
@@ -20,3 +22,4 @@ mod rollouts;
 mod scaling;
 mod security;
 mod support;
+mod tokens;

@@ -89,6 +89,7 @@ impl Admin {
             peers: self.0.links.peers(),
             redis_connected: self.0.links.redis_connected(),
             live_config_hash: self.0.live.hash(),
+            live_config_refused: self.0.live.refused(),
         }
     }
 

@@ -1,23 +1,25 @@
 //! Bearer tokens, compared in constant time.
 
-use bytes::Bytes;
+use std::time::Instant;
+
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::ApiError;
+use crate::keys::Keys;
 
 /// A token that calls must bear. Never printed.
 #[derive(Clone)]
 pub struct Token {
-    digest: Option<[u8; 32]>,
+    keys: Option<Keys>,
 }
 
 impl Token {
-    /// Of these bytes; without a token no call passes.
-    pub fn new(token: Option<&Bytes>) -> Self {
-        Self { digest: token.map(|t| Sha256::digest(t).into()) }
+    /// One of these; without any no call passes.
+    pub fn new(keys: Option<Keys>) -> Self {
+        Self { keys }
     }
 
     /// Passes if the headers bear the token.
@@ -25,7 +27,7 @@ impl Token {
     /// # Errors
     /// 401, with what is missing.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let Some(want) = &self.digest else {
+        let Some(keys) = &self.keys else {
             return Err(ApiError::unauthorized(
                 "this node has no token for this API: configure one under `tokens`",
             ));
@@ -36,7 +38,13 @@ impl Token {
         let (scheme, token) = value.as_bytes().split_at(value.len().min(7));
         // Digests are of one length: the time tells nothing, not even how long the token is.
         let got: [u8; 32] = Sha256::digest(token.trim_ascii()).into();
-        if scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(got.ct_eq(want)) {
+        let is = |want: &[u8]| {
+            let want: [u8; 32] = Sha256::digest(want).into();
+            bool::from(got.ct_eq(&want))
+        };
+        // All are compared, whichever it is.
+        let known = keys.taken(Instant::now()).iter().filter(|want| is(want)).count() > 0;
+        if known && scheme.eq_ignore_ascii_case(b"Bearer ") {
             Ok(())
         } else {
             Err(ApiError::unauthorized("the token is not this node's"))
@@ -46,14 +54,20 @@ impl Token {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn passes(token: Option<&'static [u8]>, header: Option<&str>) -> bool {
+        by(token.map(|token| Keys::new(Bytes::from_static(token))), header)
+    }
+
+    fn by(keys: Option<Keys>, header: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
         if let Some(h) = header {
             headers.insert(AUTHORIZATION, h.parse().unwrap());
         }
-        Token::new(token.map(Bytes::from_static).as_ref()).check(&headers).is_ok()
+        Token::new(keys).check(&headers).is_ok()
     }
 
     #[test]
@@ -67,5 +81,13 @@ mod tests {
             assert!(!passes(None, Some(bad)), "{bad:?}");
         }
         assert!(!passes(t, None) && !passes(None, None) && !passes(None, Some("Bearer secret")));
+    }
+    #[test]
+    fn a_token_that_was_replaced_passes_for_a_while() {
+        let keys = Keys::new("old".into());
+        keys.replace("new".into(), Instant::now());
+        for (header, passes) in [("Bearer new", true), ("Bearer old", true), ("Bearer x", false)] {
+            assert_eq!(by(Some(keys.clone()), Some(header)), passes, "{header}");
+        }
     }
 }

@@ -34,8 +34,8 @@ struct Shared {
 struct Now {
     config: Arc<LiveConfig>,
     hash: String,
-    /// What was last seen and refused, so that it is reported once.
-    refused: Option<String>,
+    /// What was last seen and refused, so that it is logged once, and why.
+    refused: Option<(String, String)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,6 +70,11 @@ impl LiveFile {
         self.0.now.lock().hash.clone()
     }
 
+    /// Why the file as it is now is not in force; empty when it is.
+    pub fn refused(&self) -> String {
+        self.0.now.lock().refused.clone().map(|(_, why)| why).unwrap_or_default()
+    }
+
     /// Looks at the file once; the new configuration, if there is one.
     pub fn look(&self) -> Option<Arc<LiveConfig>> {
         let path = self.0.path.as_ref()?;
@@ -83,7 +88,7 @@ impl LiveFile {
             now.refused = None;
             return None;
         }
-        if now.refused.as_ref() == Some(&seen) {
+        if now.refused.as_ref().is_some_and(|(refused, _)| *refused == seen) {
             return None;
         }
         match text.and_then(|text| parse_live(path, &text)) {
@@ -94,7 +99,7 @@ impl LiveFile {
                 Some(now.config.clone())
             }
             Err(error) => {
-                now.refused = Some(seen);
+                now.refused = Some((seen, error.to_string()));
                 self.count("refused");
                 error!(%error, in_force = now.hash, "refused the changed live configuration");
                 None

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use prometheus_client::registry::Registry;
 use sluice_node_api::config::{LiveConfig, NodeConfig};
@@ -136,7 +137,29 @@ fn short_and_unprintable_tokens_are_refused_and_never_shown() {
     }
     let file = dir.0.join("good");
     fs::write(&file, "0123456789abcdef\n").unwrap();
-    assert_eq!(read_token(file.to_str().unwrap(), 16).unwrap(), "0123456789abcdef");
+    assert_eq!(tokens::read(file.to_str().unwrap(), 16).unwrap(), "0123456789abcdef");
+}
+
+#[test]
+fn tokens_are_read_again_and_a_bad_one_leaves_the_last_in_force() {
+    let dir = tempdir();
+    let file = dir.0.join("mesh");
+    let (old, new) = ("0123456789abcdef", "fedcba9876543210");
+    fs::write(&file, old).unwrap();
+    let text = format!("tokens:\n  meshFile: {}\n", file.display());
+    let config = parse_node(Path::new("node.yaml"), &text).unwrap();
+    let mut problems = Vec::new();
+    let tokens = Tokens::open(&config, &mut problems);
+    assert!(problems.is_empty() && tokens.admin.is_none());
+    let (keys, now) = (tokens.mesh.clone().unwrap(), Instant::now());
+    fs::write(&file, "short").unwrap();
+    tokens.look(now);
+    fs::remove_file(&file).unwrap();
+    tokens.look(now);
+    assert_eq!(keys.taken(now), [old]);
+    fs::write(&file, format!("{new}\n")).unwrap();
+    tokens.look(now);
+    assert_eq!(keys.taken(now), [new, old]);
 }
 
 #[test]
@@ -170,11 +193,13 @@ fn a_bad_change_keeps_the_last_valid_live_configuration() {
     assert!(live.look().is_none(), "nothing changed");
     put("2", "channels:\n- topic: 'a*b'\n");
     assert!(live.look().is_none() && live.look().is_none());
+    assert!(live.refused().contains("live.yaml:2"), "{}", live.refused());
     assert_eq!((live.hash(), live.config().channels[0].topic.as_str()), (first, "a:*"));
     fs::remove_file(&path).unwrap();
     assert!(live.look().is_none(), "a file that is gone changes nothing");
     put("3", "channels:\n- topic: 'b:*'\n");
     assert_eq!(live.look().unwrap().channels[0].topic, "b:*");
+    assert_eq!(live.refused(), "");
     assert_eq!(live.hash(), hash("channels:\n- topic: 'b:*'\n"));
     let mut registry = Registry::default();
     live.register(&mut registry);

@@ -195,7 +195,8 @@ impl Proving {
 
 /// The accepting end: waits for a Proof.
 pub struct Acceptor {
-    token: Bytes,
+    /// Those that are taken.
+    tokens: Vec<Bytes>,
     hello: Bytes,
     challenge: Nonce,
     welcome: Bytes,
@@ -203,13 +204,13 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Takes the Hello of whoever dialled; send the frame that comes with it.
+    /// Takes the Hello of whoever dialled, to prove any of `tokens`; send the frame that comes with it.
     ///
     /// # Errors
     /// [`Refusal::Version`], [`Refusal::Cluster`] or [`Refusal::Malformed`]: close without a word.
     pub fn hello(
         me: &Identity,
-        token: Bytes,
+        tokens: Vec<Bytes>,
         nonce: Nonce,
         got: (u8, Bytes),
     ) -> Result<(Self, Bytes), Refusal> {
@@ -239,7 +240,7 @@ impl Acceptor {
         let remote = Remote { name, instance, address: Some((ip, port)) };
         let welcome = welcome.freeze();
         let out = frame(CHALLENGE, &nonce);
-        Ok((Self { token, hello, challenge: nonce, welcome, remote }, out))
+        Ok((Self { tokens, hello, challenge: nonce, welcome, remote }, out))
     }
 
     /// Checks the Proof; send the frame that comes with the peer.
@@ -249,11 +250,12 @@ impl Acceptor {
     pub fn proof(self, got: (u8, Bytes)) -> Result<(Remote, Bytes), Refusal> {
         let mut body = expect(got, PROOF)?;
         let proof: [u8; 32] = take_array(&mut body)?;
-        let want = code(&self.token, "dialer", &[&self.hello, &self.challenge]);
-        if !bool::from(proof.ct_eq(&want)) {
-            return Err(Refusal::Token);
-        }
-        let mac = code(&self.token, "acceptor", &[&self.hello, &self.challenge, &self.welcome]);
+        let proves = |token: &&Bytes| {
+            let want = code(token, "dialer", &[&self.hello, &self.challenge]);
+            bool::from(proof.ct_eq(&want))
+        };
+        let token = self.tokens.iter().find(proves).ok_or(Refusal::Token)?;
+        let mac = code(token, "acceptor", &[&self.hello, &self.challenge, &self.welcome]);
         let out = frame(WELCOME, &[&self.welcome[..], &mac].concat());
         Ok((self.remote, out))
     }

@@ -27,7 +27,7 @@ fn run(
 ) -> (Result<Remote, Refusal>, Result<Remote, Refusal>) {
     let (d, hello) = Dialer::start(dialer.0, dialer.1, [1; 32]);
     let hello = unframe(&tamper(0, hello));
-    let (a, challenge) = match Acceptor::hello(acceptor.0, acceptor.1, [2; 32], hello) {
+    let (a, challenge) = match Acceptor::hello(acceptor.0, vec![acceptor.1], [2; 32], hello) {
         Ok(ok) => ok,
         Err(e) => return (Err(Refusal::Malformed), Err(e)),
     };
@@ -64,6 +64,22 @@ fn wrong_token_and_other_cluster_are_refused() {
 }
 
 #[test]
+fn an_acceptor_takes_each_of_its_tokens_and_answers_by_the_same() {
+    let (d, a) = (who("ns/chat", "chat-0"), who("ns/chat", "chat-1"));
+    for (held, linked) in [("new", true), ("old", true), ("older", false)] {
+        let (dialer, hello) = Dialer::start(&d, token(held), [1; 32]);
+        let tokens = vec![token("new"), token("old")];
+        let (acceptor, challenge) = Acceptor::hello(&a, tokens, [2; 32], unframe(&hello)).unwrap();
+        let (proving, proof) = dialer.challenge(unframe(&challenge)).unwrap();
+        let taken = acceptor.proof(unframe(&proof));
+        assert_eq!(taken.is_ok(), linked, "{held}");
+        if let Ok((_, welcome)) = taken {
+            assert_eq!(proving.welcome(unframe(&welcome)).unwrap().name, "chat-1");
+        }
+    }
+}
+
+#[test]
 fn an_acceptor_without_the_token_is_not_believed() {
     let d = who("c", "d");
     let (dialer, _) = Dialer::start(&d, token("t"), [1; 32]);
@@ -80,7 +96,7 @@ fn a_proof_fits_one_nonce_only() {
     let (d, a) = (who("c", "d"), who("c", "a"));
     let (dialer, hello) = Dialer::start(&d, token("t"), [1; 32]);
     let (_, proof) = dialer.challenge((CHALLENGE, Bytes::from(vec![2; 32]))).unwrap();
-    let (again, _) = Acceptor::hello(&a, token("t"), [3; 32], unframe(&hello)).unwrap();
+    let (again, _) = Acceptor::hello(&a, vec![token("t")], [3; 32], unframe(&hello)).unwrap();
     assert_eq!(again.proof(unframe(&proof)).unwrap_err(), Refusal::Token);
 }
 
@@ -105,6 +121,6 @@ proptest! {
     #[test]
     fn any_bytes_are_refused(kind in any::<u8>(), body in proptest::collection::vec(any::<u8>(), 0..200)) {
         let me = who("c", "a");
-        prop_assert!(Acceptor::hello(&me, token("t"), [0; 32], (kind, body.into())).is_err());
+        prop_assert!(Acceptor::hello(&me, vec![token("t")], [0; 32], (kind, body.into())).is_err());
     }
 }

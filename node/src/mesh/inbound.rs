@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -115,7 +115,7 @@ async fn shake(
     let me = &inner.config.identity;
     let got = read_handshake(stream, buf).await?;
     let (acceptor, challenge) =
-        Acceptor::hello(me, inner.config.token.clone(), rand::random(), got)?;
+        Acceptor::hello(me, inner.config.keys.taken(Instant::now()), rand::random(), got)?;
     stream.write_all(&challenge).await?;
     let got = read_handshake(stream, buf).await?;
     let (remote, welcome) = acceptor.proof(got)?;

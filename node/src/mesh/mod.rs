@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
@@ -35,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use crate::keys::Keys;
 use crate::pubsub::{Adapter, Broadcast, Local};
 use handshake::Identity;
 use metrics::{MeshMetrics, count};
@@ -76,7 +76,7 @@ pub struct MeshConfig {
     /// Who this node is. Cluster and name at most 255 bytes.
     pub identity: Identity,
     /// The cluster's mesh token.
-    pub token: Bytes,
+    pub keys: Keys,
     /// Bytes that may wait for one peer.
     pub peer_buffer: usize,
     /// The times of a link.

@@ -65,7 +65,7 @@ async fn keep(inner: Arc<Inner>, peer: Arc<Peer>) {
     let mut failures = 0_u32;
     while !inner.leaving.is_cancelled() {
         let dialled = tokio::select! {
-            d = dial(&inner, &peer) => d,
+            d = dial(&inner, &peer, failures) => d,
             () = inner.leaving.cancelled() => break,
         };
         let mut pause = match dialled {
@@ -82,7 +82,7 @@ async fn keep(inner: Arc<Inner>, peer: Arc<Peer>) {
             Ok(Dialled::Alias) => ALIAS_CHECK,
             Ok(Dialled::Myself) => Duration::MAX,
             Err(error) => {
-                failures += 1;
+                failures = failures.wrapping_add(1);
                 if failures == WARN_AFTER {
                     warn!(addr = %peer.addr, %error, "a peer cannot be linked; trying on");
                 }
@@ -132,13 +132,14 @@ enum DialError {
     Refused(#[from] Refusal),
 }
 
-async fn dial(inner: &Inner, peer: &Peer) -> Result<Dialled, DialError> {
+/// Try number `n` since the last link.
+async fn dial(inner: &Inner, peer: &Peer, n: u32) -> Result<Dialled, DialError> {
     let bound = inner.config.timing.handshake;
     let connect = inner.transport.connect(peer.addr);
     let mut stream = timeout(bound, connect).await.map_err(|_| DialError::Timeout)??;
     let shake = async {
-        let (dialer, hello) =
-            Dialer::start(&inner.config.identity, inner.config.token.clone(), rand::random());
+        let token = inner.config.keys.for_try(n, Instant::now());
+        let (dialer, hello) = Dialer::start(&inner.config.identity, token, rand::random());
         stream.write_all(&hello).await?;
         let mut buf = BytesMut::new();
         let got = read_handshake(&mut stream, &mut buf).await?;

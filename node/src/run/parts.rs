@@ -17,9 +17,10 @@ use tracing::{info, warn};
 use crate::admin::Admin;
 use crate::api::Token;
 use crate::api::serve::{Limits, serve};
-use crate::config::{Env, Loaded, TokenValues, live};
+use crate::config::{Env, Loaded, live};
 use crate::discovery::{self, DiscoveryMetrics, View, dns::Dns};
 use crate::hub::Hub;
+use crate::keys::Keys;
 use crate::links::Links;
 use crate::mesh::handshake::{Identity, Instance};
 use crate::mesh::transport::Tcp;
@@ -74,10 +75,10 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     let Loaded { config, env, tokens, live } = loaded;
     let admin_listener = bind("listen.admin", &config.listen.admin).await?;
     let publish_listener = bind("listen.publish", &config.listen.publish).await?;
-    let meshed = config.pubsub.adapter == Adapter::Mesh && tokens.mesh.is_some();
-    let mesh_listener = match meshed {
-        true => Some(bind("listen.mesh", &config.listen.mesh).await?),
-        false => None,
+    let meshed = config.pubsub.adapter == Adapter::Mesh;
+    let mesh_listener = match tokens.mesh.clone().filter(|_| meshed) {
+        Some(keys) => Some((bind("listen.mesh", &config.listen.mesh).await?, keys)),
+        None => None,
     };
     let stop_sockets = CancellationToken::new();
     let stop_intake = CancellationToken::new();
@@ -99,10 +100,10 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     };
     let intake = TaskTracker::new();
     let discovery_metrics = DiscoveryMetrics::default();
-    let links = if let Some(listener) = mesh_listener {
+    let links = if let Some((listener, keys)) = mesh_listener {
         let own = listener.local_addr()?;
         addresses.mesh = Some(own);
-        let mesh = start_mesh(&config, &env, &tokens, listener, own, &hub);
+        let mesh = start_mesh(&config, &env, keys, listener, own, &hub);
         let own = env.ip().map(|ip| SocketAddr::new(ip, own.port()));
         let view = View::new(&config.discovery, own, Instant::now());
         let (alone, apply) = (mesh.clone(), mesh.clone());
@@ -140,6 +141,7 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     intake.spawn(live.clone().watch(live::INTERVAL, stop_intake.clone(), move |config| {
         apply.set_live(config);
     }));
+    intake.spawn(tokens.clone().watch(live::INTERVAL, stop_intake.clone()));
 
     let publish_metrics = PublishMetrics::default();
     let mut registry = Registry::default();
@@ -151,13 +153,13 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     discovery_metrics.register(ours);
     publish_metrics.register(ours);
 
-    let token = Token::new(tokens.admin.as_ref());
+    let token = Token::new(tokens.admin.clone());
     let admin = Admin::new(hub.clone(), links.clone(), live.clone(), env.clone(), token, registry);
     let (stop_admin, last) = (CancellationToken::new(), TaskTracker::new());
     last.spawn(serve(admin_listener, admin.clone().router(), ADMIN, stop_admin.clone()));
 
     let sink = hub.clone();
-    let token = Token::new(tokens.publish.as_ref());
+    let token = Token::new(tokens.publish.clone());
     let formed = Arc::new(AtomicBool::new(false));
     let publish =
         Publish::new(token, Arc::new(move |b| sink.broadcast(b)), formed.clone(), publish_metrics);
@@ -197,7 +199,7 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
 fn start_mesh(
     config: &NodeConfig,
     env: &Env,
-    tokens: &TokenValues,
+    keys: Keys,
     listener: TcpListener,
     own: SocketAddr,
     hub: &Hub,
@@ -212,7 +214,7 @@ fn start_mesh(
             ip: env.ip().or(bound_ip),
             port: own.port(),
         },
-        token: tokens.mesh.clone().unwrap_or_default(),
+        keys,
         peer_buffer: buffer(config),
         timing: Timing::default(),
     };

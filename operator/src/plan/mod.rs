@@ -199,7 +199,7 @@ fn waiting(
             None => say(
                 Reason::DrainEndpointUnreachable,
                 s,
-                format!("{} does not answer on its admin port while it drains", p.name),
+                format!("{} {} while it drains", p.name, p.silence()),
             ),
         }
     }
@@ -210,11 +210,11 @@ fn waiting(
     }
     for s in &slots.list {
         if s.available && s.updated && !s.linked {
-            say(
-                Reason::WaitingForLinks,
-                s,
-                format!("waiting for {} to be linked with every other node", s.name()),
-            );
+            let message = match s.pod.filter(|p| p.denied) {
+                Some(p) => format!("{} {}", p.name, p.silence()),
+                None => format!("waiting for {} to be linked with every other node", s.name()),
+            };
+            say(Reason::WaitingForLinks, s, message);
         }
     }
     if let (true, Some(v)) = (w.is_empty() && drains.blocked, shape.victims.first()) {

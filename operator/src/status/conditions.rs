@@ -52,8 +52,8 @@ pub(super) fn all(
     now: Timestamp,
 ) -> Vec<Condition> {
     let before = previous.map(|s| s.conditions.as_slice()).unwrap_or_default();
-    let late = progress::overdue(desired, observed, progress, before, now);
-    let summary = summary(desired, progress, status, plan);
+    let late = progress::overdue(desired, observed, progress, facts, before, now);
+    let summary = summary(desired, progress, status, plan, facts);
     let stalled = stalled(desired, plan, facts, status, late, &summary);
     let redis = redis(desired, observed);
     let ready = ready(desired, plan, progress, status, &stalled, redis.as_ref(), &summary);
@@ -103,6 +103,7 @@ fn summary(
     progress: &Progress,
     status: &ChannelClusterStatus,
     plan: &Plan,
+    facts: &Facts,
 ) -> String {
     let n = desired.spec.replicas;
     let mut text = if progress.rolling && progress.target.is_empty() {
@@ -124,6 +125,10 @@ fn summary(
     for w in plan.waiting.iter().take(3) {
         text.push_str(", ");
         text.push_str(&w.message);
+    }
+    if !facts.hint.is_empty() {
+        text.push_str("; ");
+        text.push_str(&facts.hint);
     }
     text
 }
@@ -312,7 +317,7 @@ fn formed(desired: &Desired<'_>, observed: &Observed) -> Verdict {
         return it(Some(false), Reason::WaitingForPodReady, "no pod is ready".into());
     }
     if let Some(p) = ready.iter().find(|p| p.node.is_none()) {
-        let message = format!("the admin port of {} does not answer", p.name);
+        let message = format!("{} {}", p.name, p.silence());
         return it(None, Reason::DrainEndpointUnreachable, message);
     }
     let linked = ready.iter().filter(|p| plan::linked(observed, p)).count();

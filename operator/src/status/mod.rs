@@ -37,6 +37,10 @@ pub struct Facts {
     /// Why the spec can't be carried out ([`Reason::InvalidSpec`]) or applied
     /// ([`Reason::ApplyConflict`]), with a sentence for a person.
     pub trouble: Option<(Reason, String)>,
+    /// What Kubernetes' events say of what is in the way; empty when nothing.
+    pub hint: String,
+    /// When the spec was last changed, if that is known.
+    pub changed_at: Option<Timestamp>,
 }
 
 /// The status of a cluster, and what is new in it.

@@ -91,6 +91,7 @@ pub(super) fn overdue(
     desired: &Desired<'_>,
     observed: &Observed,
     progress: &Progress,
+    facts: &super::Facts,
     previous: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
     now: Timestamp,
 ) -> bool {
@@ -102,8 +103,9 @@ pub(super) fn overdue(
     let resumed = super::find(previous, ConditionType::Paused).map(|c| c.last_transition_time.0);
     // A change of size leaves no mark of its own on the StatefulSet: count from when it was told.
     let begun = super::find(previous, ConditionType::Progressing).map(|c| c.last_transition_time.0);
-    let Some(since) = progress.last_progress_at.into_iter().chain(resumed).chain(begun).max()
-    else {
+    // Another spec deserves its own time.
+    let marks = [progress.last_progress_at, resumed, begun, facts.changed_at];
+    let Some(since) = marks.into_iter().flatten().max() else {
         return false;
     };
     now.duration_since(since)

@@ -70,7 +70,7 @@ fn tell(
 ) -> Report {
     let now = w.timestamp();
     let p = plan(desired, observed, now);
-    let facts = Facts { image: "node:1".into(), trouble: None };
+    let facts = Facts { image: "node:1".into(), ..Facts::default() };
     let r = report(desired, observed, &p, &facts, previous, now);
     let again = report(desired, observed, &p, &facts, Some(&r.status), now + second(1000));
     // A status that its own writing changed would be written forever.
@@ -284,6 +284,11 @@ fn no_progress_for_too_long_stalls_but_a_drain_does_not() {
     let message = is(t.condition(ConditionType::Ready), "False", Reason::ProgressDeadlineExceeded);
     assert!(message.contains("no progress for 30 s"), "{message}");
     assert!(t.reasons().contains(&EventReason::ProgressDeadlineExceeded));
+    // Another spec has its own time.
+    let (o, d, now) = (t.w.observe(), t.w.desired(), t.w.timestamp());
+    let facts = Facts { changed_at: Some(now), ..Facts::default() };
+    let s = report(&d, &o, &plan(&d, &o, now), &facts, t.status.as_ref(), now).status;
+    is(condition(&s, ConditionType::Stalled), "False", Reason::AsExpected);
 
     let mut t = Told::new(3, 12);
     t.w.spec.progress_deadline_seconds = 10;
@@ -406,7 +411,32 @@ fn nodes_that_are_not_linked_are_told() {
     assert_eq!(message, "2 of 3 ready nodes are linked with every other");
     o.pods[1].node = None;
     let s = tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status;
-    assert_eq!(condition(&s, ConditionType::ClusterFormed).0, "Unknown");
+    let (formed, _, message) = condition(&s, ConditionType::ClusterFormed);
+    assert_eq!(formed, "Unknown");
+    assert!(message.ends_with("does not answer on its admin port"), "{message}");
+    // It is there, and says no: nobody need look for a NetworkPolicy.
+    o.pods[1].denied = true;
+    let s = tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status;
+    let message = condition(&s, ConditionType::ClusterFormed).2;
+    assert!(message.contains("does not take the admin token"), "{message}");
+}
+
+#[test]
+fn what_kubernetes_says_of_a_pod_that_does_not_start_is_told() {
+    let mut t = Told::new(3, 12);
+    let mut o = t.w.observe();
+    o.pods[2].running = false;
+    o.pods[2].ready = false;
+    o.pods[2].node = None;
+    let hint = "Kubernetes says of chat-2: FailedMount: secret \"nope\" not found";
+    let facts = Facts { hint: hint.into(), ..Facts::default() };
+    let (d, now) = (t.w.desired(), t.w.timestamp());
+    let s = report(&d, &o, &plan(&d, &o, now), &facts, t.status.as_ref(), now).status;
+    let (ready, _, message) = condition(&s, ConditionType::Ready);
+    assert_eq!(ready, "False");
+    assert!(message.ends_with(&format!("waiting for chat-2 to become ready; {hint}")), "{message}");
+    t.look();
+    is(t.condition(ConditionType::Ready), "True", Reason::AllReplicasUpdated);
 }
 
 #[test]

@@ -178,6 +178,7 @@ impl World {
                 ..NodeStatus::default()
             });
             PodState {
+                denied: false,
                 name: format!("chat-{ordinal}"),
                 uid: p.uid.to_string(),
                 resource_version: "1".into(),

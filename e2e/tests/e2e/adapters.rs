@@ -1,0 +1,157 @@
+//! PubSub by other means: the adapter changed under live clients, and a Redis that is not ours.
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, Secret, Service},
+};
+use kube::api::{DeleteParams, ListParams};
+use serde_json::json;
+use sluice_crds::ConditionType;
+
+use crate::{
+    figure,
+    support::{Clients, LONG, Space, cluster::ready, eventually, roll::Roll, spec, test},
+};
+
+#[test]
+fn adapter_changed_under_live_clients() {
+    test("adapter_changed_under_live_clients", async |space| {
+        let cluster = space.cluster("chat", spec(2, json!({}))).await?;
+        cluster.wait_ready().await?;
+        for (adapter, mode) in [("Redis", "Managed"), ("Mesh", "Disabled")] {
+            let roll = Roll::start(&cluster, 24).await?;
+            figure!(space, "to {adapter}");
+            let change = json!({ "pubsub": { "adapter": adapter }, "redis": { "mode": mode } });
+            cluster.change(change).await?;
+            roll.until("the cluster to be Ready, and all to be back", async || {
+                let ready = cluster.condition(ConditionType::Ready).await?;
+                Ok(ready.status == "True" && roll.clients().state("clients").await?.joined == 24)
+            })
+            .await?;
+            // From clients on both pods, to all.
+            let ids: Vec<String> = (0..4).map(|client| format!("{adapter} {client}")).collect();
+            for (client, id) in ids.iter().enumerate() {
+                let reply = roll.clients().push("clients", client, "msg", json!({ "id": id }));
+                ensure!(reply.await?.status == "ok", "{id} was not taken");
+            }
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            roll.clients().all_receive("clients", &ids).await?;
+            let outcome = roll.finish(2).await?;
+            // Nodes of different adapters do not hear each other: what is missed is not judged.
+            let codes = &outcome.report.close_codes;
+            ensure!(codes.keys().all(|code| code == "1012"), "close codes {codes:?}");
+            outcome.moved_once_each()?;
+            outcome.all_pods_replaced()?;
+        }
+        Ok(())
+    });
+}
+
+/// A Redis as somebody else runs it, with a password; its URL is in the Secret `bus`.
+async fn foreign_redis(space: &Space) -> Result<()> {
+    let url = format!("redis://:correct-horse@bus.{}.svc:6379/3", space.name);
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "bus" },
+        "stringData": { "url": url },
+    });
+    space.apply::<Secret>("bus", secret).await?;
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "bus" },
+        "spec": { "selector": { "app": "bus" }, "ports": [{ "port": 6379 }] },
+    });
+    space.apply::<Service>("bus", service).await?;
+    let arguments = ["--requirepass", "correct-horse", "--save", "", "--dir", "/tmp"];
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "bus" },
+        "spec": {
+            "selector": { "matchLabels": { "app": "bus" } },
+            "template": {
+                "metadata": { "labels": { "app": "bus" } },
+                "spec": {
+                    "automountServiceAccountToken": false,
+                    "terminationGracePeriodSeconds": 1,
+                    "securityContext": {
+                        "runAsNonRoot": true, "runAsUser": 65532,
+                        "seccompProfile": { "type": "RuntimeDefault" },
+                    },
+                    "containers": [{
+                        "name": "redis",
+                        "image": space.place.kubernetes.images()?.redis,
+                        "imagePullPolicy": "IfNotPresent",
+                        "args": arguments,
+                        "readinessProbe": { "tcpSocket": { "port": 6379 }, "periodSeconds": 1 },
+                        "securityContext": {
+                            "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] },
+                        },
+                    }],
+                },
+            },
+        },
+    });
+    space.apply::<Deployment>("bus", deployment).await?;
+    redis_up(space).await
+}
+
+async fn redis_up(space: &Space) -> Result<()> {
+    eventually("Redis to be up", LONG, async || {
+        let pods = space.api::<Pod>().list(&ListParams::default().labels("app=bus")).await?.items;
+        ensure!(pods.iter().any(ready), "{} pods, none ready", pods.len());
+        Ok(())
+    })
+    .await
+}
+
+#[test]
+fn redis_external_chat_and_redis_lost_then_heals() {
+    test("redis_external_chat_and_redis_lost_then_heals", async |space| {
+        foreign_redis(space).await?;
+        let external =
+            json!({ "mode": "External", "urlSecretRef": { "name": "bus", "key": "url" } });
+        let redis = json!({ "pubsub": { "adapter": "Redis" }, "redis": external });
+        let cluster = space.cluster("chat", spec(2, redis)).await?;
+        cluster.wait_ready().await?;
+        cluster.wait_for(ConditionType::RedisReady, "True").await?;
+        let clients = Clients::start(space).await?;
+        for (group, pod) in ["here", "there"].into_iter().zip(&cluster.pods().await?) {
+            clients.open(group, &[cluster.pod_url(pod)?], "room:lobby", 2).await?;
+        }
+        let say = async |from: &str, id: &str| -> Result<()> {
+            let reply = clients.push(from, 0, "msg", json!({ "id": id })).await?;
+            ensure!(reply.status == "ok", "{reply:?}");
+            Ok(())
+        };
+        say("here", "one").await?;
+        say("there", "two").await?;
+        for group in ["here", "there"] {
+            clients.all_receive(group, &["one", "two"]).await?;
+        }
+        let before = cluster.identities().await?;
+        space.kubectl(&["scale", "deployment/bus", "--replicas=0"]).await?;
+        let lost = cluster.wait_for(ConditionType::RedisReady, "False").await?;
+        figure!(space, "without Redis: {} {}", lost.reason, lost.message);
+        say("here", "local").await?;
+        clients.all_receive("here", &["local"]).await?;
+        space.kubectl(&["scale", "deployment/bus", "--replicas=1"]).await?;
+        redis_up(space).await?;
+        cluster.wait_for(ConditionType::RedisReady, "True").await?;
+        say("there", "again").await?;
+        for group in ["here", "there"] {
+            clients.all_receive(group, &["again"]).await?;
+        }
+        let (here, there) = (clients.state("here").await?, clients.state("there").await?);
+        ensure!(here.closes + there.closes == 0, "{here:?} {there:?}");
+        ensure!(cluster.identities().await? == before, "a node was replaced because of Redis");
+        // It is not ours: it stays when the cluster goes.
+        space.api::<sluice_crds::ChannelCluster>().delete("chat", &DeleteParams::default()).await?;
+        eventually("the pods to be gone", LONG, async || {
+            let left = cluster.pods().await?.len();
+            ensure!(left == 0, "{left} pods are left");
+            Ok(())
+        })
+        .await?;
+        space.api::<Secret>().get("bus").await?;
+        figure!(space, "4 clients through the loss of a foreign Redis, 0 closes");
+        redis_up(space).await
+    });
+}

@@ -1,0 +1,87 @@
+//! Whether the live settings are in force on the nodes, and what a person is told when they are not.
+//!
+//! Pure. A node that refuses them, such as an older one that does not know a field, keeps those
+//! before.
+
+use jiff::{SignedDuration, Timestamp};
+use sluice_crds::Reason;
+
+use crate::{
+    model::{Observed, PodState},
+    observe::brief,
+};
+
+/// A kubelet looks at what it mounts once in a minute or so, and a node once in a second.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(90);
+
+/// A node that refuses the settings, with its own reason.
+pub fn refused(observed: &Observed) -> Option<(Reason, String)> {
+    let refuses = |pod: &PodState| {
+        let why = pod.node.as_ref().map(|node| node.live_config_refused.as_str())?;
+        let pod = &pod.name;
+        (!why.is_empty()).then(|| {
+            let why = brief(why);
+            let message =
+                format!("{pod} refuses the live settings, those before hold on it: {why}");
+            (Reason::InvalidSpec, message)
+        })
+    };
+    observed.pods.iter().filter(|pod| !pod.terminating).find_map(refuses)
+}
+
+/// A node on which the settings of this hash are not in force although they have been there for
+/// long. `since`: when the spec was last changed.
+pub fn late(
+    observed: &Observed,
+    hash: &str,
+    since: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<String> {
+    let late = |pod: &&PodState| {
+        let there = since.max(pod.created_at);
+        let long = there.is_some_and(|there| now.duration_since(there) > PATIENCE);
+        let other = pod.node.as_ref().is_some_and(|node| node.live_config_hash != hash);
+        long && other && !pod.terminating
+    };
+    let pod = observed.pods.iter().find(late)?;
+    Some(format!("the live settings are not in force on {} yet: ask its kubelet", pod.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_node_api::admin::NodeStatus;
+
+    use super::*;
+
+    fn seen(hash: &str, why: &str) -> Observed {
+        let node = NodeStatus {
+            live_config_hash: hash.into(),
+            live_config_refused: why.into(),
+            ..NodeStatus::default()
+        };
+        let pod = PodState { name: "chat-4".into(), node: Some(node), ..PodState::default() };
+        Observed { statefulset: None, pods: vec![pod] }
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_nodes_own_words() {
+        assert_eq!(refused(&seen("new", "")), None);
+        let (reason, message) = refused(&seen("old", "live.yaml:3: unknown field `x`")).unwrap();
+        assert_eq!(reason, Reason::InvalidSpec);
+        assert!(message.starts_with("chat-4 refuses the live settings"), "{message}");
+        assert!(message.ends_with("live.yaml:3: unknown field `x`"), "{message}");
+    }
+
+    #[test]
+    fn a_node_that_stays_behind_is_told_after_a_while() {
+        let changed: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let after = |seconds| changed + SignedDuration::from_secs(seconds);
+        assert_eq!(late(&seen("old", ""), "new", Some(changed), after(90)), None);
+        assert!(late(&seen("old", ""), "new", Some(changed), after(91)).is_some());
+        assert_eq!(late(&seen("new", ""), "new", Some(changed), after(91)), None);
+        let mut fresh = seen("old", "");
+        fresh.pods[0].created_at = Some(after(60));
+        assert_eq!(late(&fresh, "new", Some(changed), after(91)), None);
+        assert_eq!(late(&seen("old", ""), "new", None, after(91)), None);
+    }
+}
