@@ -20,6 +20,13 @@ pub struct Observed {
     pub pods: Vec<PodState>,
 }
 
+impl Observed {
+    /// Whether there are pods, and all of them are being deleted.
+    pub fn all_terminate(&self) -> bool {
+        !self.pods.is_empty() && self.pods.iter().all(|p| p.terminating)
+    }
+}
+
 /// The StatefulSet, as far as it matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatefulSetState {
