@@ -1,6 +1,7 @@
 //! Who takes new clients. A label on each pod says so; the client Service selects by it. As long
 //! as a ready pod that does not drain exists, somebody takes them.
 
+use jiff::Timestamp;
 use sluice_crds::{Adapter, ChannelClusterSpec};
 
 use super::{Shape, Slot, Slots, rebalance::Skew};
@@ -23,17 +24,14 @@ pub fn linked(observed: &Observed, pod: &PodState) -> bool {
         .all(|o| node.peers.iter().any(|l| l.name == o.name && l.inbound && l.outbound))
 }
 
-/// The labels to change, all of them in one step. `leaving`: pods whose drain begins now, their
-/// label goes with the commitment. `skew`: the load is being made even.
+/// The labels to change so that the `wanted` pods have it, all of them in one step. `leaving`: pods
+/// whose drain begins now, their label goes with the commitment.
 pub(crate) fn labels(
-    spec: &ChannelClusterSpec,
     observed: &Observed,
-    slots: &Slots<'_>,
-    shape: &Shape,
-    skew: Option<&Skew>,
+    wanted: &[&str],
     leaving: &[&str],
+    now: Timestamp,
 ) -> Option<Action> {
-    let wanted = accepting(spec, observed, slots, shape, skew, leaving);
     let mut pods: Vec<(PodRef, bool)> = observed
         .pods
         .iter()
@@ -44,11 +42,12 @@ pub(crate) fn labels(
         .collect();
     // Those that begin to take clients first: nobody is turned away in between.
     pods.sort_by_key(|(_, on)| !on);
-    (!pods.is_empty()).then_some(Action::SetAccepting { pods })
+    (!pods.is_empty()).then_some(Action::SetAccepting { pods, at: now })
 }
 
 /// Names of the pods that are to take new clients: the first set of the ladder that is not empty.
-fn accepting<'a>(
+/// `skew`: the load is being made even.
+pub(crate) fn accepting<'a>(
     spec: &ChannelClusterSpec,
     observed: &Observed,
     slots: &'a Slots<'_>,

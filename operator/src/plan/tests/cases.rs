@@ -174,6 +174,7 @@ fn scaled_to_zero_every_pod_drains_then_goes() {
     assert!(w.pods.is_empty() && w.clients.iter().all(|c| c.pod.is_none()));
     w.spec.replicas = 2;
     w.settle(100);
+    w.step();
     assert!(w.clients.iter().all(|c| c.pod.is_some()));
 }
 
