@@ -11,6 +11,7 @@
 //! go → [`drain`] begins, renews and undoes drains → [`rebalance`] moves clients where they sit
 //! unevenly → [`steer`] says who takes new clients → [`cordon`] has the others refuse them.
 
+mod arrivals;
 mod cordon;
 mod drain;
 mod rebalance;

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use sluice_crds::{Adapter, ChannelClusterSpec};
 
-use super::{Shape, Slot, Slots, rebalance::Skew};
+use super::{Shape, Slot, Slots, arrivals, rebalance::Skew};
 use crate::model::{Action, Observed, PodRef, PodState};
 
 /// Whether the pod's node is linked, in both directions, with every other ready node: what is
@@ -46,6 +46,7 @@ pub(crate) fn labels(
 }
 
 /// Names of the pods that are to take new clients: the first set of the ladder that is not empty.
+/// Full updated pods are spared while the emptier ones can take all those who are moved.
 /// `skew`: the load is being made even.
 pub(crate) fn accepting<'a>(
     spec: &ChannelClusterSpec,
@@ -83,8 +84,20 @@ pub(crate) fn accepting<'a>(
     };
     // With no client anywhere every load is below any bound.
     let bound = |factor: f64| if total == 0 { f64::INFINITY } else { mean * factor };
+    let coming = arrivals::arrivals(spec, observed, leaving);
+    let staying: Vec<&Slot<'_>> =
+        candidates.iter().filter(|(s, stays)| *stays && fit(s)).map(|(s, _)| *s).collect();
+    // Unless one of them does not answer: it may be the fullest.
+    let loads: Option<Vec<u64>> = staying.iter().map(|s| s.pod?.connections()).collect();
+    let loads = loads.filter(|_| coming > 0).unwrap_or_default();
+    let few = |factor: f64| {
+        let few = arrivals::fewest(&loads, coming, bound(factor));
+        few.into_iter().map(|i| staying[i].name()).collect()
+    };
     let ladder = if rolling {
         vec![
+            few(1.05),
+            few(1.15),
             pick(true, bound(1.05)),
             pick(true, bound(1.15)),
             pick(false, bound(1.05)),
