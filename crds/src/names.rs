@@ -15,6 +15,8 @@ pub const COMPONENT_REDIS: &str = "redis";
 /// Label `"true"` on pods that take new connections: the client Service selects it. Patched on
 /// pods by the operator; no part of the StatefulSet's selector.
 pub const ACCEPTING_LABEL: &str = "sluice.dev/accepting";
+/// On a pod with [`ACCEPTING_LABEL`]: since when, RFC 3339, as balancers take a moment to hear of it.
+pub const ACCEPTING_SINCE: &str = "sluice.dev/accepting-since";
 
 /// Why a pod drains, one of [`crate::DrainReason`]. Written before anything else is done, it is
 /// the drain's place in the budget.

@@ -9,7 +9,8 @@
 //! | `POST /drain` | [`DrainRequest`] | [`DrainStatus`]; idempotent, each call renews the TTL |
 //! | `GET /drain` | – | [`DrainStatus`] |
 //! | `DELETE /drain` | – | [`DrainStatus`], phase `None`: the node takes connections again |
-//! | `POST /cordon`, `DELETE /cordon` | – | [`NodeStatus`] |
+//! | `POST /cordon` | [`CordonRequest`], or none: until `DELETE /cordon` | [`NodeStatus`]; idempotent, each call renews the TTL |
+//! | `DELETE /cordon` | – | [`NodeStatus`]: the node takes connections again |
 //! | `POST /shed` | [`ShedRequest`] | [`ShedResponse`] |
 
 use jiff::Timestamp;
@@ -85,6 +86,19 @@ pub struct DrainStatus {
     pub moved: u64,
 }
 
+/// The body of `POST /cordon`: refuse new connections with 503, and keep those there are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "an object that says how long to refuse new connections"
+)]
+pub struct CordonRequest {
+    /// Seconds after which the node takes connections again, unless another `POST /cordon`
+    /// arrives: so it does when its operator is gone for good.
+    pub ttl_seconds: f64,
+}
+
 /// The body of `POST /shed`: close some sockets with code 1012, gently, and go on serving.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
@@ -145,8 +159,11 @@ pub struct NodeStatus {
     pub capacity: u64,
     /// Channels now joined, over all sockets.
     pub channels: u64,
-    /// Whether new connections are refused with 503.
+    /// Whether new connections are refused with 503, a drain aside.
     pub cordoned: bool,
+    /// Seconds until the cordon ends by itself; absent without one, and without a TTL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordon_seconds_left: Option<f64>,
     /// The drain, phase `None` when there is none.
     pub drain: DrainStatus,
     /// Sockets that the shed under way closes or has closed; 0 once its last clients have had the

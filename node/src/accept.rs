@@ -37,9 +37,19 @@ impl Refusal {
     }
 }
 
+/// Whether new connections are refused, a drain aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cordon {
+    Off,
+    /// Until it is lifted.
+    On,
+    /// Until then: who asked for it may be gone for good.
+    Until(Instant),
+}
+
 /// Whether handshakes are taken, and at which rate.
 pub(crate) struct Door {
-    cordoned: AtomicBool,
+    cordon: Mutex<Cordon>,
     draining: AtomicBool,
     /// Most connections; 0 is no limit.
     most: AtomicU32,
@@ -58,7 +68,7 @@ impl Door {
     pub(crate) fn new(rate: u32, now: Instant) -> Self {
         let rate = f64::from(rate.max(1));
         let bucket = Mutex::new(Bucket { rate, tokens: rate, at: now });
-        Self { cordoned: false.into(), draining: false.into(), most: 0.into(), bucket }
+        Self { cordon: Mutex::new(Cordon::Off), draining: false.into(), most: 0.into(), bucket }
     }
 
     /// Asks for one connection, with `held` of them there already.
@@ -66,7 +76,7 @@ impl Door {
         if self.draining.load(Ordering::Acquire) {
             return Err(Refusal::Closed("drain"));
         }
-        if self.cordoned() {
+        if self.cordoned(now) {
             return Err(Refusal::Closed("cordon"));
         }
         let most = self.most();
@@ -84,12 +94,33 @@ impl Door {
         Ok(())
     }
 
-    pub(crate) fn cordon(&self, on: bool) {
-        self.cordoned.store(on, Ordering::Release);
+    /// Refuses connections: for `ttl` from `now`, or until [`Door::uncordon`].
+    pub(crate) fn cordon(&self, ttl: Option<Duration>, now: Instant) {
+        // An end that is too far to be told is none.
+        let until = ttl.and_then(|ttl| now.checked_add(ttl));
+        *self.cordon.lock() = until.map_or(Cordon::On, Cordon::Until);
     }
 
-    pub(crate) fn cordoned(&self) -> bool {
-        self.cordoned.load(Ordering::Acquire)
+    /// Takes connections again.
+    pub(crate) fn uncordon(&self) {
+        *self.cordon.lock() = Cordon::Off;
+    }
+
+    /// Whether a cordon is on.
+    pub(crate) fn cordoned(&self, now: Instant) -> bool {
+        match *self.cordon.lock() {
+            Cordon::Off => false,
+            Cordon::On => true,
+            Cordon::Until(end) => now < end,
+        }
+    }
+
+    /// How long a cordon that ends by itself still lasts.
+    pub(crate) fn cordon_left(&self, now: Instant) -> Option<Duration> {
+        match *self.cordon.lock() {
+            Cordon::Until(end) if now < end => Some(end.duration_since(now)),
+            _ => None,
+        }
     }
 
     /// Lets in no more than `most` connections; 0 is no limit.
@@ -168,12 +199,27 @@ mod tests {
     fn a_cordon_and_a_drain_close_it_each() {
         let start = Instant::now();
         let door = Door::new(3, start);
-        door.cordon(true);
+        door.cordon(None, start);
         assert_eq!(door.admit(0, start), Err(Refusal::Closed("cordon")));
         door.set_draining(true);
-        door.cordon(false);
+        door.uncordon();
         assert_eq!(door.admit(0, start), Err(Refusal::Closed("drain")));
         door.set_draining(false);
         assert_eq!(door.admit(0, start), Ok(()));
+    }
+
+    #[test]
+    fn a_cordon_with_an_end_ends_unless_it_is_renewed() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let door = Door::new(3, start);
+        door.cordon(Some(Duration::from_secs(10)), start);
+        assert_eq!(door.admit(0, at(9)), Err(Refusal::Closed("cordon")));
+        assert_eq!(door.cordon_left(at(9)), Some(Duration::from_secs(1)));
+        door.cordon(Some(Duration::from_secs(10)), at(9));
+        assert!(door.cordoned(at(18)));
+        assert_eq!((door.admit(0, at(19)), door.cordon_left(at(19))), (Ok(()), None));
+        door.cordon(Some(Duration::MAX), at(19));
+        assert!(door.cordoned(at(1 << 30)) && door.cordon_left(at(19)).is_none());
     }
 }

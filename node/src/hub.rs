@@ -81,14 +81,25 @@ impl Hub {
         self.plane.capacity()
     }
 
-    /// Refuses new connections with 503, or takes them again.
-    pub fn cordon(&self, on: bool) {
-        self.plane.door.cordon(on);
+    /// Refuses new connections with 503: for `ttl`, or until [`Hub::uncordon`]. Each call replaces
+    /// the one before.
+    pub fn cordon(&self, ttl: Option<Duration>) {
+        self.plane.door.cordon(ttl, Instant::now());
+    }
+
+    /// Takes new connections again.
+    pub fn uncordon(&self) {
+        self.plane.door.uncordon();
     }
 
     /// Whether [`Hub::cordon`] is on; a drain refuses connections without it.
     pub fn cordoned(&self) -> bool {
-        self.plane.door.cordoned()
+        self.plane.door.cordoned(Instant::now())
+    }
+
+    /// How long a cordon with a time to live still lasts.
+    pub fn cordon_left(&self) -> Option<Duration> {
+        self.plane.door.cordon_left(Instant::now())
     }
 
     /// Starts a drain, or changes the one under way, and renews its TTL.

@@ -57,10 +57,10 @@ async fn a_draining_or_cordoned_node_refuses_with_503_and_retry_after() {
     let (status, after) = refusal(Client::connect(&node.url()).await);
     assert_eq!((status, after.as_deref()), (503, Some("2")));
     assert_eq!(node.hub.cancel_drain().phase, DrainPhase::None);
-    node.hub.cordon(true);
+    node.hub.cordon(None);
     assert!(node.hub.cordoned());
     assert_eq!(refusal(Client::connect(&node.url()).await).0, 503);
-    node.hub.cordon(false);
+    node.hub.uncordon();
     node.joined("room:1").await;
 }
 

@@ -206,7 +206,18 @@ async fn cordon_and_shed() {
     let url = format!("ws://{}/socket/websocket?vsn=2.0.0", a.addresses.http);
     let refused = tokio_tungstenite::connect_async(&url).await.unwrap_err().to_string();
     assert!(refused.contains("503"), "{refused}");
+    let (_, timed) = admin(&a, "POST", "/cordon", Some(json!({"ttlSeconds": 60}))).await;
+    let left = timed["cordonSecondsLeft"].as_f64().unwrap();
+    assert!(timed["cordoned"] == true && left > 0.0 && left <= 60.0, "{timed}");
+    let (_, forever) = admin(&a, "POST", "/cordon", None).await;
+    assert!(forever["cordoned"] == true && forever.get("cordonSecondsLeft").is_none(), "{forever}");
+    for bad in [json!({}), json!({"ttlSeconds": 0}), json!({"ttlSeconds": 1e9}), json!([60])] {
+        let (status, body) = admin(&a, "POST", "/cordon", Some(bad)).await;
+        assert!(status == 422 && body["error"].is_string(), "{status} {body}");
+    }
     assert_eq!(admin(&a, "DELETE", "/cordon", None).await.1["cordoned"], false);
+    admin(&a, "POST", "/cordon", Some(json!({"ttlSeconds": 0.2}))).await;
+    until("over", || !a.admin.status().cordoned).await;
     let (_, shed) =
         admin(&a, "POST", "/shed", Some(json!({"count": 9, "ratePerSecond": 100}))).await;
     assert_eq!(shed, json!({"shedding": 2}));

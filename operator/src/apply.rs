@@ -24,6 +24,7 @@
 //! | policy | poddisruptionbudgets | get list watch create patch delete |
 //! | (core) | secrets | get create patch delete |
 //! | (core) | pods | get list watch patch |
+//! | (core) | namespaces | get (the one, to see whether it is being deleted) |
 //! | events.k8s.io | events | list create patch |
 //!
 //! In the operator's own namespace: coordination.k8s.io leases, create; get and update by name.

@@ -105,8 +105,13 @@ impl Executor<'_> {
     ) -> Result<bool, Error> {
         match action {
             Action::Commit { pod, commitment } => {
+                let mut written: HashMap<_, Value> = annotations(commitment)
+                    .into_iter()
+                    .map(|(key, value)| (key, value.into()))
+                    .collect();
+                written.insert(names::ACCEPTING_SINCE, Value::Null);
                 let patch = json!({ "metadata": {
-                    "annotations": annotations(commitment).into_iter().collect::<HashMap<_, _>>(),
+                    "annotations": written,
                     "labels": { names::ACCEPTING_LABEL: null },
                 } });
                 self.patch(pod, patch, versions, true).await?;
@@ -128,7 +133,19 @@ impl Executor<'_> {
                     .await?;
                 tracing::info!(pod = pod.name, "the drain is undone");
             }
-            Action::SetAccepting { pods } => self.set_accepting(pods, versions).await?,
+            Action::SetAccepting { pods, at } => self.set_accepting(pods, *at, versions).await?,
+            Action::Cordon { pod, request } => {
+                self.applier.may_write()?;
+                let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
+                let answer = self.nodes.cordon(address, self.token, request).await;
+                return Ok(noted(pod, answer));
+            }
+            Action::Uncordon { pod } => {
+                self.applier.may_write()?;
+                let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
+                let answer = self.nodes.uncordon(address, self.token).await;
+                return Ok(noted(pod, answer));
+            }
             Action::StartDrain { pod, request } => {
                 self.applier.may_write()?;
                 let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
@@ -157,11 +174,18 @@ impl Executor<'_> {
     async fn set_accepting(
         &self,
         pods: &[(PodRef, bool)],
+        at: Timestamp,
         versions: &mut HashMap<String, String>,
     ) -> Result<(), Error> {
         for wanted in [true, false] {
-            let label = if wanted { Value::from("true") } else { Value::Null };
-            let patch = json!({ "metadata": { "labels": { names::ACCEPTING_LABEL: label } } });
+            let (label, since) = match wanted {
+                true => ("true".into(), at.to_string().into()),
+                false => (Value::Null, Value::Null),
+            };
+            let patch = json!({ "metadata": {
+                "labels": { names::ACCEPTING_LABEL: label },
+                "annotations": { names::ACCEPTING_SINCE: since },
+            } });
             let patches = pods.iter().filter(|(_, to)| *to == wanted).map(|(pod, _)| {
                 let patch = patch.clone();
                 async move { (pod, self.send(pod, patch, None).await) }
@@ -307,6 +331,8 @@ fn pod_of(action: &Action) -> Option<&PodRef> {
         | Action::MarkDrained { pod, .. }
         | Action::CancelDrain { pod }
         | Action::Shed { pod, .. }
+        | Action::Cordon { pod, .. }
+        | Action::Uncordon { pod }
         | Action::StripAnnotations { pod } => Some(pod),
         Action::SetAccepting { .. } => None,
     }

@@ -1,15 +1,16 @@
-//! What is done for the pods of a cluster that is deleted: their nodes are told not to wait for
-//! their clients. There is no pod left for these to go to, and a drain of mode `Wait` would keep
-//! the pods, and their namespace, for half an hour.
+//! What is done for the pods of a cluster that is deleted, alone or with its whole namespace: their
+//! nodes are told not to wait for their clients. There is no pod left for these to go to, and a
+//! drain of mode `Wait` would keep the pods, and their namespace, for half an hour. (Of a namespace
+//! Kubernetes ends the pods first, while the cluster still stands.)
 //!
 //! It needs no finalizer: without an operator the pods go by themselves, only later. It must never
 //! tell a pod that stays: one that is not terminating (`--cascade=orphan`), or whose cluster is
-//! there.
+//! there, in a namespace that is.
 
 use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use kube::{Api, api::ListParams, core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use sluice_crds::{ChannelCluster, names};
 
@@ -55,7 +56,8 @@ pub async fn look(
     let clusters: Api<PartialObjectMeta<ChannelCluster>> =
         Api::namespaced(context.client.clone(), namespace);
     let live = clusters.get_metadata_opt(&gone.name).await?;
-    if live.is_some_and(|cluster| cluster.metadata.deletion_timestamp.is_none()) {
+    let stands = live.is_some_and(|cluster| cluster.metadata.deletion_timestamp.is_none());
+    if stands && !namespace_goes(context, namespace).await? {
         return Ok(true);
     }
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
@@ -97,10 +99,17 @@ pub async fn look(
         .await;
     let done: Vec<String> = answers.into_iter().filter(|(_, ok)| *ok).map(|(uid, _)| uid).collect();
     if !done.is_empty() {
-        tracing::info!(%gone, pods = done.len(), "the cluster is deleted: its pods do not wait");
+        tracing::info!(%gone, pods = done.len(), "the cluster goes: its pods do not wait");
     }
     told.extend(done);
     Ok(false)
+}
+
+/// Whether the namespace is being deleted, and everything in it.
+pub async fn namespace_goes(context: &Context, namespace: &str) -> Result<bool, kube::Error> {
+    let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(context.client.clone());
+    let live = namespaces.get_metadata_opt(namespace).await?;
+    Ok(live.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
 /// UID and address of the pods that go and whose node may still have clients.

@@ -7,7 +7,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use sluice_crds::{ChannelClusterSpec, DrainReason, Reason};
-use sluice_node_api::admin::{DrainPhase, DrainRequest, NodeStatus, ShedRequest};
+use sluice_node_api::admin::{CordonRequest, DrainPhase, DrainRequest, NodeStatus, ShedRequest};
 
 /// Everything that a reconcile saw, from live reads: the StatefulSet first, then the pods, then
 /// their nodes. (Pods older than the StatefulSet could show one that its controller has let go.)
@@ -18,6 +18,13 @@ pub struct Observed {
     /// Every pod of the cluster's nodes that the StatefulSet owns, in any order; without one, those
     /// that it left behind.
     pub pods: Vec<PodState>,
+}
+
+impl Observed {
+    /// Whether there are pods, and all of them are being deleted.
+    pub fn all_terminate(&self) -> bool {
+        !self.pods.is_empty() && self.pods.iter().all(|p| p.terminating)
+    }
 }
 
 /// The StatefulSet, as far as it matters.
@@ -78,6 +85,8 @@ pub struct PodState {
     pub node_unreachable: bool,
     /// Label [`sluice_crds::names::ACCEPTING_LABEL`] is `"true"`.
     pub accepting: bool,
+    /// Annotation [`sluice_crds::names::ACCEPTING_SINCE`], on a pod that is accepting.
+    pub accepting_since: Option<Timestamp>,
     /// The drain that its annotations commit it to.
     pub drain: Option<DrainCommitment>,
     /// Annotation [`sluice_crds::names::DRAIN_OVERRIDE`].
@@ -267,10 +276,24 @@ pub enum Action {
         /// The body.
         request: ShedRequest,
     },
+    /// `DELETE /cordon`: the node takes connections again.
+    Uncordon {
+        /// The pod.
+        pod: PodRef,
+    },
     /// Put the accepting label on these pods, or off, all of them together; `true` ones first.
     SetAccepting {
         /// Pods whose label changes, and to what.
         pods: Vec<(PodRef, bool)>,
+        /// The time to write on those that get it.
+        at: Timestamp,
+    },
+    /// `POST /cordon`: the node refuses connections, or does for longer.
+    Cordon {
+        /// The pod.
+        pod: PodRef,
+        /// The body.
+        request: CordonRequest,
     },
 }
 

@@ -6,7 +6,9 @@ use std::{net::IpAddr, time::Duration};
 use reqwest::{Client, Method, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use sluice_crds::names::ADMIN_PORT;
-use sluice_node_api::admin::{DrainRequest, DrainStatus, NodeStatus, ShedRequest, ShedResponse};
+use sluice_node_api::admin::{
+    CordonRequest, DrainRequest, DrainStatus, NodeStatus, ShedRequest, ShedResponse,
+};
 
 use crate::secrets::AdminToken;
 
@@ -101,6 +103,21 @@ impl NodeClient {
         token: &AdminToken,
     ) -> Result<DrainStatus, Error> {
         self.call(Method::DELETE, node, "/drain", token, None::<&()>).await
+    }
+
+    /// `POST /cordon`.
+    pub async fn cordon(
+        &self,
+        node: IpAddr,
+        token: &AdminToken,
+        request: &CordonRequest,
+    ) -> Result<NodeStatus, Error> {
+        self.call(Method::POST, node, "/cordon", token, Some(request)).await
+    }
+
+    /// `DELETE /cordon`.
+    pub async fn uncordon(&self, node: IpAddr, token: &AdminToken) -> Result<NodeStatus, Error> {
+        self.call(Method::DELETE, node, "/cordon", token, None::<&()>).await
     }
 
     /// `POST /shed`.

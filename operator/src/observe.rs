@@ -209,6 +209,7 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
     let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
     let ready = condition(pod, "Ready");
     let terminating = meta.deletion_timestamp.is_some();
+    let accepting = label(names::ACCEPTING_LABEL) == Some("true");
     let stuck = if terminating { None } else { stuck(pod, now) };
     Some(PodState {
         ordinal,
@@ -226,7 +227,10 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
         stuck: stuck.as_ref().map(|(reason, _)| *reason),
         stuck_message: stuck.map(|(_, message)| message).unwrap_or_default(),
         node_unreachable: node_unreachable(pod),
-        accepting: label(names::ACCEPTING_LABEL) == Some("true"),
+        accepting,
+        accepting_since: annotation(names::ACCEPTING_SINCE)
+            .filter(|_| accepting)
+            .and_then(|since| since.parse().ok()),
         drain: commitment(annotation),
         drain_override: match annotation(names::DRAIN_OVERRIDE).map(String::as_str) {
             Some("release") => Some(DrainOverride::Release),

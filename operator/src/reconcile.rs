@@ -97,6 +97,12 @@ pub enum Error {
     /// The report can't be written.
     #[error(transparent)]
     Report(#[from] report::Error),
+    /// Everything in its namespace is being deleted.
+    #[error("the namespace is being deleted")]
+    NamespaceGoes,
+    /// It can't be seen what is left of a cluster that goes.
+    #[error("failed to look after the pods of a cluster that goes")]
+    Farewell(#[source] Box<kube::Error>),
     /// It hangs.
     #[error("a reconcile took more than {PATIENCE:?}")]
     TooLong,
@@ -111,6 +117,8 @@ impl Error {
             Self::Observe(error) => error.category(),
             Self::Apply(error) => error.category(),
             Self::Report(error) => error.category(),
+            Self::NamespaceGoes => "namespace_goes",
+            Self::Farewell(_) => "farewell",
             Self::TooLong => "too_long",
         }
     }
@@ -129,15 +137,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
         Err(invalid) => Err(Error::Invalid(Box::new(invalid.clone()))),
         // Its dependents go first (`--cascade=foreground`).
         Ok(cluster) if cluster.metadata.deletion_timestamp.is_some() => {
-            let token = context.tokens.last(&reference);
-            let told = &mut HashSet::new();
-            let over = farewell::look(&context, &reference, token.as_ref(), told).await;
-            let next = if matches!(over, Ok(true)) {
-                Action::await_change()
-            } else {
-                Action::requeue(LEAVING)
-            };
-            Ok(Passed { next, refused: None })
+            see_off(&context, &reference).await
         }
         Ok(cluster) => {
             let failures = context.backoff.failures(&reference);
@@ -146,9 +146,19 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
                 namespace = reference.namespace.as_deref(),
                 cluster = reference.name
             );
-            tokio::time::timeout(PATIENCE, pass(cluster, &context, failures).instrument(span))
-                .await
-                .unwrap_or(Err(Error::TooLong))
+            let passed =
+                tokio::time::timeout(PATIENCE, pass(cluster, &context, failures).instrument(span))
+                    .await
+                    .unwrap_or(Err(Error::TooLong));
+            match passed {
+                Err(Error::NamespaceGoes) => see_off(&context, &reference).await,
+                Err(Error::Apply(error)) | Ok(Passed { refused: Some(error), .. })
+                    if error.namespace_goes() =>
+                {
+                    see_off(&context, &reference).await
+                }
+                passed => passed,
+            }
         }
     };
     let word = match &result {
@@ -171,6 +181,16 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     };
     context.metrics.reconciled(word, begun.elapsed());
     result.map(|passed| passed.next)
+}
+
+/// Looks after the pods of a cluster that goes; nothing else is done for it.
+async fn see_off(context: &Context, reference: &ObjectRef<Guarded>) -> Result<Passed, Error> {
+    let token = context.tokens.last(reference);
+    let over = farewell::look(context, reference, token.as_ref(), &mut HashSet::new())
+        .await
+        .map_err(|source| Error::Farewell(Box::new(source)))?;
+    let next = if over { Action::await_change() } else { Action::requeue(LEAVING) };
+    Ok(Passed { next, refused: None })
 }
 
 /// A pass that got to its end.
@@ -208,6 +228,9 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
     let seen = observe(&context.client, &context.nodes, &cluster, &token, now).await?;
     if seen.doubts_tokens() {
         context.tokens.doubt(&applier);
+    }
+    if seen.observed.all_terminate() && namespace_goes(context, cluster.namespace).await {
+        return Err(Error::NamespaceGoes);
     }
     // Whole seconds: what is written is what is read back.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(now);
@@ -255,6 +278,17 @@ fn changed_at(object: &ChannelCluster) -> Option<Timestamp> {
     let entries = object.metadata.managed_fields.iter().flatten();
     let own = entries.filter(|entry| entry.subresource.as_deref() != Some("status"));
     own.filter_map(|entry| entry.time.as_ref().map(|time| time.0)).max()
+}
+
+/// Whether the namespace is being deleted. Unknown, such as without the right to look, is no.
+async fn namespace_goes(context: &Context, namespace: &str) -> bool {
+    farewell::namespace_goes(context, namespace)
+        .await
+        .inspect_err(|error| {
+            let error = error as &dyn std::error::Error;
+            tracing::debug!(error, "can't see whether the namespace is being deleted");
+        })
+        .unwrap_or(false)
 }
 
 /// What is wanted. Of a spec that can't be rendered: what there is.

@@ -233,11 +233,6 @@ async fn control(
                     // Full: the next change of one of its pods comes here again.
                     let _ = leaving.try_send(gone);
                 }
-                Err(ControllerError::ReconcilerFailed(reconcile::Error::Apply(error), object))
-                    if error.namespace_goes() =>
-                {
-                    tracing::debug!(%object, "its namespace is being deleted");
-                }
                 Err(ControllerError::ReconcilerFailed(error, object)) => {
                     let category = error.category();
                     let error = telemetry::told(&error);

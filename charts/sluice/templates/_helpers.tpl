@@ -69,6 +69,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, patch]
+# Whether a namespace is being deleted: then no pod in it waits for its clients. In a Role, as with
+# watchNamespaces, this is the right to read that one namespace.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
 # `list`: why a pod does not start stands nowhere else.
 - apiGroups: [events.k8s.io]
   resources: [events]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
-    core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
+    core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
@@ -219,6 +219,30 @@ fn deleted_cluster_does_not_wait_for_its_clients() {
             })
             .await?;
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn deleted_namespace_does_not_wait_for_the_clients_of_a_cluster() {
+    test("deleted_namespace_does_not_wait_for_the_clients_of_a_cluster", async |space| {
+        let inner = space.second().await?;
+        let namespaces = kube::Api::<Namespace>::all(space.client.clone());
+        let began = std::cell::Cell::new(std::time::Instant::now());
+        gone_without_waiting(&inner, "chat", async || {
+            began.set(std::time::Instant::now());
+            namespaces.delete(&inner.name, &DeleteParams::default()).await?;
+            Ok(())
+        })
+        .await?;
+        eventually("the namespace to be gone", LONG, async || {
+            let left = namespaces.get_opt(&inner.name).await?;
+            ensure!(left.is_none(), "{:?}", left.and_then(|left| left.status));
+            Ok(())
+        })
+        .await?;
+        let took = began.get().elapsed().as_secs_f64();
+        figure!(space, "no namespace is left after {took:.1} s");
         Ok(())
     });
 }

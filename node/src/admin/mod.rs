@@ -84,6 +84,7 @@ impl Admin {
             capacity: self.0.hub.capacity(),
             channels: counts.channels,
             cordoned: self.0.hub.cordoned(),
+            cordon_seconds_left: self.0.hub.cordon_left().map(|left| left.as_secs_f64()),
             drain: self.0.hub.drain_status(),
             shedding: self.0.hub.shedding(),
             peers: self.0.links.peers(),

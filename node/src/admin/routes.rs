@@ -1,6 +1,7 @@
 //! The calls of the admin API.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -8,7 +9,9 @@ use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{StatusCode, header};
-use sluice_node_api::admin::{DrainRequest, DrainStatus, NodeStatus, ShedRequest, ShedResponse};
+use sluice_node_api::admin::{
+    CordonRequest, DrainRequest, DrainStatus, NodeStatus, ShedRequest, ShedResponse,
+};
 use tracing::info;
 
 use super::{Admin, MAX_BODY};
@@ -86,19 +89,33 @@ pub(super) async fn cancel_drain(_: Authorized, State(admin): State<Admin>) -> J
     Json(admin.0.hub.cancel_drain())
 }
 
-pub(super) async fn cordon(_: Authorized, State(admin): State<Admin>) -> Json<NodeStatus> {
-    set_cordon(&admin, true)
+pub(super) async fn cordon(
+    _: Authorized,
+    State(admin): State<Admin>,
+    body: Body,
+) -> Answer<NodeStatus> {
+    let body = api::body(body, MAX_BODY).await?;
+    let ttl = if body.is_empty() {
+        None
+    } else {
+        let CordonRequest { ttl_seconds } = api::json(&body)?;
+        if !(0.0..=MAX_SECONDS).contains(&ttl_seconds) || ttl_seconds <= 0.0 {
+            return Err(ApiError::unprocessable("ttlSeconds must be more than 0, at most 86400"));
+        }
+        Some(Duration::from_secs_f64(ttl_seconds))
+    };
+    if !admin.0.hub.cordoned() {
+        info!(?ttl, "asked to cordon");
+    }
+    admin.0.hub.cordon(ttl);
+    Ok(Json(admin.status()))
 }
 
 pub(super) async fn uncordon(_: Authorized, State(admin): State<Admin>) -> Json<NodeStatus> {
-    set_cordon(&admin, false)
-}
-
-fn set_cordon(admin: &Admin, on: bool) -> Json<NodeStatus> {
-    if admin.0.hub.cordoned() != on {
-        info!(on, "asked to cordon");
+    if admin.0.hub.cordoned() {
+        info!("asked to cordon no more");
     }
-    admin.0.hub.cordon(on);
+    admin.0.hub.uncordon();
     Json(admin.status())
 }
 

@@ -9,8 +9,10 @@
 //! The way through it: [`slots`] lays the pods out by index → [`shape`] says who leaves, who is
 //! replaced, and how many pods there are to be → [`release`] moves the cursor past those who may
 //! go → [`drain`] begins, renews and undoes drains → [`rebalance`] moves clients where they sit
-//! unevenly → [`steer`] says who takes new clients.
+//! unevenly → [`steer`] says who takes new clients → [`cordon`] has the others refuse them.
 
+mod arrivals;
+mod cordon;
 mod drain;
 mod rebalance;
 mod release;
@@ -62,9 +64,13 @@ pub fn plan(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> Plan 
     let drains = drain::decide(desired, sts, &slots, &shape, p.cursor, now);
     let leaving: Vec<&str> = drains.commits.iter().map(|(s, _)| s.name()).collect();
     let skew = rebalance::skew(desired.spec, observed, sts, &slots, &shape, p.cursor);
-    let labels = steer::labels(desired.spec, observed, &slots, &shape, skew.as_ref(), &leaving);
+    let wanted = steer::accepting(desired.spec, observed, &slots, &shape, skew.as_ref(), &leaving);
+    let cordons = cordon::decide(desired.spec, observed, &slots, &wanted, &leaving, now);
+    let labels = steer::labels(observed, &wanted, &leaving, now);
     let steered = labels.is_none();
+    p.actions.extend(cordons.lifted);
     p.actions.extend(labels);
+    p.actions.extend(cordons.begun);
     p.waiting = waiting(desired.spec, &slots, &shape, &drains, now);
     p.actions.extend(drains.actions());
     p.actions.extend(rebalance::sheds(desired.spec, observed, &shape, skew.as_ref(), steered));

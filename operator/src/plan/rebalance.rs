@@ -42,9 +42,10 @@ pub(crate) fn skew(
         && sts.replicas == spec.replicas
         && slots.outside.is_empty()
         && slots.list.iter().all(|s| s.serving && s.linked)
-        && observed.pods.iter().all(|p| {
-            p.drain_override.is_none() && p.drain_phase() == Some(DrainPhase::None) && !cordoned(p)
-        });
+        && observed
+            .pods
+            .iter()
+            .all(|p| p.drain_override.is_none() && p.drain_phase() == Some(DrainPhase::None));
     if !calm || slots.list.is_empty() {
         return None;
     }
@@ -109,8 +110,4 @@ pub(crate) fn under_way(observed: &Observed) -> bool {
 
 fn shedding(p: &PodState) -> u64 {
     p.node.as_ref().map_or(0, |n| n.shedding)
-}
-
-fn cordoned(p: &PodState) -> bool {
-    p.node.as_ref().is_some_and(|n| n.cordoned)
 }

@@ -1,9 +1,10 @@
 //! Who takes new clients. A label on each pod says so; the client Service selects by it. As long
 //! as a ready pod that does not drain exists, somebody takes them.
 
+use jiff::Timestamp;
 use sluice_crds::{Adapter, ChannelClusterSpec};
 
-use super::{Shape, Slot, Slots, rebalance::Skew};
+use super::{Shape, Slot, Slots, arrivals, rebalance::Skew};
 use crate::model::{Action, Observed, PodRef, PodState};
 
 /// Whether the pod's node is linked, in both directions, with every other ready node: what is
@@ -23,17 +24,14 @@ pub fn linked(observed: &Observed, pod: &PodState) -> bool {
         .all(|o| node.peers.iter().any(|l| l.name == o.name && l.inbound && l.outbound))
 }
 
-/// The labels to change, all of them in one step. `leaving`: pods whose drain begins now, their
-/// label goes with the commitment. `skew`: the load is being made even.
+/// The labels to change so that the `wanted` pods have it, all of them in one step. `leaving`: pods
+/// whose drain begins now, their label goes with the commitment.
 pub(crate) fn labels(
-    spec: &ChannelClusterSpec,
     observed: &Observed,
-    slots: &Slots<'_>,
-    shape: &Shape,
-    skew: Option<&Skew>,
+    wanted: &[&str],
     leaving: &[&str],
+    now: Timestamp,
 ) -> Option<Action> {
-    let wanted = accepting(spec, observed, slots, shape, skew, leaving);
     let mut pods: Vec<(PodRef, bool)> = observed
         .pods
         .iter()
@@ -44,11 +42,13 @@ pub(crate) fn labels(
         .collect();
     // Those that begin to take clients first: nobody is turned away in between.
     pods.sort_by_key(|(_, on)| !on);
-    (!pods.is_empty()).then_some(Action::SetAccepting { pods })
+    (!pods.is_empty()).then_some(Action::SetAccepting { pods, at: now })
 }
 
 /// Names of the pods that are to take new clients: the first set of the ladder that is not empty.
-fn accepting<'a>(
+/// Full updated pods are spared while the emptier ones can take all those who are moved.
+/// `skew`: the load is being made even.
+pub(crate) fn accepting<'a>(
     spec: &ChannelClusterSpec,
     observed: &Observed,
     slots: &'a Slots<'_>,
@@ -84,8 +84,20 @@ fn accepting<'a>(
     };
     // With no client anywhere every load is below any bound.
     let bound = |factor: f64| if total == 0 { f64::INFINITY } else { mean * factor };
+    let coming = arrivals::arrivals(spec, observed, leaving);
+    let staying: Vec<&Slot<'_>> =
+        candidates.iter().filter(|(s, stays)| *stays && fit(s)).map(|(s, _)| *s).collect();
+    // Unless one of them does not answer: it may be the fullest.
+    let loads: Option<Vec<u64>> = staying.iter().map(|s| s.pod?.connections()).collect();
+    let loads = loads.filter(|_| coming > 0).unwrap_or_default();
+    let few = |factor: f64| {
+        let few = arrivals::fewest(&loads, coming, bound(factor));
+        few.into_iter().map(|i| staying[i].name()).collect()
+    };
     let ladder = if rolling {
         vec![
+            few(1.05),
+            few(1.15),
             pick(true, bound(1.05)),
             pick(true, bound(1.15)),
             pick(false, bound(1.05)),

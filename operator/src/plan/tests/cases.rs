@@ -146,11 +146,11 @@ fn scaled_10_9_10_cancels_the_drain() {
     until(&mut w, "the top pod drains", |w| draining(w) == [9] && w.pods[&9].draining.is_some());
     w.spec.replicas = 10;
     let p = w.plan();
-    assert!(
-        matches!(&p.actions[0], Action::CancelDrain { pod } if pod.name == "chat-9")
-            && matches!(&p.actions[1], Action::StripAnnotations { pod } if pod.name == "chat-9"),
-        "{p:?}"
-    );
+    let undone = |two: &[Action]| {
+        matches!(&two[0], Action::CancelDrain { pod } if pod.name == "chat-9")
+            && matches!(&two[1], Action::StripAnnotations { pod } if pod.name == "chat-9")
+    };
+    assert!(p.actions.windows(2).any(undone), "{p:?}");
     w.settle(50);
     assert_eq!(uids(&w), before);
 }
@@ -174,6 +174,7 @@ fn scaled_to_zero_every_pod_drains_then_goes() {
     assert!(w.pods.is_empty() && w.clients.iter().all(|c| c.pod.is_none()));
     w.spec.replicas = 2;
     w.settle(100);
+    w.step();
     assert!(w.clients.iter().all(|c| c.pod.is_some()));
 }
 

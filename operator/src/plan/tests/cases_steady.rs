@@ -147,7 +147,7 @@ fn a_new_pod_that_is_not_linked_takes_no_clients() {
         }
     }
     let p = plan(&w.desired(), &o, w.timestamp());
-    let on = |a: &Action| matches!(a, Action::SetAccepting { pods } if pods.iter().any(|(r, on)| r.name == "chat-3" && *on));
+    let on = |a: &Action| matches!(a, Action::SetAccepting { pods, .. } if pods.iter().any(|(r, on)| r.name == "chat-3" && *on));
     assert!(!p.actions.iter().any(|a| on(a) || matches!(a, Action::Commit { .. })), "{p:?}");
     assert!(p.waiting.iter().any(|x| x.reason == Reason::WaitingForLinks), "{p:?}");
 }
@@ -191,7 +191,7 @@ fn before_the_links_are_up_one_pod_takes_clients_and_that_is_no_rest() {
         p.node.as_mut().expect("every node answers").peers.clear();
     }
     let first = plan(&w.desired(), &o, w.timestamp());
-    let Some(Action::SetAccepting { pods }) = first.actions.first() else {
+    let Some(Action::SetAccepting { pods, .. }) = first.actions.first() else {
         panic!("nobody is let take clients: {first:?}")
     };
     assert_eq!(pods.len(), 1, "two that are not linked would not hear each other's clients");

@@ -36,6 +36,9 @@ fn key(w: &World, left: u8) -> Vec<i64> {
         k.extend([p.template.into(), age(p.ready_at), p.ready_since.map_or(9, age)]);
         k.extend([p.terminating.into(), p.accepting.into(), w.load(p.uid) as i64]);
         k.push(p.draining.map_or(9, |(began, _)| age(began)));
+        k.extend([p.known.into(), (w.now - p.relabelled).min(w.lag.max(1))]);
+        // Whether it is there, and whether it is to be renewed.
+        k.push(p.cordon.map_or(0, |end| (end - w.now + 149) / 150));
         match &p.annotations {
             None => k.push(9),
             Some(a) => k.extend([i64::from(a.scale), i64::from(a.drained.is_some())]),

@@ -4,6 +4,7 @@
 mod cases;
 mod cases_steady;
 mod conveyor;
+mod cordon;
 mod exhaustive;
 mod random;
 mod rebalance;
@@ -17,7 +18,7 @@ pub(crate) fn spec(replicas: i32) -> ChannelClusterSpec {
         serde_json::from_value(serde_json::json!({})).expect("every field has a default");
     s.replicas = replicas;
     s.min_ready_seconds = 1;
-    s.drain.initial_delay_seconds = 1;
+    s.drain.initial_delay_seconds = 2;
     s.drain.batch_size = Some(2);
     s.drain.batch_interval_seconds = Some(1);
     s.drain.timeout_seconds = 300;

@@ -75,15 +75,15 @@ fn the_labels_come_first_then_the_shed_with_its_rate_and_delay() {
     lay(&mut w, &[30, 10, 10, 10]);
     let p = w.plan();
     assert!(
-        matches!(&p.actions[..], [Action::SetAccepting { pods }]
-            if pods.len() == 1 && pods[0].0.name == "chat-0" && !pods[0].1),
+        matches!(&p.actions[..], [Action::SetAccepting { pods, .. }, Action::Cordon { pod, .. }]
+            if pod.name == "chat-0" && pods.len() == 1 && pods[0].0.name == "chat-0" && !pods[0].1),
         "{p:?}"
     );
     w.reconcile(usize::MAX);
     let p = w.plan();
     let [Action::Shed { pod, request }] = &p.actions[..] else { panic!("{p:?}") };
     assert_eq!((pod.name.as_str(), request.count, request.rate_per_second), ("chat-0", 15, 7));
-    assert!((request.delay_seconds - 1.0).abs() < 0.1, "balancers hear of the labels first");
+    assert!((request.delay_seconds - 2.0).abs() < 0.1, "balancers hear of the labels first");
     w.reconcile(usize::MAX);
     assert_eq!(w.plan().actions, [], "one at a time");
     assert!(w.plan().requeue_after.is_some());

@@ -63,6 +63,9 @@ impl World {
             silent_until: 0,
             terminating: false,
             accepting: false,
+            relabelled: 0,
+            known: false,
+            cordon: None,
             annotations: None,
             pin: None,
             draining: None,
@@ -127,8 +130,12 @@ impl World {
             } else if !up {
                 p.ready_since = None;
             }
-            if p.draining.is_some_and(|(_, ttl)| now >= ttl) || !up && now < p.down_until {
+            let crashed = !up && now < p.down_until;
+            if p.draining.is_some_and(|(_, ttl)| now >= ttl) || crashed {
                 p.draining = None;
+            }
+            if p.cordon.is_some_and(|end| now >= end) || crashed {
+                p.cordon = None;
             }
         }
         let d = self.spec.drain.clone();
@@ -191,14 +198,25 @@ impl World {
     }
 
     fn connect(&mut self) {
-        let targets: Vec<u32> = self
-            .pods
-            .values()
-            .filter(|p| {
-                p.accepting && p.ready_since.is_some() && !p.terminating && p.draining.is_none()
-            })
-            .map(|p| p.uid)
-            .collect();
+        // A client that is refused tries again, within the second.
+        let takes = |p: &SimPod| {
+            p.ready_since.is_some() && !p.terminating && p.draining.is_none() && !self.cordoned(p)
+        };
+        let targets: Vec<u32> =
+            self.pods.values().filter(|p| p.known && takes(p)).map(|p| p.uid).collect();
+        let cordoned = self.pods.values().any(|p| p.known && self.cordoned(p));
+        self.stranded = if cordoned && targets.is_empty() { self.stranded + 1 } else { 0 };
+        assert!(
+            !self.calm || self.stranded <= self.lag,
+            "cordons keep everyone out for {} s: {}",
+            self.stranded,
+            self.brief()
+        );
+        let (now, lag) = (self.now, self.lag);
+        for p in self.pods.values_mut() {
+            let heard = now - p.relabelled >= lag;
+            p.known = p.ready_since.is_some() && if heard { p.accepting } else { p.known };
+        }
         if targets.is_empty() {
             return;
         }

@@ -30,6 +30,11 @@ pub struct SimPod {
     pub silent_until: i64,
     pub terminating: bool,
     pub accepting: bool,
+    /// When the label last changed, and what balancers know of it.
+    pub relabelled: i64,
+    pub known: bool,
+    /// Until when the node refuses connections.
+    pub cordon: Option<i64>,
     pub annotations: Option<Annotations>,
     pub pin: Option<DrainOverride>,
     /// The node's own drain: when it began, until when it lives unless renewed.
@@ -95,6 +100,10 @@ pub struct World {
     pub startup: i64,
     /// No fault was injected: the stricter promises hold.
     pub calm: bool,
+    /// Seconds after which balancers know a label.
+    pub lag: i64,
+    /// Seconds in a row in which nobody could connect, because of cordons.
+    pub stranded: i64,
     /// Highest load of a pod seen since it was last set to 0.
     pub peak: usize,
     rng: u64,
@@ -113,6 +122,8 @@ impl World {
             next_uid: 1,
             startup: 2,
             calm: true,
+            lag: 1,
+            stranded: 0,
             peak: 0,
             rng: 0x9E37_79B9_7F4A_7C15,
         }
@@ -163,6 +174,8 @@ impl World {
             let node = (up && self.now >= p.silent_until).then(|| NodeStatus {
                 node: format!("chat-{ordinal}"),
                 connections: self.load(p.uid) as u64,
+                cordoned: self.cordoned(p),
+                cordon_seconds_left: p.cordon.map(|end| (end - self.now).max(0) as f64),
                 drain: self.drain_status(p),
                 shedding: p.shed.as_ref().map_or(0, |s| (s.left + s.done) as u64),
                 peers: ups
@@ -193,6 +206,7 @@ impl World {
                 stuck_message: String::new(),
                 node_unreachable: self.now < p.node_down_until,
                 accepting: p.accepting,
+                accepting_since: p.accepting.then(|| at(p.relabelled)),
                 drain: p.annotations.as_ref().map(|a| DrainCommitment {
                     reason: if a.scale {
                         sluice_crds::DrainReason::ScaleDown
@@ -210,6 +224,10 @@ impl World {
             }
         });
         Observed { statefulset, pods: pods.collect() }
+    }
+
+    pub fn cordoned(&self, p: &SimPod) -> bool {
+        p.cordon.is_some_and(|end| self.now < end)
     }
 
     /// Its container runs and its Kubernetes node lives.
@@ -263,6 +281,7 @@ impl World {
                 .pods
                 .values()
                 .all(|p| p.ready_since.is_some() && p.annotations.is_none() && p.draining.is_none())
+            && !self.pods.values().any(|p| self.cordoned(p))
     }
 
     /// Steps until it has converged; the steps it took.
@@ -304,7 +323,12 @@ impl World {
                 p.template,
                 if p.ready_since.is_some() { "ready" } else { "-" },
                 if p.terminating { "terminating" } else { "-" },
-                if p.accepting { "accepting" } else { "-" },
+                match (p.accepting, self.cordoned(p)) {
+                    (true, false) => "accepting",
+                    (false, true) => "cordoned",
+                    (true, true) => "accepting but cordoned",
+                    _ => "-",
+                },
                 self.load(p.uid),
                 (&p.annotations, p.draining),
                 p.down_until.max(p.node_down_until),

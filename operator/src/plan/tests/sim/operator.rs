@@ -34,7 +34,7 @@ impl World {
             .collect();
         for a in &p.actions {
             match a {
-                Action::SetAccepting { pods } => {
+                Action::SetAccepting { pods, .. } => {
                     for (r, v) in pods {
                         if *v {
                             on.insert(&r.name)
@@ -81,10 +81,10 @@ impl World {
 
     fn act(&mut self, a: &Action, failed: &mut BTreeSet<String>) {
         let (now, ttl) = (self.now, 300);
-        if let Action::SetAccepting { pods } = a {
+        if let Action::SetAccepting { pods, .. } = a {
             for (r, on) in pods {
                 if let Some(p) = self.by(r) {
-                    p.accepting = *on;
+                    (p.accepting, p.relabelled) = (*on, now);
                 }
             }
             return;
@@ -95,6 +95,8 @@ impl World {
             | Action::MarkDrained { pod, .. }
             | Action::CancelDrain { pod }
             | Action::Shed { pod, .. }
+            | Action::Cordon { pod, .. }
+            | Action::Uncordon { pod }
             | Action::StripAnnotations { pod } => pod.clone(),
             Action::SetAccepting { .. } => return,
         };
@@ -151,6 +153,28 @@ impl World {
                     p.annotations = None;
                 }
             }
+            Action::Uncordon { .. } => {
+                if !answers {
+                    failed.insert(r.uid.clone());
+                } else if let Some(p) = self.by(&r) {
+                    p.cordon = None;
+                }
+            }
+            Action::Cordon { request, .. } => {
+                let takes = |p: &SimPod| p.accepting && p.ready_since.is_some() && !p.terminating;
+                let others = self.pods.values().filter(|p| p.uid.to_string() != r.uid);
+                assert!(
+                    others.clone().any(|p| takes(p) && !self.cordoned(p)),
+                    "a cordon leaves nobody: {}",
+                    self.brief()
+                );
+                if !answers {
+                    failed.insert(r.uid.clone());
+                } else if let Some(p) = self.by(&r) {
+                    assert!(!p.accepting && p.annotations.is_none(), "cordoned by mistake");
+                    p.cordon = Some(now + request.ttl_seconds as i64);
+                }
+            }
             Action::SetAccepting { .. } => {}
         }
     }
@@ -169,7 +193,7 @@ impl World {
         assert!(!self.spec.paused, "a drain began while paused");
         let was_ready = self.by(r).is_some_and(|p| p.ready_since.is_some());
         if let Some(p) = self.by(r) {
-            p.accepting = false;
+            (p.accepting, p.relabelled) = (false, now);
             p.annotations =
                 Some(Annotations { scale, started: now, initial, deadline, drained: None });
         }
