@@ -30,3 +30,4 @@ pub mod status;
 pub mod stores;
 pub mod telemetry;
 mod trouble;
+pub mod webhook;

@@ -179,6 +179,7 @@ impl Metrics {
         let reason = match drain.reason {
             sluice_crds::DrainReason::Rollout => "Rollout",
             sluice_crds::DrainReason::ScaleDown => "ScaleDown",
+            sluice_crds::DrainReason::Eviction => "Eviction",
         };
         let end = drained_at.unwrap_or_else(jiff::Timestamp::now);
         let took = end.duration_since(drain.started_at).as_secs_f64().max(0.0);

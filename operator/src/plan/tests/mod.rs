@@ -4,6 +4,7 @@
 mod cases;
 mod cases_steady;
 mod conveyor;
+mod evictions;
 mod exhaustive;
 mod random;
 mod rebalance;

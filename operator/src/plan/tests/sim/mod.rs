@@ -8,12 +8,12 @@ mod operator;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use sluice_crds::ChannelClusterSpec;
+use sluice_crds::{ChannelClusterSpec, DrainReason};
 use sluice_node_api::admin::{DrainPhase, DrainStatus, NodeStatus, PeerStatus};
 
 use crate::model::{
-    Cursor, Desired, DrainCommitment, DrainOverride, Observed, PodState, StatefulSetState,
-    StuckReason, TemplateStep,
+    Cursor, Desired, DrainCommitment, DrainOverride, Eviction, Observed, PodState,
+    StatefulSetState, StuckReason, TemplateStep,
 };
 
 /// A pod and its node.
@@ -31,6 +31,12 @@ pub struct SimPod {
     pub terminating: bool,
     pub accepting: bool,
     pub annotations: Option<Annotations>,
+    /// Its Kubernetes node is cordoned.
+    pub cordoned: bool,
+    /// Somebody asks each second to evict it.
+    pub unwanted: bool,
+    /// When that was last noted.
+    pub asked: Option<i64>,
     pub pin: Option<DrainOverride>,
     /// The node's own drain: when it began, until when it lives unless renewed.
     pub draining: Option<(i64, i64)>,
@@ -51,7 +57,8 @@ pub struct SimShed {
 /// A commitment, in seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Annotations {
-    pub scale: bool,
+    pub reason: DrainReason,
+    pub target: String,
     pub started: i64,
     pub initial: Option<u64>,
     pub deadline: i64,
@@ -193,18 +200,17 @@ impl World {
                 node_unreachable: self.now < p.node_down_until,
                 accepting: p.accepting,
                 drain: p.annotations.as_ref().map(|a| DrainCommitment {
-                    reason: if a.scale {
-                        sluice_crds::DrainReason::ScaleDown
-                    } else {
-                        sluice_crds::DrainReason::Rollout
-                    },
+                    reason: a.reason,
                     started_at: at(a.started),
                     deadline: at(a.deadline),
-                    target: String::new(),
+                    target: a.target.clone(),
                     initial: a.initial,
                     drained_at: a.drained.map(at),
                 }),
                 drain_override: p.pin,
+                eviction: p
+                    .asked
+                    .map(|t| Eviction { requested_at: at(t), cordoned: Some(p.cordoned) }),
                 node,
             }
         });
@@ -258,10 +264,13 @@ impl World {
             && self.pods.len() as i32 == s.replicas
             && old <= keep
             && (old > 0 || s.partition == s.replicas)
-            && self
-                .pods
-                .values()
-                .all(|p| p.ready_since.is_some() && p.annotations.is_none() && p.draining.is_none())
+            && self.pods.values().all(|p| {
+                p.ready_since.is_some()
+                    && p.annotations.is_none()
+                    && p.draining.is_none()
+                    && !p.unwanted
+                    && p.asked.is_none()
+            })
     }
 
     /// Steps until it has converged; the steps it took.
@@ -303,7 +312,12 @@ impl World {
                 p.template,
                 if p.ready_since.is_some() { "ready" } else { "-" },
                 if p.terminating { "terminating" } else { "-" },
-                if p.accepting { "accepting" } else { "-" },
+                match (p.accepting, p.unwanted || p.asked.is_some()) {
+                    (true, false) => "accepting",
+                    (true, true) => "accepting evicting",
+                    (false, true) => "evicting",
+                    (false, false) => "-",
+                },
                 self.load(p.uid),
                 (&p.annotations, p.draining),
                 p.down_until.max(p.node_down_until),
