@@ -26,7 +26,9 @@
 //! | (core) | pods | get list watch patch |
 //! | events.k8s.io | events | create patch |
 //!
-//! In the operator's own namespace: coordination.k8s.io leases, create; get and update by name.
+//! In the operator's own namespace: coordination.k8s.io leases, create; get and update by name. For
+//! evictions (`crate::webhook`) also, anywhere: nodes, get; and by name, get and patch, its
+//! validatingwebhookconfiguration and its Secret.
 
 use k8s_openapi::{
     api::{
