@@ -25,7 +25,7 @@ pub const DRAIN_REASON: &str = "sluice.dev/drain-reason";
 pub const DRAIN_STARTED_AT: &str = "sluice.dev/drain-started-at";
 /// When a drain is over at the latest, RFC 3339, absolute.
 pub const DRAIN_DEADLINE: &str = "sluice.dev/drain-deadline";
-/// The revision that the drain makes way for; empty when scaling down.
+/// The revision that the drain makes way for; empty when none takes its place.
 pub const DRAIN_TARGET: &str = "sluice.dev/drain-target";
 /// When the pod was seen drained, RFC 3339.
 pub const DRAINED_AT: &str = "sluice.dev/drained-at";
@@ -33,6 +33,8 @@ pub const DRAINED_AT: &str = "sluice.dev/drained-at";
 pub const DRAIN_INITIAL: &str = "sluice.dev/drain-initial-connections";
 /// Set by a person on a held pod: `release` or `cancel`.
 pub const DRAIN_OVERRIDE: &str = "sluice.dev/drain";
+/// On a pod: when somebody last asked to evict it from a cordoned Kubernetes node, RFC 3339.
+pub const EVICTION_REQUESTED_AT: &str = "sluice.dev/eviction-requested-at";
 /// On a StatefulSet: hash of the spec it was rendered from. Same spec, other rendering: an
 /// operator upgrade, which rolls nothing by itself.
 pub const SPEC_HASH: &str = "sluice.dev/spec-hash";

@@ -304,6 +304,21 @@ pub struct Disruption {
     /// more. `Disabled`: none.
     #[serde(default)]
     pub pod_disruption_budget: PodDisruptionBudgetMode,
+    /// What happens when a pod on a cordoned Kubernetes node is to be evicted, as `kubectl drain`
+    /// does. `DrainFirst`: its clients are moved before it goes. `Ignore`: it goes at once, and
+    /// drains while it terminates.
+    #[serde(default)]
+    pub eviction_policy: EvictionPolicy,
+}
+
+/// What happens when a pod on a cordoned Kubernetes node is to be evicted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EvictionPolicy {
+    /// Its clients are moved before it goes.
+    #[default]
+    DrainFirst,
+    /// It goes at once, and drains while it terminates.
+    Ignore,
 }
 
 /// Whether there is a PodDisruptionBudget.

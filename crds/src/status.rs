@@ -83,6 +83,7 @@ pub struct DrainReport {
     #[serde(rename = "podUID")]
     pub pod_uid: String,
     /// Why it drains. `Rollout`: another revision takes its place. `ScaleDown`: the cluster shrinks.
+    /// `Eviction`: its Kubernetes node is being emptied.
     pub reason: DrainReason,
     /// How far it is. `Selected`: committed, the node not told yet. `Delay`: the initial delay.
     /// `Waiting`: clients leave in their own time. `Closing`: clients are being moved. `Held`: the
@@ -110,6 +111,8 @@ pub enum DrainReason {
     Rollout,
     /// The cluster shrinks.
     ScaleDown,
+    /// Somebody wants it away from its Kubernetes node, which is cordoned.
+    Eviction,
 }
 
 /// How far a drain is, as the operator sees it.

@@ -27,7 +27,9 @@
 //! | (core) | namespaces | get (the one, to see whether it is being deleted) |
 //! | events.k8s.io | events | list create patch |
 //!
-//! In the operator's own namespace: coordination.k8s.io leases, create; get and update by name.
+//! In the operator's own namespace: coordination.k8s.io leases, create; get and update by name. For
+//! evictions (`crate::webhook`) also, anywhere: nodes, get; and by name, get and patch, its
+//! validatingwebhookconfiguration and its Secret.
 
 use k8s_openapi::{
     api::{

@@ -26,6 +26,15 @@ pub struct Args {
     /// Where to serve /metrics, /healthz and /readyz.
     #[arg(long, env = "SLUICE_METRICS_ADDR", default_value = "0.0.0.0:8080")]
     pub metrics_addr: SocketAddr,
+    /// Where to serve the webhook that evictions wait for. Default: nowhere, evictions go through.
+    #[arg(long, env = "SLUICE_WEBHOOK_ADDR")]
+    pub webhook_addr: Option<SocketAddr>,
+    /// Name of the webhook's Service and Secret, in the lease's namespace.
+    #[arg(long, env = "SLUICE_WEBHOOK_NAME", default_value = "sluice-operator-webhook")]
+    pub webhook_name: String,
+    /// Name of the ValidatingWebhookConfiguration.
+    #[arg(long, env = "SLUICE_WEBHOOK_CONFIGURATION")]
+    pub webhook_configuration: Option<String>,
     /// How log lines are written.
     #[arg(long, env = "SLUICE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

@@ -284,13 +284,14 @@ impl Executor<'_> {
     }
 }
 
-const DRAIN_ANNOTATIONS: [&str; 6] = [
+const DRAIN_ANNOTATIONS: [&str; 7] = [
     names::DRAIN_REASON,
     names::DRAIN_STARTED_AT,
     names::DRAIN_DEADLINE,
     names::DRAIN_TARGET,
     names::DRAIN_INITIAL,
     names::DRAINED_AT,
+    names::EVICTION_REQUESTED_AT,
 ];
 
 /// A drain as annotations.

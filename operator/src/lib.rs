@@ -33,3 +33,4 @@ pub mod stores;
 pub mod telemetry;
 pub mod tokens;
 mod trouble;
+pub mod webhook;

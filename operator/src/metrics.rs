@@ -32,6 +32,11 @@ struct ResultLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    decision: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DrainLabels {
     reason: &'static str,
     outcome: &'static str,
@@ -50,6 +55,7 @@ pub struct Metrics {
     connections: Family<ClusterLabels, Gauge>,
     rollout_in_progress: Family<ClusterLabels, Gauge>,
     rollout_last_progress: Family<ClusterLabels, Gauge>,
+    evictions: Family<DecisionLabels, Counter>,
     writes: Counter,
     leader: Gauge,
     memory: Gauge,
@@ -79,6 +85,7 @@ impl Metrics {
             connections: Family::default(),
             rollout_in_progress: Family::default(),
             rollout_last_progress: Family::default(),
+            evictions: Family::default(),
             writes: Counter::default(),
             leader: Gauge::default(),
             memory: Gauge::default(),
@@ -124,6 +131,11 @@ impl Metrics {
             "When a rollout last replaced a pod",
             metrics.rollout_last_progress.clone(),
         );
+        r.register(
+            "eviction_requests",
+            "Requests to evict a pod, by what was answered",
+            metrics.evictions.clone(),
+        );
         r.register("object_writes", "Objects written or deleted", metrics.writes.clone());
         r.register("leader", "Whether this process leads", metrics.leader.clone());
         registry.register(
@@ -144,6 +156,11 @@ impl Metrics {
     /// Counts an object that was written or deleted.
     pub fn wrote(&self) {
         self.writes.inc();
+    }
+
+    /// Counts a request to evict a pod.
+    pub fn eviction_requested(&self, decision: &'static str) {
+        self.evictions.get_or_create(&DecisionLabels { decision }).inc();
     }
 
     /// Says whether this process leads.
@@ -179,6 +196,7 @@ impl Metrics {
         let reason = match drain.reason {
             sluice_crds::DrainReason::Rollout => "Rollout",
             sluice_crds::DrainReason::ScaleDown => "ScaleDown",
+            sluice_crds::DrainReason::Eviction => "Eviction",
         };
         let end = drained_at.unwrap_or_else(jiff::Timestamp::now);
         let took = end.duration_since(drain.started_at).as_secs_f64().max(0.0);

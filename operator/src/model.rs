@@ -91,6 +91,8 @@ pub struct PodState {
     pub drain: Option<DrainCommitment>,
     /// Annotation [`sluice_crds::names::DRAIN_OVERRIDE`].
     pub drain_override: Option<DrainOverride>,
+    /// That somebody asked to evict it.
+    pub eviction: Option<Eviction>,
     /// What its node answered to `GET /status` just now; absent when it did not answer.
     pub node: Option<NodeStatus>,
     /// Its node answered, but does not take the operator's token.
@@ -156,6 +158,27 @@ pub enum DrainOverride {
     Cancel,
 }
 
+/// That somebody asked to evict a pod, as its annotation
+/// [`sluice_crds::names::EVICTION_REQUESTED_AT`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// When, the last time.
+    pub requested_at: Timestamp,
+    /// Whether its Kubernetes node is cordoned; `None`: that could not be read.
+    pub cordoned: Option<bool>,
+}
+
+impl Eviction {
+    /// How long nobody needs to ask again: `kubectl drain` asks every five seconds, for as long as
+    /// it runs.
+    pub const LASTS: SignedDuration = SignedDuration::from_mins(5);
+
+    /// Whether it still is asked for.
+    pub fn wanted(&self, now: Timestamp) -> bool {
+        self.cordoned != Some(false) && now.duration_since(self.requested_at) < Self::LASTS
+    }
+}
+
 /// A drain as annotations on a pod: written before anything else happens, it is the drain's place
 /// in the budget and survives the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,7 +189,8 @@ pub struct DrainCommitment {
     pub started_at: Timestamp,
     /// When it is over at the latest.
     pub deadline: Timestamp,
-    /// The revision it makes way for; empty when the cluster shrinks.
+    /// The revision it makes way for; empty when the cluster shrinks, and when the pod itself is to
+    /// come back elsewhere.
     pub target: String,
     /// Connections when it was decided.
     pub initial: Option<u64>,

@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
-    core::v1::{ContainerStatus, Pod, PodCondition},
+    core::v1::{ContainerStatus, Node, Pod, PodCondition},
 };
 use kube::{
     Api, Client,
@@ -17,7 +17,9 @@ use sluice_crds::{DrainReason, names};
 
 use crate::{
     build::{Cluster, Kind},
-    model::{DrainCommitment, DrainOverride, Observed, PodState, StatefulSetState, StuckReason},
+    model::{
+        DrainCommitment, DrainOverride, Eviction, Observed, PodState, StatefulSetState, StuckReason,
+    },
     node_client::NodeClient,
     secrets::AdminToken,
     stores,
@@ -116,6 +118,12 @@ pub async fn observe(
         states.iter_mut().for_each(|pod| pod.terminating |= !left.contains(pod.uid.as_str()));
     }
     ask(nodes, token, &pods, &mut states).await;
+    for state in states.iter_mut() {
+        let Some(eviction) = &mut state.eviction else { continue };
+        let pod = pods.iter().find(|pod| uid_of(pod) == Some(state.uid.as_str()));
+        let Some(pod) = pod else { continue };
+        eviction.cordoned = cordoned(client, pod).await.ok();
+    }
     let observed = Observed { statefulset: state, pods: states };
     Ok(Seen { observed, stateful_set, pods })
 }
@@ -143,6 +151,16 @@ pub fn selector(cluster: &str) -> String {
         names::COMPONENT_LABEL,
         names::COMPONENT_NODE
     )
+}
+
+/// Whether the Kubernetes node of a pod is cordoned. One that is on none, or on one that is gone,
+/// is not on a cordoned one.
+pub async fn cordoned(client: &Client, pod: &Pod) -> Result<bool, kube::Error> {
+    let Some(name) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else {
+        return Ok(false);
+    };
+    let node = Api::<Node>::all(client.clone()).get_opt(name).await?;
+    Ok(node.and_then(|node| node.spec?.unschedulable).unwrap_or(false))
 }
 
 /// Fills in what each running pod's node answers.
@@ -237,6 +255,9 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
             Some("cancel") => Some(DrainOverride::Cancel),
             _ => None,
         },
+        eviction: annotation(names::EVICTION_REQUESTED_AT)
+            .and_then(|at| at.parse().ok())
+            .map(|requested_at| Eviction { requested_at, cordoned: None }),
         node: None,
         denied: false,
         name,
@@ -248,6 +269,7 @@ fn commitment<'a>(annotation: impl Fn(&str) -> Option<&'a String>) -> Option<Dra
     let started_at = time(names::DRAIN_STARTED_AT)?;
     let reason = match annotation(names::DRAIN_REASON).map(String::as_str) {
         Some("ScaleDown") => DrainReason::ScaleDown,
+        Some("Eviction") => DrainReason::Eviction,
         _ => DrainReason::Rollout,
     };
     Some(DrainCommitment {

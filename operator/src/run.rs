@@ -34,7 +34,7 @@ use crate::{
     node_client::NodeClient,
     reconcile::{self, Context, Guarded},
     stores::{Stores, WATCHED},
-    telemetry,
+    telemetry, webhook,
 };
 
 /// How long reconciles under way may take to end; shorter than the renew deadline, for which
@@ -76,6 +76,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     readiness.crd_found();
+
+    webhook::start(&args, &client, &metrics, &served).await?;
 
     let result = if args.leader_election {
         let namespace = args.leader_election_namespace.clone().unwrap_or(own_namespace);
@@ -146,6 +148,9 @@ async fn work(
     readiness: &Arc<Readiness>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
+    if let Some(place) = webhook::place(args, client.default_namespace()) {
+        tokio::spawn(webhook::keep(client.clone(), place, leadership.clone(), stop.clone()));
+    }
     let nodes = NodeClient::new().context("failed to make a client for nodes")?;
     let recorder = events::recorder(client.clone(), identity);
     let scopes: Vec<Option<&str>> = if args.namespaces.is_empty() {

@@ -21,6 +21,7 @@ pub(crate) struct Drains<'a> {
     renew: Vec<(PodRef, DrainRequest)>,
     drained: Vec<(PodRef, Timestamp)>,
     cancel: Vec<(PodRef, bool)>,
+    forget: Vec<PodRef>,
 }
 
 impl Drains<'_> {
@@ -33,6 +34,7 @@ impl Drains<'_> {
                 out.push(Action::StripAnnotations { pod });
             }
         }
+        out.extend(self.forget.into_iter().map(|pod| Action::StripAnnotations { pod }));
         for (s, commitment) in self.commits {
             if let Some(p) = s.pod {
                 out.push(Action::Commit { pod: p.into(), commitment });
@@ -57,12 +59,21 @@ pub(crate) fn decide<'a>(
 ) -> Drains<'a> {
     let spec = desired.spec;
     let (begin, undo, blocked) = select(spec, slots, shape, sts, cursor, now);
-    let mut d = Drains { commits: vec![], blocked, renew: vec![], drained: vec![], cancel: vec![] };
+    let mut d = Drains {
+        commits: vec![],
+        blocked,
+        renew: vec![],
+        drained: vec![],
+        cancel: vec![],
+        forget: vec![],
+    };
     for (i, s) in slots.list.iter().enumerate() {
         let Some(p) = s.pod.filter(|p| !p.terminating) else { continue };
         let going = shape.victim(i).is_some() && !s.pinned() && !undo.contains(&i);
         match &p.drain {
             Some(_) if !going => d.cancel.push((p.into(), true)),
+            // Asked for no longer: it must not come back when the Kubernetes node is cordoned again.
+            None if p.eviction.is_some_and(|e| !e.wanted(now)) => d.forget.push(p.into()),
             // A drain that nobody is committed to: its annotations were stripped by hand.
             None if p.drain_phase().is_some_and(|ph| ph != DrainPhase::None)
                 && !begin.iter().any(|v| v.index == i) =>
@@ -83,7 +94,11 @@ pub(crate) fn decide<'a>(
         let Some(p) = s.pod else { continue };
         let target = match v.reason {
             DrainReason::Rollout => sts.update_revision.clone(),
-            DrainReason::ScaleDown => String::new(),
+            // The only pod: the webhook keeps it until the cursor is past it.
+            DrainReason::Eviction if v.way == Way::Bottom && v.index == 0 && spec.replicas == 1 => {
+                sts.update_revision.clone()
+            }
+            DrainReason::ScaleDown | DrainReason::Eviction => String::new(),
         };
         let commitment = DrainCommitment {
             reason: v.reason,
@@ -154,17 +169,22 @@ fn select(
     for v in &shape.victims {
         let s = &slots.list[v.index];
         let committed = s.drain().is_some();
-        if blocked && committed && s.available && stays.contains(&(v.index as i32)) {
+        let evicting = v.reason == DrainReason::Eviction;
+        let in_place = stays.contains(&(v.index as i32));
+        if blocked && committed && s.available && in_place && !evicting {
             // Out of turn: it can't go before those ahead of it, and holds their slot.
             undo.push(v.index);
         }
         if committed && s.pinned() {
             blocked = true;
         }
-        if committed || release::free(spec, s, now) {
+        // Who evicts it waits for a drain's end, also of one that serves nobody.
+        if committed || (release::free(spec, s, now) && (v.way != Way::Evicted || s.gone())) {
             continue;
         }
         let (limit, allowance) = match (v.reason, v.way) {
+            // What the disruption budget allows; the only pod waits for the one in its place.
+            (DrainReason::Eviction, way) => (1, i32::from(way != Way::Bottom || n > 1 || stop)),
             (DrainReason::ScaleDown, _) => (spec.scale_down.max_concurrent_drains, 0),
             (_, Way::InPlace) => (rolling.max_unavailable, rolling.max_unavailable),
             _ => (rolling.max_surge, 0),

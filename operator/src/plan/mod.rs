@@ -241,7 +241,7 @@ fn requeue(
     shape: &Shape,
     now: Timestamp,
 ) -> Option<SignedDuration> {
-    let draining = observed.pods.iter().any(|p| p.drain.is_some());
+    let draining = observed.pods.iter().any(|p| p.drain.is_some() || p.eviction.is_some());
     if !shape.victims.is_empty() || draining || rebalance::under_way(observed) {
         return Some(POLL);
     }

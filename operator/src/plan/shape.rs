@@ -15,6 +15,8 @@ pub(crate) enum Way {
     Top,
     /// The ordinal stays and comes back at the wanted revision: the partition moves down.
     InPlace,
+    /// Who asked to evict it removes it: no cursor does. It comes back elsewhere.
+    Evicted,
 }
 
 /// A pod that is to go.
@@ -57,15 +59,21 @@ pub(crate) fn shape(spec: &ChannelClusterSpec, slots: &Slots<'_>) -> Shape {
 pub(crate) fn of(spec: &ChannelClusterSpec, list: &[Slot<'_>]) -> Shape {
     let n = spec.replicas.max(0);
     let r = list.len() as i32;
-    let old: Vec<usize> = (0..list.len()).filter(|&i| !list[i].updated).collect();
+    let mut old: Vec<usize> = (0..list.len()).filter(|&i| !list[i].updated).collect();
     if spec.paused {
         return Shape { total: r.max(n), kept: old.len() as i32, ..Shape::default() };
     }
     let rolling = &spec.update_strategy.rolling_update;
     let (surge, unavailable) = (rolling.max_surge.max(0), rolling.max_unavailable.max(0));
     let kept = rolling.partition.max(0).min(n).min(old.len() as i32);
+    // The only pod is replaced before it is evicted, as if it were old: no client is without one.
+    let alone = n == 1 && surge > 0 && kept == 0 && list.first().is_some_and(|s| s.evicting);
+    if alone && !old.contains(&0) {
+        old.insert(0, 0);
+    }
     let todo = old.len() as i32 - kept;
-    let prefix = list.iter().take_while(|s| !s.updated).count() as i32;
+    let is_old = |&(i, s): &(usize, &Slot<'_>)| !s.updated || (i == 0 && alone);
+    let prefix = list.iter().enumerate().take_while(is_old).count() as i32;
 
     let mut bottom = prefix.min(todo);
     let (needed, total);
@@ -89,7 +97,11 @@ pub(crate) fn of(spec: &ChannelClusterSpec, list: &[Slot<'_>]) -> Shape {
 
     let reason = |i: usize| {
         let scaling = list[i].updated || n == 0 || r > n + surge;
-        if scaling { DrainReason::ScaleDown } else { DrainReason::Rollout }
+        match scaling {
+            _ if list[i].evicting => DrainReason::Eviction,
+            true => DrainReason::ScaleDown,
+            false => DrainReason::Rollout,
+        }
     };
     let victim = |index: usize, way: Way| Victim { index, way, reason: reason(index) };
     let mut victims: Vec<Victim> = Vec::new();
@@ -99,12 +111,20 @@ pub(crate) fn of(spec: &ChannelClusterSpec, list: &[Slot<'_>]) -> Shape {
     // From the top: the lowest are the canary's that stay.
     let rest = (todo - bottom).max(0) as usize;
     victims.extend(
-        old.iter()
-            .rev()
-            .filter(|&&i| i >= bottom as usize)
-            .take(rest)
-            .filter(|&&i| i < upper)
-            .map(|&i| Victim { index: i, way: Way::InPlace, reason: DrainReason::Rollout }),
+        old.iter().rev().filter(|&&i| i >= bottom as usize).take(rest).filter(|&&i| i < upper).map(
+            |&i| Victim {
+                index: i,
+                way: Way::InPlace,
+                reason: if list[i].evicting { DrainReason::Eviction } else { DrainReason::Rollout },
+            },
+        ),
     );
+    let others = (0..list.len())
+        .filter(|&i| list[i].evicting && !victims.iter().any(|v| v.index == i))
+        .map(|i| victim(i, Way::Evicted))
+        .collect::<Vec<_>>();
+    victims.extend(others);
+    // Somebody waits for these.
+    victims.sort_by_key(|v| v.reason != DrainReason::Eviction);
     Shape { victims, total, needed, kept }
 }

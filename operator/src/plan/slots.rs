@@ -2,7 +2,7 @@
 //! classifies; it decides nothing.
 
 use jiff::Timestamp;
-use sluice_crds::ChannelClusterSpec;
+use sluice_crds::{ChannelClusterSpec, EvictionPolicy};
 
 use super::{min_ready, steer};
 use crate::model::{
@@ -22,6 +22,8 @@ pub(crate) struct Slot<'a> {
     pub linked: bool,
     /// It takes its share of the clients: what the budget counts.
     pub serving: bool,
+    /// It is to leave its Kubernetes node.
+    pub evicting: bool,
     /// Its name, known even when it is missing.
     name: String,
 }
@@ -92,6 +94,12 @@ impl<'a> Slots<'a> {
                 available: pod.is_some_and(|p| p.available(min_ready(spec), now)),
                 linked: pod.is_some_and(|p| steer::linked(observed, p)),
                 serving: false,
+                evicting: spec.disruption.eviction_policy == EvictionPolicy::DrainFirst
+                    && pod.is_some_and(|p| {
+                        !p.terminating
+                            && p.drain_override != Some(DrainOverride::Cancel)
+                            && p.eviction.is_some_and(|e| e.wanted(now))
+                    }),
                 name: match (pod, &prefix) {
                     (Some(p), _) => p.name.clone(),
                     (None, Some(prefix)) => format!("{prefix}-{ordinal}"),

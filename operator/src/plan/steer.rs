@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use sluice_crds::{Adapter, ChannelClusterSpec};
 
-use super::{Shape, Slot, Slots, arrivals, rebalance::Skew};
+use super::{Shape, Slot, Slots, arrivals, rebalance::Skew, shape::Way};
 use crate::model::{Action, Observed, PodRef, PodState};
 
 /// Whether the pod's node is linked, in both directions, with every other ready node: what is
@@ -56,7 +56,8 @@ pub(crate) fn accepting<'a>(
     skew: Option<&Skew>,
     leaving: &[&str],
 ) -> Vec<&'a str> {
-    let rolling = !shape.victims.is_empty();
+    // One that is evicted comes back: those that stay share its clients as they always do.
+    let rolling = shape.victims.iter().any(|v| v.way != Way::Evicted);
     let candidates: Vec<(&Slot<'_>, bool)> = slots
         .list
         .iter()
@@ -107,7 +108,7 @@ pub(crate) fn accepting<'a>(
     } else if let Some(skew) = skew {
         vec![pick(true, skew.low), pick(true, skew.mean), pick(true, f64::INFINITY)]
     } else {
-        vec![pick(true, f64::INFINITY)]
+        vec![pick(true, f64::INFINITY), pick(false, f64::INFINITY)]
     };
     // At last: ready, though not linked. Better served alone than not at all; by one node, so that
     // those who come before the links are up hear each other. Without Redis nobody would.

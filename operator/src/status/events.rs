@@ -206,6 +206,7 @@ fn drains(
             let why = match d.reason {
                 sluice_crds::DrainReason::Rollout => "another revision takes its place",
                 sluice_crds::DrainReason::ScaleDown => "the cluster shrinks",
+                sluice_crds::DrainReason::Eviction => "its Kubernetes node is being emptied",
             };
             let n = d.initial_connections;
             let text = format!("Draining {} with {n} connections: {why}", d.pod_name);

@@ -50,7 +50,11 @@ pub fn progress(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> P
     let template_ahead = plan::template_pending(desired, sts);
     let old = slots.list.iter().filter(|s| !s.updated).count() as i32;
     let rolling = spec.replicas > 0 && (template_ahead || old > shape.kept);
-    let surge = if rolling { spec.update_strategy.rolling_update.max_surge } else { 0 };
+    let surge = if rolling || slots.list.iter().any(|s| s.evicting) {
+        spec.update_strategy.rolling_update.max_surge
+    } else {
+        0
+    };
     let is_new = |p: &&crate::model::PodState| !p.terminating && p.revision == sts.update_revision;
     let times = observed.pods.iter().flat_map(|p| {
         let drain = p.drain.as_ref();

@@ -18,6 +18,9 @@ enum Move {
     Template(u32),
     Replicas(i32),
     Kill(usize),
+    /// Its Kubernetes node is drained.
+    Evict(usize),
+    Uncordon(usize),
 }
 
 /// The state without what does not matter: absolute times, names, generations.
@@ -35,13 +38,18 @@ fn key(w: &World, left: u8) -> Vec<i64> {
         k.push(i64::from(o - set.0) + 100);
         k.extend([p.template.into(), age(p.ready_at), p.ready_since.map_or(9, age)]);
         k.extend([p.terminating.into(), p.accepting.into(), w.load(p.uid) as i64]);
+        k.extend([p.cordoned.into(), p.unwanted.into(), p.asked.map_or(9, age)]);
         k.push(p.draining.map_or(9, |(began, _)| age(began)));
         k.extend([p.known.into(), (w.now - p.relabelled).min(w.lag.max(1))]);
         // Whether it is there, and whether it is to be renewed.
         k.push(p.cordon.map_or(0, |end| (end - w.now + 149) / 150));
         match &p.annotations {
             None => k.push(9),
-            Some(a) => k.extend([i64::from(a.scale), i64::from(a.drained.is_some())]),
+            Some(a) => k.extend([
+                a.reason as i64,
+                i64::from(a.target.is_empty()),
+                i64::from(a.drained.is_some()),
+            ]),
         }
     }
     k
@@ -54,6 +62,10 @@ fn moves(w: &World, left: u8, most: i32) -> Vec<Move> {
         m.extend((1..3).filter(|t| *t != w.template).map(Move::Template));
         m.extend((0..=most).filter(|n| *n != w.spec.replicas).map(Move::Replicas));
         m.extend((0..w.pods.len()).map(Move::Kill));
+        m.extend(w.pods.values().enumerate().map(|(i, p)| match p.cordoned {
+            true => Move::Uncordon(i),
+            false => Move::Evict(i),
+        }));
     }
     m
 }
@@ -73,6 +85,12 @@ fn take(w: &mut World, m: Move) {
         }
         Move::Template(t) => w.template = t,
         Move::Replicas(n) => w.spec.replicas = n,
+        Move::Evict(i) | Move::Uncordon(i) => {
+            if let Some(p) = w.pods.values_mut().nth(i) {
+                p.cordoned = matches!(m, Move::Evict(_));
+                p.unwanted = p.cordoned;
+            }
+        }
         Move::Kill(i) => {
             w.calm = false;
             if let Some(o) = w.pods.keys().copied().nth(i) {

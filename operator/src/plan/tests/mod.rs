@@ -5,6 +5,7 @@ mod cases;
 mod cases_steady;
 mod conveyor;
 mod cordon;
+mod evictions;
 mod exhaustive;
 mod random;
 mod rebalance;

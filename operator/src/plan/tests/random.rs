@@ -19,6 +19,11 @@ enum Event {
     Hold(bool),
     Kill(u8),
     Crash(u8),
+    /// Its Kubernetes node is drained.
+    Evict(u8),
+    Uncordon(u8),
+    /// Whoever drains it has enough, and leaves it cordoned.
+    GiveUp(u8),
     Silent(u8, u8),
     NodeDown(u8, u8),
     /// The operator dies after so many steps of its plan.
@@ -39,6 +44,9 @@ fn calm_event() -> impl Strategy<Value = Event> {
         1 => (0i32..3).prop_map(Event::Unavailable),
         1 => (0i32..4).prop_map(Event::Partition),
         1 => (1i32..4).prop_map(Event::Concurrent),
+        2 => any::<u8>().prop_map(Event::Evict),
+        1 => any::<u8>().prop_map(Event::Uncordon),
+        1 => any::<u8>().prop_map(Event::GiveUp),
         3 => (0u8..6).prop_map(Event::DieAfter),
         2 => (1u16..20).prop_map(Event::Absent),
         2 => (1u8..5).prop_map(Event::SlowController),
@@ -100,6 +108,12 @@ fn happen(w: &mut World, e: &Event) {
                     Event::NodeDown(_, t) => p.node_down_until = now + i64::from(t),
                     _ => p.down_until = now + 3,
                 }
+            }
+        }
+        Event::Evict(i) | Event::Uncordon(i) | Event::GiveUp(i) => {
+            if let Some(p) = nth(w, i).and_then(|o| w.pods.get_mut(&o)) {
+                p.unwanted = matches!(e, Event::Evict(_));
+                p.cordoned = p.unwanted || (p.cordoned && matches!(e, Event::GiveUp(_)));
             }
         }
         Event::DieAfter(k) => {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use sluice_crds::TimeoutPolicy;
 
 use super::{SimPod, World};
-use crate::model::DrainOverride;
+use crate::{model::DrainOverride, webhook::decide};
 
 impl World {
     /// The StatefulSet controller's turn.
@@ -67,6 +67,9 @@ impl World {
             known: false,
             cordon: None,
             annotations: None,
+            cordoned: false,
+            unwanted: false,
+            asked: None,
             pin: None,
             draining: None,
             shed: None,
@@ -105,9 +108,39 @@ impl World {
         }
     }
 
+    /// Those who empty Kubernetes nodes ask: the webhook, then the disruption budget.
+    fn evict(&mut self) {
+        let (observed, now) = (self.observe(), self.timestamp());
+        for p in &observed.pods {
+            let there = self.pods.get(&p.ordinal);
+            let Some(SimPod { unwanted: true, cordoned, .. }) = there else { continue };
+            let answer = decide(p, Some(&self.spec), *cordoned, now);
+            let load = p.connections().unwrap_or_default() as i32;
+            let over = p.drain.as_ref().is_some_and(|c| now >= c.deadline);
+            let ready = observed.pods.iter().filter(|o| o.ready && !o.terminating).count() as i32;
+            let budget = self.spec.replicas < 2 || !p.ready || ready >= self.spec.replicas;
+            let goes = answer.allows() && budget;
+            assert!(
+                !goes
+                    || load <= self.spec.drain.exit_at_connections
+                    || over
+                    || self.spec.paused
+                    || !self.calm,
+                "chat-{} evicted with {load} clients: {}",
+                p.ordinal,
+                self.brief()
+            );
+            if let Some(p) = self.pods.get_mut(&p.ordinal) {
+                p.asked = answer.concerns().then_some(self.now).or(p.asked);
+                p.terminating |= goes;
+            }
+        }
+    }
+
     /// A second passes: nodes, kubelets and clients.
     pub fn tick(&mut self) {
         self.now += 1;
+        self.evict();
         let now = self.now;
         let ups: BTreeSet<u32> = self.pods.values().filter(|p| self.up(p)).map(|p| p.uid).collect();
         let bad = self.bad.clone();

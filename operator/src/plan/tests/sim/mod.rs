@@ -8,12 +8,12 @@ mod operator;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use sluice_crds::ChannelClusterSpec;
+use sluice_crds::{ChannelClusterSpec, DrainReason};
 use sluice_node_api::admin::{DrainPhase, DrainStatus, NodeStatus, PeerStatus};
 
 use crate::model::{
-    Cursor, Desired, DrainCommitment, DrainOverride, Observed, PodState, StatefulSetState,
-    StuckReason, TemplateStep,
+    Cursor, Desired, DrainCommitment, DrainOverride, Eviction, Observed, PodState,
+    StatefulSetState, StuckReason, TemplateStep,
 };
 
 /// A pod and its node.
@@ -36,6 +36,12 @@ pub struct SimPod {
     /// Until when the node refuses connections.
     pub cordon: Option<i64>,
     pub annotations: Option<Annotations>,
+    /// Its Kubernetes node is cordoned.
+    pub cordoned: bool,
+    /// Somebody asks each second to evict it.
+    pub unwanted: bool,
+    /// When that was last noted.
+    pub asked: Option<i64>,
     pub pin: Option<DrainOverride>,
     /// The node's own drain: when it began, until when it lives unless renewed.
     pub draining: Option<(i64, i64)>,
@@ -56,7 +62,8 @@ pub struct SimShed {
 /// A commitment, in seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Annotations {
-    pub scale: bool,
+    pub reason: DrainReason,
+    pub target: String,
     pub started: i64,
     pub initial: Option<u64>,
     pub deadline: i64,
@@ -208,18 +215,17 @@ impl World {
                 accepting: p.accepting,
                 accepting_since: p.accepting.then(|| at(p.relabelled)),
                 drain: p.annotations.as_ref().map(|a| DrainCommitment {
-                    reason: if a.scale {
-                        sluice_crds::DrainReason::ScaleDown
-                    } else {
-                        sluice_crds::DrainReason::Rollout
-                    },
+                    reason: a.reason,
                     started_at: at(a.started),
                     deadline: at(a.deadline),
-                    target: String::new(),
+                    target: a.target.clone(),
                     initial: a.initial,
                     drained_at: a.drained.map(at),
                 }),
                 drain_override: p.pin,
+                eviction: p
+                    .asked
+                    .map(|t| Eviction { requested_at: at(t), cordoned: Some(p.cordoned) }),
                 node,
             }
         });
@@ -277,10 +283,13 @@ impl World {
             && self.pods.len() as i32 == s.replicas
             && old <= keep
             && (old > 0 || s.partition == s.replicas)
-            && self
-                .pods
-                .values()
-                .all(|p| p.ready_since.is_some() && p.annotations.is_none() && p.draining.is_none())
+            && self.pods.values().all(|p| {
+                p.ready_since.is_some()
+                    && p.annotations.is_none()
+                    && p.draining.is_none()
+                    && !p.unwanted
+                    && p.asked.is_none()
+            })
             && !self.pods.values().any(|p| self.cordoned(p))
     }
 
@@ -323,11 +332,14 @@ impl World {
                 p.template,
                 if p.ready_since.is_some() { "ready" } else { "-" },
                 if p.terminating { "terminating" } else { "-" },
-                match (p.accepting, self.cordoned(p)) {
-                    (true, false) => "accepting",
-                    (false, true) => "cordoned",
-                    (true, true) => "accepting but cordoned",
-                    _ => "-",
+                match (p.accepting, self.cordoned(p), p.unwanted || p.asked.is_some()) {
+                    (true, false, false) => "accepting",
+                    (true, false, true) => "accepting evicting",
+                    (false, true, false) => "cordoned",
+                    (false, true, true) => "cordoned evicting",
+                    (true, true, _) => "accepting but cordoned",
+                    (false, false, true) => "evicting",
+                    (false, false, false) => "-",
                 },
                 self.load(p.uid),
                 (&p.annotations, p.draining),

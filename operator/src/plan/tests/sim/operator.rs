@@ -150,7 +150,7 @@ impl World {
             Action::StripAnnotations { .. } => {
                 if let Some(p) = self.by(&r) {
                     assert!(p.draining.is_none(), "annotations stripped from a draining node");
-                    p.annotations = None;
+                    (p.annotations, p.asked) = (None, None);
                 }
             }
             Action::Uncordon { .. } => {
@@ -186,16 +186,22 @@ impl World {
             .max_surge
             .max(rolling.max_unavailable)
             .max(self.spec.scale_down.max_concurrent_drains);
-        let scale = c.reason == DrainReason::ScaleDown;
         let (deadline, now, initial) = (c.deadline.as_second(), self.now, c.initial);
         let pin = self.by(r).and_then(|p| p.pin);
         assert_ne!(pin, Some(DrainOverride::Cancel), "a pinned pod was chosen");
         assert!(!self.spec.paused, "a drain began while paused");
         let was_ready = self.by(r).is_some_and(|p| p.ready_since.is_some());
+        let target = c.target.clone();
         if let Some(p) = self.by(r) {
             (p.accepting, p.relabelled) = (false, now);
-            p.annotations =
-                Some(Annotations { scale, started: now, initial, deadline, drained: None });
+            p.annotations = Some(Annotations {
+                reason: c.reason,
+                target,
+                started: now,
+                initial,
+                deadline,
+                drained: None,
+            });
         }
         let set = self.set.as_ref().unwrap();
         let inside: Vec<&SimPod> = self
@@ -223,7 +229,10 @@ impl World {
             .count() as i32;
         let broken = inside.iter().filter(|p| p.ready_since.is_none()).count() as i32;
         let in_place = rolling.max_surge == 0 || !self.calm || self.edited();
-        let floor = n - if in_place { rolling.max_unavailable } else { 0 } - broken;
+        let allowance = if in_place { rolling.max_unavailable } else { 0 };
+        // What the disruption budget of others allows.
+        let evicted = i32::from(c.reason == DrainReason::Eviction);
+        let floor = n - allowance.max(evicted) - broken;
         assert!(
             serving >= floor || !was_ready,
             "{serving} pods serve, {floor} must (n {n}, broken {broken}): {}",

@@ -1,0 +1,139 @@
+//! `kubectl drain`: pods on a cordoned Kubernetes node move their clients before they are evicted.
+
+use sluice_crds::{DrainReason, TimeoutPolicy};
+
+use super::{
+    cases::{draining, pod, settled, uids, until},
+    sim::World,
+};
+use crate::model::DrainOverride;
+
+fn evict(w: &mut World, ordinal: i32) {
+    let p = pod(w, ordinal);
+    (p.cordoned, p.unwanted) = (true, true);
+}
+fn uncordon(w: &mut World, ordinal: i32) {
+    let p = pod(w, ordinal);
+    (p.cordoned, p.unwanted) = (false, false);
+}
+fn moves(w: &World) -> Vec<u32> {
+    let mut moves: Vec<u32> = w.clients.iter().map(|c| c.moves).collect();
+    moves.sort_unstable();
+    moves
+}
+
+#[test]
+fn an_evicted_pod_moves_its_clients_once_and_comes_back_elsewhere() {
+    let mut w = settled(3, 10);
+    let before = uids(&w);
+    evict(&mut w, 1);
+    until(&mut w, "a drain", |w| draining(w) == [1]);
+    assert_eq!(w.pods[&1].annotations.as_ref().map(|a| a.reason), Some(DrainReason::Eviction));
+    w.settle(500);
+    assert_eq!(moves(&w), [vec![0; 20], vec![1; 10]].concat());
+    let after = uids(&w);
+    assert_eq!((before[0], before[2]), (after[0], after[2]));
+    assert_ne!(before[1], after[1]);
+}
+
+#[test]
+fn all_pods_of_one_kubernetes_node_go_one_after_the_other() {
+    let mut w = settled(4, 10);
+    (0..3).for_each(|o| evict(&mut w, o));
+    for _ in 0..500 {
+        w.step();
+        assert!(draining(&w).len() <= 1, "{}", w.brief());
+    }
+    assert!(w.converged(), "{}", w.brief());
+}
+
+#[test]
+fn the_only_pod_is_replaced_before_it_goes() {
+    let mut w = settled(1, 10);
+    evict(&mut w, 0);
+    until(&mut w, "a drain", |w| draining(w) == [0]);
+    assert!(w.pods[&1].ready_since.is_some(), "{}", w.brief());
+    w.settle(500);
+    assert_eq!(w.pods.keys().collect::<Vec<_>>(), [&1]);
+    assert_eq!(moves(&w), [1; 10]);
+}
+
+#[test]
+fn the_only_pod_goes_anyway_when_the_one_in_its_place_never_starts() {
+    let mut w = settled(1, 10);
+    w.bad.insert(2);
+    w.template = 2;
+    until(&mut w, "a stuck surge", |w| w.pods.contains_key(&1));
+    w.step();
+    evict(&mut w, 0);
+    until(&mut w, "its end", |w| !w.pods.contains_key(&0));
+    assert_eq!(moves(&w), [1; 10]);
+}
+
+#[test]
+fn uncordoning_undoes_the_drain_and_forgets_the_request() {
+    let mut w = settled(3, 10);
+    let before = uids(&w);
+    evict(&mut w, 1);
+    until(&mut w, "clients on their way", |w| w.load(w.pods[&1].uid) < 10);
+    uncordon(&mut w, 1);
+    w.settle(10);
+    assert_eq!(uids(&w), before);
+    assert!(w.clients.iter().any(|c| c.moves == 0 && c.pod == Some(before[1])));
+}
+
+#[test]
+fn a_request_that_nobody_repeats_is_forgotten() {
+    let mut w = settled(3, 10);
+    let before = uids(&w);
+    evict(&mut w, 1);
+    until(&mut w, "a drain", |w| draining(w) == [1]);
+    pod(&mut w, 1).unwanted = false;
+    w.settle(400);
+    assert_eq!(uids(&w), before);
+    assert!(w.pods[&1].cordoned && w.pods[&1].accepting);
+}
+
+#[test]
+fn a_pod_that_is_pinned_or_paused_does_not_drain() {
+    let mut w = settled(3, 10);
+    w.spec.paused = true;
+    evict(&mut w, 1);
+    let there = uids(&w);
+    until(&mut w, "its end", |w| uids(w) != there);
+    assert!(draining(&w).is_empty());
+    w.spec.paused = false;
+    w.settle(500);
+
+    w.calm = false; // A person says that it may go as it is.
+    pod(&mut w, 2).pin = Some(DrainOverride::Cancel);
+    evict(&mut w, 2);
+    let there = uids(&w);
+    until(&mut w, "its end", |w| uids(w) != there);
+    assert!(draining(&w).is_empty());
+}
+
+#[test]
+fn a_held_pod_is_evicted_once_a_person_lets_it() {
+    let mut w = settled(3, 10);
+    w.spec.drain.timeout_policy = TimeoutPolicy::Hold;
+    w.spec.drain.wait_seconds = 10_000;
+    evict(&mut w, 1);
+    let there = uids(&w);
+    (0..500).for_each(|_| w.step());
+    assert_eq!(uids(&w), there);
+    w.calm = false;
+    pod(&mut w, 1).pin = Some(DrainOverride::Release);
+    until(&mut w, "its end", |w| uids(w) != there);
+}
+
+#[test]
+fn an_eviction_amid_a_rollout_goes_first_and_the_rollout_goes_on() {
+    let mut w = settled(3, 10);
+    w.template = 2;
+    until(&mut w, "a rollout's drain", |w| draining(w) == [0]);
+    evict(&mut w, 2);
+    w.settle(1000);
+    assert!(w.pods.values().all(|p| p.template == 2));
+    assert!(w.clients.iter().all(|c| c.moves <= 3), "{:?}", moves(&w));
+}
