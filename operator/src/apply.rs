@@ -28,6 +28,8 @@
 //!
 //! In the operator's own namespace: coordination.k8s.io leases, create; get and update by name.
 
+mod template;
+
 use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
