@@ -18,6 +18,9 @@ use crate::{Settings, packages, pods};
 
 /// The namespace that the operator is installed in.
 pub const SYSTEM_NAMESPACE: &str = "sluice-system";
+/// The arguments by which kubectl prints the logs of the operator's pods.
+pub const OPERATOR_LOGS: [&str; 6] =
+    ["logs", "-n", SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=sluice-operator", "--prefix"];
 
 /// The limit for one call of kubectl or helm.
 const LIMIT: Duration = Duration::from_secs(300);

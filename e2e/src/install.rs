@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cluster::{Cluster, SYSTEM_NAMESPACE};
+use crate::cluster::{Cluster, OPERATOR_LOGS, SYSTEM_NAMESPACE};
 use crate::images::{Images, split};
 use crate::steps::step;
 
@@ -164,15 +164,7 @@ fn with_state(cluster: &Cluster, error: anyhow::Error, namespace: &str) -> anyho
     let asked: [&[&str]; 3] = [
         &["get", "pods,channelclusters", "-A", "-o", "wide"],
         &["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"],
-        &[
-            "logs",
-            "-n",
-            SYSTEM_NAMESPACE,
-            "-l",
-            "app.kubernetes.io/name=sluice-operator",
-            "--prefix",
-            "--tail=15",
-        ],
+        &[&OPERATOR_LOGS[..], &["--tail=15"]].concat(),
     ];
     let told: Vec<String> = asked
         .iter()

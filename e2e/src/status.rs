@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Result, bail};
 
-use crate::cluster::{Cluster, SYSTEM_NAMESPACE};
+use crate::cluster::{Cluster, OPERATOR_LOGS};
 use crate::command::{LONG, command, stream};
 use crate::{Settings, leftovers, processes};
 
@@ -51,15 +51,7 @@ pub fn logs(settings: &Settings, component: Option<&str>, follow: bool) -> Resul
         return Ok(());
     };
     if component == "operator" {
-        let mut arguments = vec![
-            "logs",
-            "-n",
-            SYSTEM_NAMESPACE,
-            "-l",
-            "app.kubernetes.io/name=sluice-operator",
-            "--prefix",
-            "--tail=-1",
-        ];
+        let mut arguments = [&OPERATOR_LOGS[..], &["--tail=-1"]].concat();
         if follow {
             arguments.push("--follow");
         }

@@ -31,6 +31,8 @@
 //! evictions (`crate::webhook`) also, anywhere: nodes, get; and by name, get and patch, its
 //! validatingwebhookconfiguration and its Secret.
 
+mod template;
+
 use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,

@@ -75,6 +75,8 @@ pub struct Context {
     pub backoff: Backoff<ObjectRef<Guarded>>,
     /// Admin tokens.
     pub tokens: Tokens,
+    /// When a pod template was last put right.
+    pub owned: Mutex<HashMap<ObjectRef<Guarded>, Instant>>,
     /// When a status was last written.
     pub reported: Mutex<HashMap<ObjectRef<Guarded>, Instant>>,
 }
@@ -231,6 +233,10 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
     }
     if seen.observed.all_terminate() && namespace_goes(context, cluster.namespace).await {
         return Err(Error::NamespaceGoes);
+    }
+    if context.own_template(&applier, &seen).await? {
+        let next = Action::requeue(STALE);
+        return Ok(Passed { next, refused: None });
     }
     // Whole seconds: what is written is what is read back.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(now);
@@ -390,5 +396,6 @@ impl Context {
         });
         self.tokens.forget(reference);
         self.reported.lock().remove(reference);
+        self.owned.lock().remove(reference);
     }
 }

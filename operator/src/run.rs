@@ -173,6 +173,7 @@ async fn work(
             stores: Stores::default(),
             backoff: Default::default(),
             tokens: Default::default(),
+            owned: Default::default(),
             reported: Default::default(),
         };
         control(context, namespace, args.concurrency, readiness.clone(), stop.clone())

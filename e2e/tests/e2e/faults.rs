@@ -32,6 +32,17 @@ async fn deploy_in_the_middle<'a>(
     Ok((cluster, roll))
 }
 
+/// What holds whoever leads: each client is moved once, and each pod drained once, one at a time.
+async fn finished_as_by_one(roll: Roll<'_>) -> Result<()> {
+    let outcome = roll.finish(2).await?;
+    outcome.nobody_was_dropped(1)?;
+    outcome.moved_once_each()?;
+    outcome.all_pods_replaced()?;
+    let drains = outcome.watch.drains();
+    ensure!(drains.values().all(|drains| *drains == 1), "{drains:?}");
+    Ok(())
+}
+
 #[test]
 fn operator_killed_mid_drain() {
     local_test("operator_killed_mid_drain", async |space| {
@@ -45,15 +56,7 @@ fn operator_killed_mid_drain() {
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
         let pods = Api::<Pod>::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
         pods.delete(&old.name_any(), &now).await?;
-        let outcome = roll.finish(2).await?;
-        outcome.nobody_was_dropped(1)?;
-        outcome.moved_once_each()?;
-        outcome.all_pods_replaced()?;
-        ensure!(
-            outcome.watch.drains().values().all(|drains| *drains == 1),
-            "{:?}",
-            outcome.watch.drains()
-        );
+        finished_as_by_one(roll).await?;
         let new = operator::leader(&space.place).await?;
         figure!(
             space,
@@ -86,15 +89,7 @@ fn leader_cut_off_does_not_act_twice() {
         // Whatever came of it, it must not stay frozen.
         process.resume()?;
         met?;
-        let outcome = roll.finish(2).await?;
-        outcome.nobody_was_dropped(1)?;
-        outcome.moved_once_each()?;
-        outcome.all_pods_replaced()?;
-        ensure!(
-            outcome.watch.drains().values().all(|drains| *drains == 1),
-            "{:?}",
-            outcome.watch.drains()
-        );
+        finished_as_by_one(roll).await?;
         let new = operator::leader(&space.place).await?;
         figure!(space, "{} was frozen and woken while {} leads", old.name_any(), new.name_any());
         ensure!(new.name_any() != old.name_any(), "the old leader took the lease back");

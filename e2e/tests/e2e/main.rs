@@ -22,4 +22,5 @@ mod rollouts;
 mod scaling;
 mod security;
 mod support;
+mod template;
 mod tokens;

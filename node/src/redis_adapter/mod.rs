@@ -10,6 +10,7 @@
 
 mod envelope;
 mod publisher;
+mod reconnect;
 mod subscriber;
 
 use std::path::{Path, PathBuf};

@@ -3,55 +3,34 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisResult};
-use tracing::{info, warn};
 
-use super::{Inner, PATIENCE, PING, read_url};
-use crate::backoff::Backoff;
+use super::{Inner, PATIENCE, PING, read_url, reconnect};
 use crate::mesh::metrics::count;
 
 /// Bytes of one pipeline.
 const BATCH: usize = 256 << 10;
 
 pub(super) async fn run(inner: Arc<Inner>) {
-    let new = || Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-    let (mut backoff, mut told) = (new(), false);
-    loop {
-        let connected = tokio::select! {
-            c = connect(&inner) => c,
-            () = inner.leaving.cancelled() => break,
-        };
-        match connected {
-            Ok(connection) => {
-                info!("publishing through Redis");
-                (backoff, told) = (new(), false);
-                inner.queue.open();
-                inner.publisher_up.store(true, Ordering::Release);
-                let end = tokio::select! {
-                    e = publish(&inner, connection) => e,
-                    () = inner.stop.cancelled() => Ok(()),
-                };
-                inner.publisher_up.store(false, Ordering::Release);
-                inner.queue.lost();
-                let Err(error) = end else { break };
-                inner.metrics.lost_connections.inc();
-                warn!(error = %what(&error), "lost Redis; what is local goes on");
-            }
-            Err(error) if !told => {
-                told = true;
-                warn!(error, "no Redis to publish through; trying on");
-            }
-            Err(_) => {}
-        }
-        tokio::select! {
-            () = tokio::time::sleep(backoff.pause()) => {}
-            () = inner.leaving.cancelled() => break,
-        }
+    let inner = &*inner;
+    let connect = || {
         count(&inner.metrics.dropped, "stale", inner.queue.expire());
-    }
+        connect(inner)
+    };
+    let work = |connection| async move {
+        inner.queue.open();
+        inner.publisher_up.store(true, Ordering::Release);
+        let end = tokio::select! {
+            e = publish(inner, connection) => e,
+            () = inner.stop.cancelled() => Ok(()),
+        };
+        inner.publisher_up.store(false, Ordering::Release);
+        inner.queue.lost();
+        end.err().map(|error| what(&error))
+    };
+    reconnect::keep(inner, "publisher", connect, work).await;
     count(&inner.metrics.dropped, "gone", inner.queue.close());
 }
 

@@ -5,19 +5,17 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures::StreamExt;
 use redis::RedisResult;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::envelope::{Bad, VERSION};
 use super::publisher::what;
-use super::{Inner, PATIENCE, PING, envelope, read_url};
-use crate::backoff::Backoff;
+use super::{Inner, PATIENCE, PING, envelope, read_url, reconnect};
 use crate::mesh::metrics::count;
 
 /// Topics of one command.
@@ -102,42 +100,23 @@ impl Wanted {
 }
 
 pub(super) async fn run(inner: Arc<Inner>) {
-    let new = || Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-    let (mut backoff, mut told) = (new(), false);
-    loop {
-        let connected = tokio::select! {
-            c = connect(&inner) => c,
-            () = inner.leaving.cancelled() => return,
+    let inner = &*inner;
+    let work = |pubsub: PubSub| async move {
+        inner.wanted.lock().connected();
+        let (sink, stream) = pubsub.split();
+        let error = tokio::select! {
+            e = keep_subscribed(inner, sink) => e.err().map(|e| what(&e)),
+            () = hear(inner, stream) => Some("closed".to_owned()),
+            () = inner.leaving.cancelled() => None,
         };
-        match connected {
-            Ok(pubsub) => {
-                info!("subscribed through Redis");
-                (backoff, told) = (new(), false);
-                inner.wanted.lock().connected();
-                let (sink, stream) = pubsub.split();
-                let error = tokio::select! {
-                    e = keep_subscribed(&inner, sink) => e.err().map(|e| what(&e)),
-                    () = hear(&inner, stream) => Some("closed".to_owned()),
-                    () = inner.leaving.cancelled() => None,
-                };
-                inner.subscriber_up.store(false, Ordering::Release);
-                inner.wanted.lock().disconnected();
-                let Some(error) = error else { return };
-                inner.metrics.lost_connections.inc();
-                inner.suspect.notify_one();
-                warn!(error, "lost Redis's messages; what is local goes on");
-            }
-            Err(error) if !told => {
-                told = true;
-                warn!(error, "no Redis to subscribe to; trying on");
-            }
-            Err(_) => {}
+        inner.subscriber_up.store(false, Ordering::Release);
+        inner.wanted.lock().disconnected();
+        if error.is_some() {
+            inner.suspect.notify_one();
         }
-        tokio::select! {
-            () = tokio::time::sleep(backoff.pause()) => {}
-            () = inner.leaving.cancelled() => return,
-        }
-    }
+        error
+    };
+    reconnect::keep(inner, "subscriber", || connect(inner), work).await;
 }
 
 async fn connect(inner: &Inner) -> Result<PubSub, String> {
