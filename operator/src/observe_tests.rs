@@ -49,6 +49,18 @@ fn a_running_pod() {
 }
 
 #[test]
+fn since_when_a_pod_takes_clients_counts_only_while_it_does() {
+    let mut pod = pod(json!({}));
+    let since = "2026-01-01T00:09:00Z";
+    let key = names::ACCEPTING_SINCE.to_owned();
+    pod.metadata.annotations = Some([(key, since.to_owned())].into());
+    let told = |pod: &Pod| pod_state(pod, "chat", now()).unwrap().accepting_since;
+    assert_eq!(told(&pod), Some(since.parse().unwrap()));
+    pod.metadata.labels = None;
+    assert_eq!(told(&pod), None);
+}
+
+#[test]
 fn pods_that_cannot_start() {
     for (reason, stuck) in [
         ("CrashLoopBackOff", Some(StuckReason::CrashLoopBackOff)),
