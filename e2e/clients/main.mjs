@@ -8,10 +8,10 @@ import { Client, now } from "./client.mjs";
 import { Publisher } from "./publisher.mjs";
 import { byNode, report } from "./report.mjs";
 
-const LIFETIME_MS = 15 * 60_000;
+const LIFETIME_MS = 25 * 60_000;
 const MOST_CLIENTS = 2_000;
 const SAMPLE_MS = 100;
-const MOST_SAMPLES = 12_000;
+const MOST_SAMPLES = 20_000;
 
 const groups = new Map();
 const publishers = new Map();

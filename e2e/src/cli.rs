@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::settings::{CONTEXT_VARIABLE, REGISTRY_VARIABLE, Target};
 use crate::up::{self, Extent};
-use crate::{Cluster, Settings, check, down, lock, matrix, status};
+use crate::{Cluster, Settings, check, down, lock, matrix, record, status};
 
 /// A real three-node Kubernetes on this machine with Sluice on it, and everything that is checked.
 #[derive(Debug, Parser)]
@@ -45,6 +45,8 @@ enum Action {
     },
     /// Try unmodified Phoenix clients of several versions and languages on a node, without a cluster.
     Clients,
+    /// Record a deploy under live clients, and make the docs' timeline and picture of it.
+    Record,
     /// End the local cluster, leaving nothing of it; uninstall from a cluster of yours.
     Down {
         /// Remove logs, images and certificates too.
@@ -111,6 +113,10 @@ fn run(arguments: Arguments) -> Result<()> {
             check::test(&settings, filter.as_deref(), threads)
         }
         Action::Clients => matrix::run(&settings),
+        Action::Record => {
+            let _lock = changing(&settings)?;
+            record::record(&settings)
+        }
         Action::Down { purge } => {
             let _lock = changing(&settings)?;
             down::down(&settings, purge)

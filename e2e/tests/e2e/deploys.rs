@@ -7,7 +7,7 @@ use sluice_crds::ConditionType;
 use crate::{
     figure,
     support::{
-        Space, eventually,
+        Space, eventually, pod_watch, record,
         roll::{Outcome, Roll},
         spec, test,
         wait::SHORT,
@@ -24,8 +24,11 @@ async fn deploy(space: &Space, change: Value) -> Result<Outcome> {
     let cluster = space.cluster("chat", spec(3, patient)).await?;
     cluster.wait_ready().await?;
     let roll = Roll::start(&cluster, CLIENTS).await?;
+    let began = pod_watch::now();
     cluster.change(change).await?;
     let outcome = roll.finish(3).await?;
+    let drain = "{initialDelaySeconds: 3, batchSize: 5, batchIntervalSeconds: 1}";
+    record::record(&outcome, 3, drain, began)?;
     outcome.nobody_was_dropped(1)?;
     outcome.moved_once_each()?;
     outcome.all_pods_replaced()?;

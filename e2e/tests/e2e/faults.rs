@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A deploy that is slow enough to be met in the middle, stopped where clients are being moved.
-async fn deploy_in_the_middle<'a>(
+pub(crate) async fn deploy_in_the_middle<'a>(
     space: &'a Space,
 ) -> Result<(super::support::Cluster<'a>, Roll<'a>)> {
     let drain = json!({ "drain": { "batchSize": 2, "batchIntervalSeconds": 2 } });

@@ -3,12 +3,15 @@
 //! Waits are bounded and ask for a condition; nothing here sleeps for luck or asserts a time.
 
 pub mod audit;
+pub mod chance;
 pub mod clients;
 pub mod cluster;
+pub mod cut;
 pub mod dump;
 pub mod operator;
 pub mod place;
 pub mod pod_watch;
+pub mod record;
 pub mod roll;
 pub mod shell;
 pub mod space;
@@ -16,8 +19,9 @@ pub mod wait;
 
 pub use clients::Clients;
 pub use cluster::{Cluster, spec};
+pub use cut::Cut;
 pub use pod_watch::PodWatch;
-pub use space::{Space, local_test, test};
+pub use space::{Space, hardy_test, local_test, test, test_without_operator};
 pub use wait::{LONG, eventually};
 
 /// Prints one line of a test's figures, also when the test passes: the test runner holds back only what `print!` writes.

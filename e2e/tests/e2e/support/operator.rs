@@ -2,12 +2,14 @@
 //! whose containers are processes of this machine.
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::{Api, ResourceExt, api::ListParams};
-use sluice_e2e::pods::Container;
+use sluice_e2e::{network::CLUSTER_IP, pods::Container};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
+    Cut,
     cluster::{http, ip, ready},
     place::{OPERATOR_NAMESPACE, Place},
     wait::{LONG, eventually},
@@ -46,6 +48,42 @@ pub async fn wait_whole(place: &Place) -> Result<()> {
         leader(place).await.map(drop)
     })
     .await
+}
+
+/// Who leads since a moment, as the lease and the machine's processes have it.
+pub async fn leading_since(place: &Place, since: Timestamp) -> Result<(Pod, Container)> {
+    let leases = Api::<Lease>::namespaced(place.client.clone(), OPERATOR_NAMESPACE);
+    let renewed = leases.get(LEASE).await?.spec.and_then(|spec| spec.renew_time);
+    ensure!(renewed.as_ref().is_some_and(|time| time.0 > since), "renewed at {renewed:?}");
+    let pod = leader(place).await?;
+    let process = process(place, &pod)?;
+    Ok((pod, process))
+}
+
+/// How often the operator's container in a pod was started anew.
+pub fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    statuses.map(|status| status.restart_count).sum()
+}
+
+/// Puts the API server out of reach of every operator pod of this moment: calls get no answer, open connections neither.
+pub async fn cut_off(place: &Place) -> Result<Cut> {
+    let mut cut = Cut::default();
+    for pod in pods(place).await? {
+        cut.drop_packets(&process(place, &pod)?, &["OUTPUT", "--destination", CLUSTER_IP])?;
+    }
+    Ok(cut)
+}
+
+/// Puts a port of another pod out of reach of every operator pod of this moment.
+pub async fn cut_off_from(place: &Place, pod: &Container, port: u16) -> Result<Cut> {
+    let mut cut = Cut::default();
+    for operator in pods(place).await? {
+        let port = port.to_string();
+        let from = ["INPUT", "--protocol", "tcp", "--dport", &port, "--source", ip(&operator)?];
+        cut.drop_packets(pod, &from)?;
+    }
+    Ok(cut)
 }
 
 /// The sum of a metric over the operator's pods and the metric's labels.

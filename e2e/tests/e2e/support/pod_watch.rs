@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Result;
 use futures::TryStreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt,
@@ -18,7 +19,7 @@ use parking_lot::Mutex;
 use sluice_crds::names;
 use tokio::task::JoinHandle;
 
-use super::Cluster;
+use super::{Cluster, cluster::ready};
 
 /// One sight of a pod.
 #[derive(Debug, Clone)]
@@ -29,7 +30,12 @@ pub struct Sight {
     pub uid: String,
     /// When its drain was decided, if one was.
     pub started: Option<String>,
+    /// When its drain's time is over, if it has one.
+    pub deadline: Option<f64>,
     pub drained: bool,
+    pub ready: bool,
+    /// Whether the client Service selects it.
+    pub accepting: bool,
     pub deleting: bool,
     pub gone: bool,
 }
@@ -42,14 +48,21 @@ impl Sight {
             name: pod.name_any(),
             uid: pod.uid().unwrap_or_default(),
             started: annotations.get(names::DRAIN_STARTED_AT).cloned(),
+            deadline: annotations
+                .get(names::DRAIN_DEADLINE)
+                .and_then(|deadline| deadline.parse::<Timestamp>().ok())
+                .map(|deadline| deadline.as_millisecond() as f64),
             drained: annotations.contains_key(names::DRAINED_AT),
+            ready: ready(pod),
+            accepting: pod.labels().get(names::ACCEPTING_LABEL).is_some_and(|is| is == "true"),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             gone,
         }
     }
 }
 
-fn now() -> f64 {
+/// Milliseconds since the epoch.
+pub fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64() * 1e3)
 }
 
@@ -107,6 +120,11 @@ impl PodWatch {
             }
         }
         starts.into_iter().map(|(name, starts)| (name, starts.len())).collect()
+    }
+
+    /// The names of all pods that there ever were.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.sights().into_iter().map(|sight| sight.name).collect()
     }
 
     /// The first sight of each pod's deletion.

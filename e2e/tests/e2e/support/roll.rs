@@ -60,6 +60,11 @@ impl<'a> Roll<'a> {
         &self.clients
     }
 
+    /// The pods before the change.
+    pub fn old(&self) -> &BTreeSet<String> {
+        &self.old
+    }
+
     /// The watch on the pods.
     pub fn watch(&self) -> &PodWatch {
         &self.watch
@@ -97,6 +102,15 @@ impl<'a> Roll<'a> {
                 );
             }
         }
+    }
+
+    /// Goes on for as long.
+    pub async fn go_on(&self, time: Duration) -> Result<()> {
+        let end = tokio::time::Instant::now() + time;
+        while tokio::time::Instant::now() < end {
+            self.step().await?;
+        }
+        Ok(())
     }
 
     /// Waits until the cluster is Ready as the spec now is, stops the publishers and takes stock.
@@ -180,6 +194,14 @@ impl Outcome {
 
     /// What holds for every change: closes are 1012, nothing is lost while joined, pods go drained, one after the other.
     pub fn nobody_was_dropped(&self, drains_at_a_time: usize) -> Result<()> {
+        self.nothing_was_lost()?;
+        let most = self.watch.most_drains_at_a_time();
+        ensure!(most <= drains_at_a_time, "{most} drains at a time");
+        self.pods_went_drained()
+    }
+
+    /// What holds whatever happens: all are joined at the end, closes are 1012, no message is lost while joined.
+    pub fn nothing_was_lost(&self) -> Result<()> {
         let Report { close_codes, deliveries, joined, clients, errors, .. } = &self.report;
         ensure!(
             joined == clients,
@@ -195,9 +217,18 @@ impl Outcome {
             deliveries.examples
         );
         ensure!(deliveries.duplicates == 0, "{} messages twice", deliveries.duplicates);
-        let most = self.watch.most_drains_at_a_time();
-        ensure!(most <= drains_at_a_time, "{most} drains at a time");
-        self.pods_went_drained()
+        Ok(())
+    }
+
+    /// No pod went with clients on it before its drain's time was over.
+    pub fn pods_went_empty_or_overdue(&self) -> Result<()> {
+        for end in self.watch.deletions() {
+            let last = self.report.last_close.get(&end.name);
+            let empty = last.is_none_or(|last| *last <= end.at);
+            let overdue = end.deadline.is_some_and(|deadline| deadline <= end.at + 1e3);
+            ensure!(empty || overdue, "{} had clients when it was deleted: {end:?}", end.name);
+        }
+        Ok(())
     }
 
     fn pods_went_drained(&self) -> Result<()> {

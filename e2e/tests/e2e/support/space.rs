@@ -12,6 +12,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sluice_crds::ChannelCluster;
+use tokio::sync::RwLock;
 
 use super::{Cluster, dump, place::Place};
 
@@ -19,8 +20,24 @@ use super::{Cluster, dump, place::Place};
 const LABEL: &str = "sluice.dev/e2e-run";
 /// Field manager of what tests apply.
 pub const MANAGER: &str = "sluice-e2e";
-/// No test takes longer, whatever happens.
+/// No test takes longer, whatever happens; but those that say how long they take.
 const LIMIT: Duration = Duration::from_secs(420);
+
+/// Held by each test that counts on an operator that works, and alone by one that takes the operator away for long.
+static OPERATOR: RwLock<()> = RwLock::const_new(());
+
+/// What a test needs of the operator, and of the machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// An operator that works, on any Kubernetes.
+    Operator,
+    /// The same, on the local Kubernetes.
+    LocalOperator,
+    /// No other test beside that needs the operator, on the local Kubernetes.
+    Alone,
+    /// Nothing: it bears an operator that is away.
+    Nothing,
+}
 
 /// A namespace that one test has for itself.
 pub struct Space {
@@ -37,15 +54,29 @@ pub struct Space {
 /// Runs a test in a namespace of its own, which is deleted at the end, also on failure. With `SLUICE_E2E_KEEP` set it is
 /// kept.
 pub fn test(name: &str, body: impl AsyncFnOnce(&Space) -> Result<()>) {
-    run(name, false, body);
+    run(name, Need::Operator, LIMIT, body);
 }
 
 /// As [`test`], for what only the local Kubernetes allows, such as stopping a container's process.
 pub fn local_test(name: &str, body: impl AsyncFnOnce(&Space) -> Result<()>) {
-    run(name, true, body);
+    run(name, Need::LocalOperator, LIMIT, body);
 }
 
-fn run(name: &str, local_only: bool, body: impl AsyncFnOnce(&Space) -> Result<()>) {
+/// As [`local_test`], for what takes the operator away for so long that tests beside it would fail: none runs.
+pub fn test_without_operator(
+    name: &str,
+    limit: Duration,
+    body: impl AsyncFnOnce(&Space) -> Result<()>,
+) {
+    run(name, Need::Alone, limit, body);
+}
+
+/// As [`test`], for what holds although the operator is away for a while: it may run beside such a test.
+pub fn hardy_test(name: &str, limit: Duration, body: impl AsyncFnOnce(&Space) -> Result<()>) {
+    run(name, Need::Nothing, limit, body);
+}
+
+fn run(name: &str, need: Need, limit: Duration, body: impl AsyncFnOnce(&Space) -> Result<()>) {
     static CRYPTO: Once = Once::new();
     CRYPTO.call_once(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -56,15 +87,24 @@ fn run(name: &str, local_only: bool, body: impl AsyncFnOnce(&Space) -> Result<()
         .build()
         .expect("a runtime needs two threads");
     let outcome = runtime.block_on(async {
+        let _alone = match need {
+            Need::Alone => Some(OPERATOR.write().await),
+            _ => None,
+        };
+        let _shared = match need {
+            Need::Operator | Need::LocalOperator => Some(OPERATOR.read().await),
+            _ => None,
+        };
         let place = Place::connect().await?;
+        let local_only = matches!(need, Need::LocalOperator | Need::Alone);
         if local_only && !place.is_local() {
             eprintln!("  {name}: skipped: needs the local Kubernetes");
             return Ok(());
         }
         let space = Space::create(name, place).await?;
-        let result = tokio::time::timeout(LIMIT, AssertUnwindSafe(body(&space)).catch_unwind())
+        let result = tokio::time::timeout(limit, AssertUnwindSafe(body(&space)).catch_unwind())
             .await
-            .map_err(|_| anyhow!("not done within {} s", LIMIT.as_secs()))
+            .map_err(|_| anyhow!("not done within {} s", limit.as_secs()))
             .and_then(|ended| ended.unwrap_or_else(|panic| Err(anyhow!(message(&*panic)))));
         if let Err(error) = &result {
             dump::dump(&space, error).await;

@@ -1,0 +1,43 @@
+//! Chance that can be replayed: its seed is printed, and `SLUICE_E2E_SEED` sets it.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use anyhow::{Context, Result};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::Space;
+use crate::figure;
+
+/// A source of chance.
+pub struct Chance(StdRng);
+
+impl Chance {
+    /// From the environment's seed, or from a new one.
+    pub fn new(space: &Space) -> Result<Self> {
+        let seed = number("SLUICE_E2E_SEED")?.unwrap_or_else(|| rand::random::<u32>().into());
+        figure!(space, "by chance: again with SLUICE_E2E_SEED={seed}");
+        Ok(Self(StdRng::seed_from_u64(seed)))
+    }
+
+    /// A number.
+    pub fn within(&mut self, range: RangeInclusive<u64>) -> u64 {
+        self.0.random_range(range)
+    }
+
+    /// A time in milliseconds.
+    pub fn time(&mut self, milliseconds: RangeInclusive<u64>) -> Duration {
+        Duration::from_millis(self.within(milliseconds))
+    }
+
+    /// One of several.
+    pub fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[self.0.random_range(0..all.len())]
+    }
+}
+
+/// A number from the environment, if it is set.
+pub fn number(variable: &str) -> Result<Option<u64>> {
+    let Ok(text) = std::env::var(variable) else { return Ok(None) };
+    let number = text.trim().parse();
+    number.map(Some).with_context(|| format!("{variable} is no whole number: {text}"))
+}
