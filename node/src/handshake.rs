@@ -26,6 +26,7 @@ use crate::{
     channel::{Accept, Connect, Mount, Refused, Transport, params},
     plane::Plane,
     serializer::Version,
+    subprotocol::Offer,
 };
 
 /// How long the connect callback may take.
@@ -35,6 +36,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Opening {
     pub(crate) version: Version,
     pub(crate) accept: Accept,
+    /// What the connect callback was told; none was asked on a stock mount.
+    pub(crate) connect: Option<Arc<Connect>>,
+    pub(crate) mount: Arc<Mount>,
 }
 
 /// Where a handshake leaves the connection that it upgrades.
@@ -70,9 +74,10 @@ pub(crate) fn routes(mounts: &[Arc<Mount>], plane: &Arc<Plane>, more: Router) ->
     all
 }
 
-/// `GET <path>/websocket`, in the order of `P-CON-4`: door, method, origin (`P-CON-5`), `vsn`, the
-/// connect callback, then the headers (`P-CON-1`). Every refusal of a client is 403 with an empty
-/// body.
+/// `GET <path>/websocket`, in the order of `P-CON-4`: door, method, origin (`P-CON-5`), auth token
+/// and subprotocol (`P-CON-6` to `P-CON-9`), `vsn`, the connect callback, then the headers
+/// (`P-CON-1`). Every refusal of a client is 403 with an empty body, unless the mount answers
+/// refusals with a reason itself.
 async fn websocket(
     State(Place { plane, mount }): State<Place>,
     Extension(ticket): Extension<Ticket>,
@@ -89,36 +94,40 @@ async fn websocket(
         plane.metrics.refuse("method");
         return StatusCode::BAD_REQUEST.into_response();
     }
-    if !plane.settings.origins.admits(request.headers()) {
-        plane.metrics.refuse("origin");
-        return StatusCode::FORBIDDEN.into_response();
-    }
-    let query = query.map(|Query(params)| params).ok();
-    let Some(version) = query.as_deref().and_then(vsn) else {
-        plane.metrics.refuse("vsn");
-        return StatusCode::FORBIDDEN.into_response();
+    let refuse = |reason| {
+        plane.metrics.refuse(reason);
+        StatusCode::FORBIDDEN.into_response()
     };
+    if !mount.origins.as_ref().is_none_or(|origins| origins.admits(request.headers())) {
+        return refuse("origin");
+    }
+    let offer = Offer::read(request.headers(), mount.auth_token);
+    let Ok(auth_token) = offer.token() else { return refuse("token") };
+    let Ok(subprotocol) = offer.agree(&mount.subprotocols) else { return refuse("subprotocol") };
+    let query = query.map(|Query(params)| params).ok();
+    let Some(version) = query.as_deref().and_then(vsn) else { return refuse("vsn") };
     let query = query.unwrap_or_default();
-    let accept = match &mount.connect {
+    let pairs = query.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    // A stock mount asks nobody.
+    let connect = mount.connect.as_ref().map(|_| {
+        Arc::new(Connect {
+            params: params::nested(pairs.chain(&segments)),
+            headers: request.headers().clone(),
+            peer,
+            uri: request.uri().clone(),
+            auth_token,
+            transport: Transport::Websocket,
+        })
+    });
+    let accept = match mount.connect.as_ref().zip(connect.clone()) {
         None => Accept::default(),
-        Some(connector) => {
-            let pairs = query.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-            let connect = Connect {
-                params: params::nested(pairs.chain(&segments)),
-                headers: request.headers().clone(),
-                peer,
-                uri: request.uri().clone(),
-                auth_token: None,
-                transport: Transport::Websocket,
-            };
-            match connected(connector(connect)).await {
-                Ok(accept) => accept,
-                Err(status) => {
-                    plane.metrics.refuse("connect");
-                    return status.into_response();
-                }
+        Some((connector, connect)) => match connected(connector(connect)).await {
+            Ok(accept) => accept,
+            Err(unlet) => {
+                plane.metrics.refuse("connect");
+                return unlet.answer(&mount);
             }
-        }
+        },
     };
     let key = match accept_key(request.version(), request.headers()) {
         Ok(key) => key,
@@ -128,23 +137,46 @@ async fn websocket(
         }
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    *ticket.0.lock() = Some((upgrade, Opening { version, accept }));
-    let upgrade = (header::UPGRADE, HeaderValue::from_static("websocket"));
-    let connection = (header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    let key = (header::SEC_WEBSOCKET_ACCEPT, key);
-    (StatusCode::SWITCHING_PROTOCOLS, [upgrade, connection, key]).into_response()
+    *ticket.0.lock() = Some((upgrade, Opening { version, accept, connect, mount }));
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
+    if let Some(subprotocol) = subprotocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    response
+}
+
+/// Why the connect callback let nobody in.
+enum Unlet {
+    Refused(Refused),
+    Failed(StatusCode),
+}
+
+impl Unlet {
+    fn answer(self, mount: &Mount) -> Response {
+        match self {
+            Self::Failed(status) => status.into_response(),
+            Self::Refused(refused) => match (&mount.refusal, refused.reason) {
+                (Some(handler), Some(reason)) => handler(&reason).into_response(),
+                _ => StatusCode::FORBIDDEN.into_response(),
+            },
+        }
+    }
 }
 
 /// What the connect callback says. One that panics or never ends holds nothing up.
 async fn connected(
     callback: impl Future<Output = Result<Accept, Refused>>,
-) -> Result<Accept, StatusCode> {
+) -> Result<Accept, Unlet> {
     let callback = AssertUnwindSafe(callback).catch_unwind();
     match tokio::time::timeout(CONNECT_TIMEOUT, callback).await {
         Ok(Ok(Ok(accept))) => Ok(accept),
-        Ok(Ok(Err(_))) => Err(StatusCode::FORBIDDEN),
-        Ok(Err(_)) => Err(StatusCode::INTERNAL_SERVER_ERROR),
-        Err(_) => Err(StatusCode::SERVICE_UNAVAILABLE),
+        Ok(Ok(Err(refused))) => Err(Unlet::Refused(refused)),
+        Ok(Err(_)) => Err(Unlet::Failed(StatusCode::INTERNAL_SERVER_ERROR)),
+        Err(_) => Err(Unlet::Failed(StatusCode::SERVICE_UNAVAILABLE)),
     }
 }
 

@@ -6,6 +6,8 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 
+use crate::pubsub::Kind;
+
 /// Longest `ref` or `join_ref` in bytes of JSON, and longest topic and event in bytes
 /// (`P-BIN-5` has no room for more).
 pub const MAX_FIELD: usize = 255;
@@ -30,6 +32,15 @@ impl Ref {
     /// The JSON text.
     pub fn as_json(&self) -> &str {
         self.0.as_deref().unwrap_or("null")
+    }
+
+    /// As the binary encoding has it: a string without its quotes, null as nothing (`P-BIN-5`).
+    pub fn to_text(&self) -> Cow<'_, str> {
+        let Some(json) = &self.0 else { return Cow::Borrowed("") };
+        match serde_json::from_str::<String>(json) {
+            Ok(text) => Cow::Owned(text),
+            Err(_) => Cow::Borrowed(json),
+        }
     }
 
     /// Whether it is null.
@@ -77,13 +88,23 @@ pub enum Status {
     Error,
 }
 
+impl Status {
+    /// `ok` or `error`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// What a message to a client says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// `phx_reply` with a status and a response, which is JSON.
-    Reply(Status, Bytes),
-    /// An event with a payload, which is a JSON object.
-    Event(Cow<'static, str>, Bytes),
+    /// `phx_reply` with a status and a response: any JSON, or bytes.
+    Reply(Status, Kind, Bytes),
+    /// An event with a payload: a JSON object, or bytes.
+    Event(Cow<'static, str>, Kind, Bytes),
 }
 
 /// A message to one client.

@@ -4,10 +4,12 @@ use http::{HeaderMap, header};
 use sluice_node_api::config::{CheckOrigin, Origin, Socket};
 
 /// Which `Origin` headers are let through.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Policy {
     Any,
     Among(Vec<Origin>),
+    /// Scheme, host and port of the request itself, which is plain HTTP here.
+    Connection,
 }
 
 impl Policy {
@@ -29,7 +31,17 @@ impl Policy {
     /// Whether a request may go on. One without an `Origin` may: it comes from no page. One that
     /// cannot be read may not.
     pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
-        let Self::Among(allowed) = self else { return true };
+        let here;
+        let allowed = match self {
+            Self::Any => return true,
+            Self::Among(allowed) => allowed,
+            Self::Connection => {
+                let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+                let origin = host.and_then(|host| Origin::parse(&format!("http://{host}")));
+                here = origin.into_iter().collect();
+                &here
+            }
+        };
         headers.get_all(header::ORIGIN).iter().all(|value| {
             let origin = value.to_str().ok().and_then(Origin::parse);
             let origin = origin.filter(|origin| origin.scheme.is_some());
@@ -73,6 +85,21 @@ mod tests {
             assert!(!admits(&host, &[origin]), "{origin}");
         }
         assert!(!admits(&policy(CheckOrigin::Host, None), &["https://x"]), "no host, no page");
+    }
+
+    #[test]
+    fn p_con_5_conn_needs_scheme_host_and_port_of_the_request() {
+        let admits = |host: &'static str, origin: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static(host));
+            headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            Policy::Connection.admits(&headers)
+        };
+        assert!(admits("a.example:4000", "http://a.example:4000"));
+        assert!(admits("a.example", "http://a.example"));
+        for origin in ["https://a.example:4000", "http://a.example", "http://b.example:4000"] {
+            assert!(!admits("a.example:4000", origin), "{origin}");
+        }
     }
 
     #[test]

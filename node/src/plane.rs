@@ -73,7 +73,8 @@ pub(crate) struct Pacing {
 /// The shared part of a node's data plane.
 pub(crate) struct Plane {
     pub(crate) node: String,
-    pub(crate) settings: Settings,
+    /// The shortest idle timeout of its mounts.
+    pub(crate) shortest_idle: Duration,
     pub(crate) rules: RwLock<Arc<Rules>>,
     pub(crate) interest: Interest,
     pub(crate) shards: Vec<ShardHandle>,
@@ -94,11 +95,12 @@ impl Plane {
         node: String,
         socket: &config::Socket,
         live: &config::LiveConfig,
+        shortest_idle: Duration,
         shards: usize,
         shutdown: CancellationToken,
     ) -> Self {
         let plane = Self {
-            settings: Settings::from(socket),
+            shortest_idle,
             rules: RwLock::new(Arc::new(Rules::new(live, &node))),
             node,
             interest: Interest::default(),

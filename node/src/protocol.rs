@@ -139,7 +139,7 @@ impl Session {
         let Joining { join_ref, reference, response } = *joining;
         let effective = join_ref.or(&reference);
         self.channels.push(Joined { topic: topic.clone(), join_ref: join_ref.clone(), effective });
-        let body = Body::Reply(Status::Ok, response);
+        let body = Body::Reply(Status::Ok, Kind::Json, response);
         effects.push(Effect::Send(Outgoing { join_ref, reference, topic, body }));
     }
 
@@ -166,7 +166,7 @@ impl Joined {
             join_ref: self.join_ref.clone(),
             reference: self.join_ref,
             topic: self.topic,
-            body: Body::Event(Cow::Borrowed("phx_close"), EMPTY),
+            body: Body::Event(Cow::Borrowed("phx_close"), Kind::Json, EMPTY),
         })
     }
 }
@@ -213,7 +213,7 @@ fn reply(message: &Incoming<'_>, join_ref: Ref, status: Status, response: Bytes)
         join_ref,
         reference: message.reference.clone(),
         topic: message.topic.as_ref().into(),
-        body: Body::Reply(status, response),
+        body: Body::Reply(status, Kind::Json, response),
     })
 }
 

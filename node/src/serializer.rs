@@ -34,14 +34,14 @@ pub enum Version {
 #[error("not a channel message")]
 pub struct Undecodable;
 
-/// Why a broadcast has no form in a version of the protocol.
+/// Why a message has no form in a version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// V1 has no binary encoding (`P-V1-3`).
     #[error("V1 has no binary encoding")]
     BinaryInV1,
-    /// A topic or event over 255 bytes, with a binary payload (`P-BIN-5`).
-    #[error("topic and event of a binary broadcast have at most 255 bytes")]
+    /// A field over 255 bytes, with a binary payload (`P-BIN-5`).
+    #[error("the fields of a binary message have at most 255 bytes")]
     TooLong,
 }
 
@@ -107,11 +107,18 @@ impl Version {
         }
     }
 
-    /// Encodes a message to one client.
-    pub fn encode(self, message: &Outgoing, out: &mut Vec<u8>) {
+    /// Encodes a message to one client; says whether that is text or binary.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfit`], with nothing written.
+    pub fn encode(self, message: &Outgoing, out: &mut Vec<u8>) -> Result<Kind, Unfit> {
         let (event, payload) = match &message.body {
-            Body::Event(event, payload) => (event.as_ref(), Cow::Borrowed(payload.as_ref())),
-            Body::Reply(status, response) => {
+            Body::Event(_, Kind::Binary, bytes) | Body::Reply(_, Kind::Binary, bytes) => {
+                return self.encode_binary(message, bytes, out).map(|()| Kind::Binary);
+            }
+            Body::Event(event, _, payload) => (event.as_ref(), Cow::Borrowed(payload.as_ref())),
+            Body::Reply(status, _, response) => {
                 let status: &[u8] = match status {
                     Status::Ok => br#"{"status":"ok","response":"#,
                     Status::Error => br#"{"status":"error","response":"#,
@@ -121,6 +128,34 @@ impl Version {
         };
         let (join_ref, reference) = (message.join_ref.as_json(), message.reference.as_json());
         self.write(join_ref, reference, &message.topic, event, &payload, out);
+        Ok(Kind::Json)
+    }
+
+    /// A push (`P-BIN-2`) or a reply (`P-BIN-3`) with bytes.
+    fn encode_binary(
+        self,
+        message: &Outgoing,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Unfit> {
+        if self == Self::V1 {
+            return Err(Unfit::BinaryInV1);
+        }
+        let (join_ref, reference) = (message.join_ref.to_text(), message.reference.to_text());
+        let topic = message.topic.as_ref();
+        let (kind, fields) = match &message.body {
+            Body::Event(event, ..) => (0, vec![&*join_ref, topic, event]),
+            Body::Reply(status, ..) => (1, vec![&*join_ref, &*reference, topic, status.name()]),
+        };
+        let mut head = vec![kind];
+        for field in &fields {
+            head.push(u8::try_from(field.len()).map_err(|_| Unfit::TooLong)?);
+        }
+        out.reserve(head.len() + fields.iter().map(|f| f.len()).sum::<usize>() + payload.len());
+        out.append(&mut head);
+        fields.iter().for_each(|field| out.extend_from_slice(field.as_bytes()));
+        out.extend_from_slice(payload);
+        Ok(())
     }
 
     /// Encodes a broadcast, the same bytes for every subscriber (`P-BC-1`, `P-BC-3`): a text

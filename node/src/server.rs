@@ -8,7 +8,14 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{accept, channel::Mount, handshake, hub::Hub, plane::Plane, shard};
+use crate::{
+    accept,
+    channel::Mount,
+    handshake,
+    hub::Hub,
+    plane::{Plane, Settings},
+    shard,
+};
 
 /// Connections that the kernel keeps for us until they are taken.
 const BACKLOG: i32 = 4096;
@@ -53,7 +60,7 @@ pub struct Builder {
     live: Arc<LiveConfig>,
     shards: usize,
     routes: Router,
-    mounts: Vec<Arc<Mount>>,
+    mounts: Vec<Mount>,
 }
 
 impl Builder {
@@ -97,7 +104,7 @@ impl Builder {
     /// rules, under the configured path.
     #[must_use]
     pub fn mount(mut self, mount: Mount) -> Self {
-        self.mounts.push(Arc::new(mount));
+        self.mounts.push(mount);
         self
     }
 
@@ -114,10 +121,15 @@ impl Builder {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let shards = if shards == 0 { cores() } else { shards }.min(usize::from(u16::MAX));
         let stop = shutdown.clone();
-        let plane = Arc::new(Plane::new(name, &config.socket, &live, shards, stop));
         if mounts.is_empty() {
             mounts.push(Mount::stock(&config.socket.path));
         }
+        let settings = Settings::from(&config.socket);
+        let mounts: Vec<_> =
+            mounts.into_iter().map(|mount| Arc::new(mount.or(&settings))).collect();
+        let idle = mounts.iter().filter_map(|mount| mount.idle_timeout).min();
+        let idle = idle.unwrap_or(settings.idle_timeout);
+        let plane = Arc::new(Plane::new(name, &config.socket, &live, idle, shards, stop));
         let routes = handshake::routes(&mounts, &plane, routes);
         for id in 0..shards {
             let id = u16::try_from(id).unwrap_or(u16::MAX);

@@ -143,7 +143,7 @@ impl UserSocket for Anyone {
 
 /// A [`UserSocket`] whose type is forgotten.
 pub(crate) type Connector =
-    Arc<dyn Fn(Connect) -> BoxFuture<'static, Result<Accept, Refused>> + Send + Sync>;
+    Arc<dyn Fn(Arc<Connect>) -> BoxFuture<'static, Result<Accept, Refused>> + Send + Sync>;
 
 pub(crate) fn connector(socket: impl UserSocket) -> Connector {
     let socket = Arc::new(socket);

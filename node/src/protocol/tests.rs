@@ -38,7 +38,7 @@ fn show(effect: &Effect) -> Value {
     match effect {
         Effect::Send(message) => {
             let mut out = Vec::new();
-            Version::V2.encode(message, &mut out);
+            Version::V2.encode(message, &mut out).expect("JSON");
             serde_json::from_slice(&out).expect("JSON")
         }
         Effect::Subscribe(topic) => json!({ "subscribe": &**topic }),

@@ -6,7 +6,7 @@ use super::*;
 
 fn encoded(version: Version, message: &Outgoing) -> String {
     let mut out = Vec::new();
-    version.encode(message, &mut out);
+    version.encode(message, &mut out).expect("it fits");
     String::from_utf8(out).expect("JSON is UTF-8")
 }
 
@@ -15,7 +15,7 @@ fn reply(join_ref: &str, reference: &str) -> Outgoing {
         join_ref: Ref::from_json(join_ref).expect("short"),
         reference: Ref::from_json(reference).expect("short"),
         topic: "room:1".into(),
-        body: Body::Reply(Status::Ok, Bytes::from_static(b"{}")),
+        body: Body::Reply(Status::Ok, Kind::Json, Bytes::from_static(b"{}")),
     }
 }
 

@@ -20,13 +20,14 @@ use tokio::{
 
 use super::{
     Shard,
+    channels::Talk,
     outbox::{Outbox, SLICES},
     table::Slot,
 };
 use crate::{
+    channel::Mount,
     frame::{Decoder, Item, code},
     interest::Ready,
-    protocol::Session,
     serializer::Version,
 };
 
@@ -39,7 +40,8 @@ pub(crate) struct Conn {
     /// Tells it from an earlier socket in the same slot.
     pub(super) id: u64,
     pub(super) version: Version,
-    pub(super) session: RefCell<Session>,
+    pub(super) mount: Arc<Mount>,
+    pub(super) talk: Talk,
     /// The topic whose join is under way.
     pub(super) held: RefCell<Option<Arc<str>>>,
     /// The socket's own topic (`P-CON-10`).
@@ -77,13 +79,14 @@ impl Conn {
         (slot, id): (Slot, u64),
         stream: TcpStream,
         version: Version,
-        max_channels: usize,
+        (mount, talk): (Arc<Mount>, Talk),
     ) -> Self {
         Self {
             slot,
             id,
             version,
-            session: RefCell::new(Session::new(max_channels)),
+            mount,
+            talk,
             held: RefCell::default(),
             name: RefCell::default(),
             seen: Cell::new(Instant::now()),
@@ -97,6 +100,16 @@ impl Conn {
             stream,
             wake: Notify::new(),
         }
+    }
+
+    /// Largest message of the client, in bytes.
+    pub(super) fn max_frame(&self) -> usize {
+        self.mount.max_frame.unwrap_or_default()
+    }
+
+    /// Time without an inbound frame after which it is closed.
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.mount.idle_timeout.unwrap_or_default()
     }
 
     /// Queues a frame; whether more waits than may.
@@ -236,7 +249,8 @@ pub(super) async fn drive(shard: Rc<Shard>, conn: Rc<Conn>, early: Vec<u8>) {
             let _ = Box::pin(timeout(LINGER, linger(&shard, &conn, &mut input))).await;
             return;
         }
-        if !input.rest.is_empty() && input.joining.is_none() {
+        let joining = input.joining.is_some() || conn.talk.is_joining();
+        if !input.rest.is_empty() && !joining {
             let mut bytes = std::mem::take(&mut input.rest);
             shard.feed(&conn, &mut input, &mut bytes);
             continue;
@@ -245,11 +259,11 @@ pub(super) async fn drive(shard: Rc<Shard>, conn: Rc<Conn>, early: Vec<u8>) {
         while shard.is_behind() {
             tokio::task::yield_now().await;
         }
-        let reading = input.joining.is_none();
+        let reading = !joining;
         let blocked = conn.blocked.get();
         tokio::select! {
             () = conn.wake.notified() => {}
-            () = settled(&mut input.joining), if !reading => shard.settle(&conn),
+            () = settled(&mut input.joining), if input.joining.is_some() => shard.settle(&conn),
             readable = conn.ready(reading) => {
                 if blocked {
                     shard.flush(&conn);
@@ -289,7 +303,7 @@ async fn linger(shard: &Shard, conn: &Conn, input: &mut Input) {
             let mut buffer = shard.buffer.borrow_mut();
             let Some(mut bytes) = conn.read(&mut buffer) else { continue };
             while !input.broken && !conn.peer_closed.get() {
-                match input.decoder.next(&mut bytes, shard.plane.settings.max_frame) {
+                match input.decoder.next(&mut bytes, conn.max_frame()) {
                     Ok(Some(Item::Close(_))) => conn.peer_closed.set(true),
                     Ok(Some(_)) => {}
                     Ok(None) => break,

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::{inbox::Address, table::Slot};
 use crate::{
     frame,
     pubsub::{Broadcast, Kind},
@@ -13,13 +14,29 @@ use crate::{
 /// A broadcast and its frames (`P-BC-3`).
 pub(crate) struct Fanout {
     broadcast: Broadcast,
+    /// The channel that has made it, and does not receive it.
+    except: Option<Address>,
     v1: OnceLock<Result<Bytes, Unfit>>,
     v2: OnceLock<Result<Bytes, Unfit>>,
 }
 
 impl Fanout {
     pub(crate) fn new(broadcast: Broadcast) -> Self {
-        Self { broadcast, v1: OnceLock::new(), v2: OnceLock::new() }
+        Self { broadcast, except: None, v1: OnceLock::new(), v2: OnceLock::new() }
+    }
+
+    /// Not for the channel at `address` (`P-BC-2`).
+    pub(crate) fn except(self, address: Address) -> Self {
+        Self { except: Some(address), ..self }
+    }
+
+    /// Whether the socket `id` in `slot` of `shard` is left out: it has one channel a topic.
+    pub(crate) fn leaves_out(&self, shard: u16, slot: Slot, id: u64) -> bool {
+        self.except.is_some_and(|a| (a.shard, a.slot, a.id) == (shard, slot, id))
+    }
+
+    pub(crate) fn broadcast(&self) -> &Broadcast {
+        &self.broadcast
     }
 
     pub(crate) fn topic(&self) -> &Arc<str> {

@@ -4,6 +4,7 @@ use std::{rc::Rc, sync::Arc};
 
 use super::{
     Shard,
+    channels::Talk,
     conn::{Conn, Input},
     fanout::Fanout,
 };
@@ -22,7 +23,7 @@ impl Shard {
         self.tally.bytes_in.set(self.tally.bytes_in.get() + bytes.len() as u64);
         let mut bytes = bytes;
         while conn.closing.get().is_none() && !conn.dead.get() {
-            let item = match input.decoder.next(&mut bytes, self.plane.settings.max_frame) {
+            let item = match input.decoder.next(&mut bytes, conn.max_frame()) {
                 Ok(Some(item)) => item,
                 Ok(None) => return,
                 Err(violation) => {
@@ -44,7 +45,7 @@ impl Shard {
                     self.end(conn, code.unwrap_or(1005), frame::close(code));
                 }
             }
-            if input.joining.is_some() {
+            if input.joining.is_some() || conn.talk.is_joining() {
                 input.rest = bytes.to_vec();
                 return;
             }
@@ -62,9 +63,13 @@ impl Shard {
             self.close(conn, code::INTERNAL);
             return;
         };
+        let session = match &conn.talk {
+            Talk::Relay(session) => session,
+            Talk::Channels(channels) => return self.converse(conn, channels, &message),
+        };
         let rules = self.plane.rules.read().clone();
         let mut effects = self.effects.take();
-        conn.session.borrow_mut().receive(&message, &rules, &mut effects);
+        session.borrow_mut().receive(&message, &rules, &mut effects);
         for effect in effects.drain(..) {
             self.carry_out(conn, input, effect);
         }
@@ -73,11 +78,7 @@ impl Shard {
 
     fn carry_out(&self, conn: &Rc<Conn>, input: &mut Input, effect: Effect) {
         match effect {
-            Effect::Send(message) => {
-                let mut text = Vec::new();
-                conn.version.encode(&message, &mut text);
-                self.send(conn, frame::text(&text));
-            }
+            Effect::Send(message) => self.say(conn, &message),
             Effect::Subscribe(topic) => {
                 let (topic, ready) = self.plane.interest.acquire(topic, self.id);
                 self.table.borrow_mut().hold(topic.clone());
@@ -87,12 +88,7 @@ impl Shard {
                     ready => input.joining = ready,
                 }
             }
-            Effect::Unsubscribe(topic) => {
-                self.plane.metrics.channels.dec();
-                if self.table.borrow_mut().unsubscribe(conn.slot, &topic) {
-                    self.plane.interest.release(&topic, self.id);
-                }
-            }
+            Effect::Unsubscribe(topic) => self.unsubscribe(conn, &topic),
             Effect::Publish { broadcast, to_sender } => self.publish(conn, broadcast, to_sender),
         }
     }
@@ -100,10 +96,10 @@ impl Shard {
     /// A join settles: from here on broadcasts follow its reply (`P-JOIN-2`).
     pub(super) fn settle(&self, conn: &Rc<Conn>) {
         let Some(topic) = conn.held.take() else { return };
-        self.table.borrow_mut().subscribe(conn.slot, &topic);
-        self.plane.metrics.channels.inc();
+        let Talk::Relay(session) = &conn.talk else { return };
+        self.subscribe(conn, &topic);
         let mut effects = Vec::new();
-        conn.session.borrow_mut().subscribed(topic, &mut effects);
+        session.borrow_mut().subscribed(topic, &mut effects);
         for effect in effects {
             self.carry_out(conn, &mut Input::default(), effect);
         }

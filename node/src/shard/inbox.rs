@@ -9,10 +9,39 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::fanout::Fanout;
+use super::{fanout::Fanout, table::Slot};
+use crate::{
+    channel::{Payload, session::Key},
+    message::{Body, Outgoing},
+};
 
 const MAX_BYTES: usize = 16 << 20;
 const MAX_TASKS: usize = 65_536;
+
+/// Where a channel of a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) shard: u16,
+    pub(crate) slot: Slot,
+    /// Tells the socket from an earlier one in the same slot.
+    pub(crate) id: u64,
+    /// Tells the channel from others of the socket.
+    pub(crate) key: Key,
+}
+
+/// What a channel says to its transport.
+pub(crate) enum Said {
+    /// Send this to the client.
+    Send(Outgoing),
+    /// The join is accepted.
+    Joined(Payload),
+    /// The join is refused.
+    Refused(Payload),
+    /// The channel ends gracefully.
+    Close,
+    /// The channel has ended, however.
+    Ended,
+}
 
 /// One thing to do.
 pub(crate) enum Task {
@@ -20,6 +49,8 @@ pub(crate) enum Task {
     Socket(TcpStream, SocketAddr),
     /// Deliver to the subscribers here.
     Fanout(Arc<Fanout>),
+    /// A channel has spoken.
+    Said(Address, Said),
     /// Close so many sockets with 1012, counting them.
     Close(u64, Arc<AtomicU64>),
 }
@@ -28,7 +59,20 @@ impl Task {
     fn bytes(&self) -> usize {
         match self {
             Self::Fanout(fanout) => fanout.len(),
-            Self::Socket(..) | Self::Close(..) => 0,
+            Self::Said(_, Said::Send(message)) => match &message.body {
+                Body::Reply(_, _, payload) | Body::Event(_, _, payload) => payload.len(),
+            },
+            Self::Socket(..) | Self::Close(..) | Self::Said(..) => 0,
+        }
+    }
+
+    /// Whether it finds room always: the callers are few and relieve the node, or it is one of the
+    /// few turns in the life of a channel.
+    fn is_urgent(&self) -> bool {
+        match self {
+            Self::Close(..) => true,
+            Self::Said(_, said) => !matches!(said, Said::Send(_)),
+            Self::Socket(..) | Self::Fanout(_) => false,
         }
     }
 }
@@ -47,12 +91,11 @@ struct Queue {
 }
 
 impl Inbox {
-    /// Queues `task`, unless the inbox is full. Closing sockets always finds room: the callers are
-    /// few, and relieve the node.
+    /// Queues `task`, unless the inbox is full.
     pub(crate) fn push(&self, task: Task) -> bool {
         let mut queue = self.queue.lock();
         let full = queue.bytes >= MAX_BYTES || queue.tasks.len() >= MAX_TASKS;
-        if full && !matches!(task, Task::Close(..)) {
+        if full && !task.is_urgent() {
             return false;
         }
         queue.bytes += task.bytes();

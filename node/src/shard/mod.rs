@@ -7,6 +7,7 @@
 //! A turn takes the inbox, appends frames to the sockets that should get them, then writes to each
 //! of these once; what is published meanwhile leaves with the next turn, in one write a socket.
 
+mod channels;
 pub(crate) mod conn;
 pub(crate) mod fanout;
 mod feed;
@@ -34,6 +35,7 @@ use tokio::{
 };
 
 use self::{
+    channels::Talk,
     conn::Conn,
     fanout::Fanout,
     table::{Slot, Table},
@@ -81,7 +83,7 @@ pub(crate) struct Shard {
 
 impl Shard {
     fn new(id: u16, plane: Arc<Plane>) -> Self {
-        let tick = plane.settings.idle_timeout / 60;
+        let tick = plane.shortest_idle / 60;
         Self {
             id,
             conns: RefCell::default(),
@@ -122,6 +124,7 @@ impl Shard {
     /// Ends all channels of a socket (`P-ERR-5`).
     fn abandon(&self, conn: &Conn) {
         self.unname(conn);
+        conn.talk.hang_up();
         let (count, mut unused) = self.table.borrow_mut().remove(conn.slot);
         if let Some(held) = conn.held.take()
             && self.table.borrow_mut().unhold(&held)
@@ -200,6 +203,17 @@ impl Shard {
             let Some(conn) = conns.get(*slot as usize).filter(|_| Some(*slot) != except) else {
                 continue;
             };
+            if fanout.leaves_out(self.id, *slot, conn.id) {
+                continue;
+            }
+            if let Talk::Channels(channels) = &conn.talk
+                && let Some(taken) = channels.intercept(fanout.broadcast())
+            {
+                if !taken {
+                    self.plane.metrics.drop("mailbox", 1);
+                }
+                continue;
+            }
             let frame = match fanout.frame(conn.version) {
                 Ok(frame) => frame.clone(),
                 Err(unfit) => {
@@ -299,11 +313,14 @@ impl Shard {
     fn check_idle(&self) {
         let mut due = Vec::new();
         self.wheel.borrow_mut().tick(&mut due);
-        let timeout = self.plane.settings.idle_timeout;
         for (slot, id) in due {
             let conn = self.conns.borrow().get(slot as usize).cloned();
             let Some(conn) = conn.filter(|conn| conn.id == id) else { continue };
-            match timeout.checked_sub(conn.seen.get().elapsed()).filter(|left| !left.is_zero()) {
+            match conn
+                .idle_timeout()
+                .checked_sub(conn.seen.get().elapsed())
+                .filter(|left| !left.is_zero())
+            {
                 Some(left) => self.watch(&conn, left),
                 None => {
                     self.close(&conn, code::IDLE);

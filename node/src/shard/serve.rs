@@ -18,6 +18,7 @@ use tower::Service;
 
 use super::{
     BURST, Shard,
+    channels::Talk,
     conn::{self, Conn},
     inbox::Task,
 };
@@ -84,6 +85,7 @@ impl Shard {
             match task {
                 Task::Socket(stream, peer) => self.admit(stream, peer, routes.clone()),
                 Task::Fanout(fanout) => self.fan_out(&fanout, None),
+                Task::Said(address, said) => self.said(address, said),
                 Task::Close(count, moved) => self.move_away(count, &moved),
             }
             if self.appended.get() > BURST {
@@ -123,21 +125,21 @@ impl Shard {
     fn open(self: &Rc<Self>, stream: TcpStream, opening: Opening, early: Vec<u8>, served: Served) {
         // Without it a stalled client hides megabytes in the kernel. Not every kernel has it.
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_LOWAT);
-        let settings = &self.plane.settings;
         let id = self.next_id.get();
         self.next_id.set(id + 1);
         let conn = {
             let mut conns = self.conns.borrow_mut();
             let entry = conns.vacant_entry();
             let Ok(slot) = u32::try_from(entry.key()) else { return };
-            let conn =
-                Rc::new(Conn::new((slot, id), stream, opening.version, settings.max_channels));
+            let talk = Talk::new(&opening);
+            let mount = opening.mount.clone();
+            let conn = Rc::new(Conn::new((slot, id), stream, opening.version, (mount, talk)));
             entry.insert(conn.clone());
             conn
         };
         self.handle().connections.fetch_add(1, Ordering::Relaxed);
         self.plane.metrics.connections.inc();
-        self.watch(&conn, settings.idle_timeout);
+        self.watch(&conn, conn.idle_timeout());
         if let Some(name) = opening.accept.id {
             self.name(&conn, name);
         }

@@ -1,0 +1,91 @@
+//! What travels with an event: JSON that stays encoded, or bytes. Never inspected unless asked.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{message, pubsub::Kind};
+
+/// The payload of an event or of a reply; cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    kind: Kind,
+    bytes: Bytes,
+}
+
+impl Payload {
+    /// Bytes (`P-BIN-1`); clients of V1 can't take them.
+    pub fn binary(bytes: impl Into<Bytes>) -> Self {
+        Self { kind: Kind::Binary, bytes: bytes.into() }
+    }
+
+    /// The empty object.
+    pub fn empty() -> Self {
+        Self { kind: Kind::Json, bytes: Bytes::from_static(b"{}") }
+    }
+
+    /// Whether it is bytes.
+    pub fn is_binary(&self) -> bool {
+        self.kind == Kind::Binary
+    }
+
+    /// Whether an event may carry it: a JSON object, or bytes (`P-V2-3`). Replies may carry any.
+    pub fn is_event(&self) -> bool {
+        self.is_binary() || self.bytes.trim_ascii_start().starts_with(b"{")
+    }
+
+    /// The bytes: of the binary, or of the JSON text.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// As a JSON value; null for bytes.
+    pub fn value(&self) -> Value {
+        self.parse().unwrap_or_default()
+    }
+
+    /// Reads the JSON.
+    ///
+    /// # Errors
+    ///
+    /// When it is binary, or not what `T` needs.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        if self.is_binary() {
+            return Err(serde::de::Error::custom("the payload is binary"));
+        }
+        serde_json::from_slice(&self.bytes)
+    }
+
+    pub(crate) fn json_text(bytes: Bytes) -> Self {
+        Self { kind: Kind::Json, bytes }
+    }
+
+    pub(crate) fn of(message: message::Payload<'_>) -> Self {
+        match message {
+            message::Payload::Json(text) => {
+                Self::json_text(Bytes::copy_from_slice(text.as_bytes()))
+            }
+            message::Payload::Binary(bytes) => Self::binary(Bytes::copy_from_slice(bytes)),
+        }
+    }
+
+    pub(crate) fn from_parts(kind: Kind, bytes: Bytes) -> Self {
+        Self { kind, bytes }
+    }
+
+    pub(crate) fn into_parts(self) -> (Kind, Bytes) {
+        (self.kind, self.bytes)
+    }
+}
+
+impl From<Value> for Payload {
+    fn from(value: Value) -> Self {
+        Self::json_text(value.to_string().into())
+    }
+}
+
+impl From<()> for Payload {
+    fn from((): ()) -> Self {
+        Self::empty()
+    }
+}

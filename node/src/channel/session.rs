@@ -1,0 +1,265 @@
+//! The protocol of one socket whose topics are channels of a program, sans-I/O: messages and the
+//! words of channels in, [`Effect`]s out, in the order in which they must happen.
+//!
+//! Never sees a socket, an encoding, a task or a clock. Its driver hands over no message while
+//! [`Session::is_joining`]: a transport waits while a join settles (`P-JOIN-2`).
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::payload::Payload;
+use crate::{
+    message::{Body, Incoming, Outgoing, Ref, Status},
+    pubsub::Kind,
+};
+
+#[cfg(test)]
+mod tests;
+
+const UNMATCHED: &str = "unmatched topic";
+
+/// A channel's number within its socket, never used twice.
+pub(crate) type Key = u64;
+
+/// What the driver must do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Send a message to the client.
+    Send(Outgoing),
+    /// Start a channel for the join that was handed over, once the channel that it replaces has
+    /// ended; then report what becomes of it.
+    Start {
+        key: Key,
+        topic: Arc<str>,
+        /// What the channel's replies and pushes carry.
+        join_ref: Ref,
+        replaces: Option<Key>,
+    },
+    /// Hand the event that was handed over to a channel.
+    Deliver(Key),
+    /// Hand a leave to a channel.
+    Leave(Key, Ref),
+    /// The join of this topic is accepted: the socket subscribes to it.
+    Subscribe(Arc<str>),
+    /// The join came to nothing.
+    Forget(Arc<str>),
+    /// The socket no longer subscribes to the topic.
+    Unsubscribe(Arc<str>),
+}
+
+/// One channel.
+#[derive(Debug)]
+struct Entry {
+    key: Key,
+    topic: Arc<str>,
+    /// The join's `join_ref` as it came: `phx_close` and `phx_error` carry it.
+    join_ref: Ref,
+    /// The same, or the join's `ref` if it was null: what else comes carries it (`P-JOIN-4`).
+    effective: Ref,
+    /// The client has left, and the channel does not know yet.
+    leaving: bool,
+}
+
+#[derive(Debug)]
+struct Joining {
+    entry: Entry,
+    reference: Ref,
+    replaced: Option<Entry>,
+}
+
+/// The channels of one socket.
+#[derive(Debug)]
+pub(crate) struct Session {
+    channels: Vec<Entry>,
+    joining: Option<Joining>,
+    max_channels: usize,
+    next: Key,
+}
+
+impl Session {
+    /// A socket without channels, that may join `max_channels` (`P-CON-11`).
+    pub(crate) fn new(max_channels: usize) -> Self {
+        Self { channels: Vec::new(), joining: None, max_channels, next: 0 }
+    }
+
+    /// Whether a join must settle before the next message.
+    pub(crate) fn is_joining(&self) -> bool {
+        self.joining.is_some()
+    }
+
+    /// Takes one message of the client; `routed` tells whether a channel is there for its topic.
+    pub(crate) fn receive(
+        &mut self,
+        message: &Incoming<'_>,
+        routed: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        if message.topic == "phoenix" {
+            return effects.push(match message.event.as_ref() {
+                "heartbeat" => reply(message, Ref::NULL, Status::Ok, ().into()),
+                _ => refuse(message, Ref::NULL, UNMATCHED),
+            });
+        }
+        let at = self.channels.iter().position(|entry| *entry.topic == *message.topic);
+        match (message.event.as_ref(), at) {
+            ("phx_join", at) => self.join(message, at, routed, effects),
+            ("phx_leave", None) => {
+                effects.push(reply(message, message.join_ref.clone(), Status::Ok, ().into()));
+            }
+            (_, None) => effects.push(refuse(message, Ref::NULL, UNMATCHED)),
+            (event, Some(at)) => {
+                let entry = &mut self.channels[at];
+                if entry.is_stale(&message.join_ref) {
+                    return;
+                }
+                effects.push(match event {
+                    // The channel ends with the first leave.
+                    "phx_leave" if entry.leaving => return,
+                    "phx_leave" => {
+                        entry.leaving = true;
+                        Effect::Leave(entry.key, message.reference.clone())
+                    }
+                    _ => Effect::Deliver(entry.key),
+                });
+            }
+        }
+    }
+
+    fn join(
+        &mut self,
+        message: &Incoming<'_>,
+        at: Option<usize>,
+        routed: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !routed {
+            return effects.push(refuse(message, Ref::NULL, UNMATCHED));
+        }
+        if at.is_none() && self.channels.len() >= self.max_channels {
+            let reason = "too many channels joined";
+            return effects.push(refuse(message, message.join_ref.clone(), reason));
+        }
+        let replaced = at.map(|at| self.channels.swap_remove(at));
+        let topic = replaced.as_ref().map(|old| old.topic.clone());
+        let topic = topic.unwrap_or_else(|| message.topic.as_ref().into());
+        self.next += 1;
+        let entry = Entry {
+            key: self.next,
+            topic: topic.clone(),
+            join_ref: message.join_ref.clone(),
+            effective: message.join_ref.or(&message.reference),
+            leaving: false,
+        };
+        effects.push(Effect::Start {
+            key: entry.key,
+            topic: topic.clone(),
+            join_ref: entry.effective.clone(),
+            replaces: replaced.as_ref().map(|old| old.key),
+        });
+        if replaced.is_some() {
+            // After the start, so that the topic stays of interest to the node.
+            effects.push(Effect::Unsubscribe(topic));
+        }
+        self.joining = Some(Joining { entry, reference: message.reference.clone(), replaced });
+    }
+
+    /// The join of channel `key` is accepted.
+    pub(crate) fn joined(&mut self, key: Key, response: Payload, effects: &mut Vec<Effect>) {
+        let Some(joining) = self.settled(key) else { return };
+        effects.push(Effect::Subscribe(joining.entry.topic.clone()));
+        joining.answer(Status::Ok, response, effects);
+        self.channels.push(joining.entry);
+    }
+
+    /// The join of channel `key` is refused.
+    pub(crate) fn refused(&mut self, key: Key, response: Payload, effects: &mut Vec<Effect>) {
+        let Some(joining) = self.settled(key) else { return };
+        effects.push(Effect::Forget(joining.entry.topic.clone()));
+        joining.answer(Status::Error, response, effects);
+    }
+
+    fn settled(&mut self, key: Key) -> Option<Joining> {
+        self.joining.take_if(|joining| joining.entry.key == key)
+    }
+
+    /// Channel `key` ends gracefully (`P-CLOSE-1`, `P-LEAVE-1`).
+    pub(crate) fn closed(&mut self, key: Key, effects: &mut Vec<Effect>) {
+        let Some(entry) = self.remove(key) else { return };
+        effects.push(Effect::Unsubscribe(entry.topic.clone()));
+        effects.push(entry.close());
+    }
+
+    /// Channel `key` has ended. Unless that was announced, it is an error (`P-ERR-3`).
+    pub(crate) fn ended(&mut self, key: Key, effects: &mut Vec<Effect>) {
+        if self.joining.as_ref().is_some_and(|joining| joining.entry.key == key) {
+            return self.refused(key, json!({"reason": "join crashed"}).into(), effects);
+        }
+        let Some(entry) = self.remove(key) else { return };
+        effects.push(Effect::Unsubscribe(entry.topic.clone()));
+        effects.push(entry.exit("phx_error", json!({"reason": "channel_crash"}).into()));
+    }
+
+    /// A message finds no room in the mailbox of channel `key`: the client is told.
+    pub(crate) fn busy(&self, key: Key, message: &Incoming<'_>, effects: &mut Vec<Effect>) {
+        if let Some(entry) = self.channels.iter().find(|entry| entry.key == key) {
+            effects.push(refuse(message, entry.effective.clone(), "too many messages wait"));
+        }
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Entry> {
+        let at = self.channels.iter().position(|entry| entry.key == key)?;
+        Some(self.channels.swap_remove(at))
+    }
+}
+
+impl Joining {
+    /// The join's reply; then the channel that it replaced is closed (`P-JOIN-5`).
+    fn answer(&self, status: Status, response: Payload, effects: &mut Vec<Effect>) {
+        let (kind, response) = response.into_parts();
+        effects.push(Effect::Send(Outgoing {
+            join_ref: self.entry.join_ref.clone(),
+            reference: self.reference.clone(),
+            topic: self.entry.topic.clone(),
+            body: Body::Reply(status, kind, response),
+        }));
+        if let Some(old) = &self.replaced {
+            effects.push(old.close());
+        }
+    }
+}
+
+impl Entry {
+    /// Whether a message belongs to an earlier join (`P-PUSH-1`, `P-PUSH-2`).
+    fn is_stale(&self, join_ref: &Ref) -> bool {
+        !join_ref.is_null() && *join_ref != self.join_ref && *join_ref != self.effective
+    }
+
+    fn close(&self) -> Effect {
+        self.exit("phx_close", ().into())
+    }
+
+    fn exit(&self, event: &'static str, payload: Payload) -> Effect {
+        Effect::Send(Outgoing {
+            join_ref: self.join_ref.clone(),
+            reference: self.join_ref.clone(),
+            topic: self.topic.clone(),
+            body: Body::Event(Cow::Borrowed(event), Kind::Json, payload.into_parts().1),
+        })
+    }
+}
+
+fn reply(message: &Incoming<'_>, join_ref: Ref, status: Status, response: Payload) -> Effect {
+    let response: Bytes = response.into_parts().1;
+    Effect::Send(Outgoing {
+        join_ref,
+        reference: message.reference.clone(),
+        topic: message.topic.as_ref().into(),
+        body: Body::Reply(status, Kind::Json, response),
+    })
+}
+
+fn refuse(message: &Incoming<'_>, join_ref: Ref, reason: &str) -> Effect {
+    reply(message, join_ref, Status::Error, json!({ "reason": reason }).into())
+}

@@ -1,0 +1,253 @@
+//! Sockets whose topics are channels of a program: carries out what [`channel::session`] decides,
+//! and what channels say.
+//!
+//! A channel is a task of this shard. It speaks through the shard's inbox only, so that what it
+//! broadcasts and what it replies keep their order (`P-BC-5`).
+//!
+//! [`channel::session`]: crate::channel::session
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use super::{
+    Shard,
+    conn::Conn,
+    inbox::{Address, Said},
+};
+use crate::{
+    channel::{
+        End, Payload, Router,
+        ctx::{Inner, Socket},
+        mailbox::{Mail, Mailbox, Order, mailbox},
+        session::{Effect, Key, Session},
+        task::Start,
+    },
+    frame,
+    handshake::Opening,
+    message::{Incoming, Outgoing, Ref},
+    protocol,
+    pubsub::{Broadcast, Kind},
+};
+
+/// What speaks for a socket.
+pub(crate) enum Talk {
+    /// The node's rules.
+    Relay(RefCell<protocol::Session>),
+    /// The channels of a program.
+    Channels(Box<Channels>),
+}
+
+/// The channels of one socket.
+pub(crate) struct Channels {
+    router: Router,
+    socket: Arc<Socket>,
+    session: RefCell<Session>,
+    handles: RefCell<Vec<Handle>>,
+}
+
+/// A running channel.
+struct Handle {
+    key: Key,
+    topic: Arc<str>,
+    mailbox: Mailbox,
+    intercept: &'static [&'static str],
+}
+
+impl Talk {
+    pub(super) fn new(opening: &Opening) -> Self {
+        let max_channels = opening.mount.max_channels.unwrap_or_default();
+        let (Some(router), Some(connect)) = (&opening.mount.router, &opening.connect) else {
+            return Self::Relay(RefCell::new(protocol::Session::new(max_channels)));
+        };
+        let socket = Socket {
+            connect: connect.clone(),
+            id: opening.accept.id.clone(),
+            assigns: opening.accept.assigns.clone(),
+        };
+        Self::Channels(Box::new(Channels {
+            router: router.clone(),
+            socket: Arc::new(socket),
+            session: RefCell::new(Session::new(max_channels)),
+            handles: RefCell::default(),
+        }))
+    }
+
+    /// Whether a channel's join must settle before anything else is read.
+    pub(super) fn is_joining(&self) -> bool {
+        match self {
+            Self::Relay(_) => false,
+            Self::Channels(channels) => channels.session.borrow().is_joining(),
+        }
+    }
+
+    /// The socket is gone or closing: its channels end (`P-ERR-5`).
+    pub(super) fn hang_up(&self) {
+        let Self::Channels(channels) = self else { return };
+        for handle in channels.handles.take() {
+            handle.mailbox.order(Order::Stop(End::Disconnected));
+        }
+    }
+}
+
+impl Channels {
+    /// Hands a broadcast to the channel if it intercepts the event (`P-BC-4`); whether it had room.
+    pub(super) fn intercept(&self, broadcast: &Broadcast) -> Option<bool> {
+        let handles = self.handles.borrow();
+        let handle = handles.iter().find(|handle| handle.topic == broadcast.topic)?;
+        handle.intercept.contains(&broadcast.event.as_ref()).then(|| {
+            let payload = Payload::from_parts(broadcast.kind, broadcast.payload.clone());
+            handle.mailbox.push(Mail::Out { event: broadcast.event.clone(), payload })
+        })
+    }
+
+    fn remove(&self, key: Key) -> Option<Handle> {
+        let mut handles = self.handles.borrow_mut();
+        let at = handles.iter().position(|handle| handle.key == key)?;
+        Some(handles.swap_remove(at))
+    }
+
+    /// Queues a mail for a channel; false when its mailbox is full. What is for a channel that has
+    /// just ended is lost.
+    fn deliver(&self, key: Key, mail: Mail) -> bool {
+        let handles = self.handles.borrow();
+        let handle = handles.iter().find(|handle| handle.key == key);
+        handle.is_none_or(|handle| handle.mailbox.push(mail) || handle.mailbox.is_gone())
+    }
+}
+
+impl Shard {
+    /// A message of the client.
+    pub(super) fn converse(&self, conn: &Rc<Conn>, channels: &Channels, message: &Incoming<'_>) {
+        let mut effects = Vec::new();
+        let routed = channels.router.find(&message.topic).is_some();
+        channels.session.borrow_mut().receive(message, routed, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Start { key, topic, join_ref, replaces } => {
+                    let payload = Payload::of(message.payload);
+                    self.start_channel(conn, channels, (key, join_ref), topic, payload, replaces);
+                }
+                Effect::Deliver(key) => {
+                    let (event, payload) = (message.event.as_ref(), Payload::of(message.payload));
+                    let (event, reference) = (event.to_owned(), message.reference.clone());
+                    if !channels.deliver(key, Mail::In { event, payload, reference }) {
+                        self.plane.metrics.drop("mailbox", 1);
+                        let mut effects = Vec::new();
+                        channels.session.borrow().busy(key, message, &mut effects);
+                        effects.into_iter().for_each(|effect| self.perform(conn, effect));
+                    }
+                }
+                Effect::Leave(key, reference) => {
+                    channels.deliver(key, Mail::Leave(reference));
+                }
+                effect => self.perform(conn, effect),
+            }
+        }
+    }
+
+    fn start_channel(
+        &self,
+        conn: &Rc<Conn>,
+        channels: &Channels,
+        (key, join_ref): (Key, Ref),
+        topic: Arc<str>,
+        payload: Payload,
+        replaces: Option<Key>,
+    ) {
+        let Some(route) = channels.router.find(&topic) else { return };
+        let (topic, ready) = self.plane.interest.acquire(topic, self.id);
+        self.table.borrow_mut().hold(topic.clone());
+        conn.held.replace(Some(topic.clone()));
+        let after = replaces.and_then(|old| channels.remove(old)).map(|old| old.mailbox);
+        if let Some(old) = &after {
+            old.order(Order::Abort(End::Replaced));
+        }
+        let (mailbox, mails) = mailbox();
+        let inner = Inner {
+            plane: self.plane.clone(),
+            address: Address { shard: self.id, slot: conn.slot, id: conn.id, key },
+            topic: topic.clone(),
+            socket: channels.socket.clone(),
+            join_ref,
+            mailbox: mailbox.clone(),
+            joined: AtomicBool::new(false),
+        };
+        let start = Start { inner: Arc::new(inner), mails, payload, after, ready };
+        let intercept = route.intercept;
+        channels.handles.borrow_mut().push(Handle { key, topic, mailbox, intercept });
+        tokio::task::spawn_local((route.start)(start));
+    }
+
+    /// A channel speaks.
+    pub(super) fn said(&self, address: Address, said: Said) {
+        let conn = self.conns.borrow().get(address.slot as usize).cloned();
+        let Some(conn) = conn.filter(|conn| conn.id == address.id) else { return };
+        let Talk::Channels(channels) = &conn.talk else { return };
+        if conn.dead.get() || conn.closing.get().is_some() {
+            return;
+        }
+        let mut effects = Vec::new();
+        let mut session = channels.session.borrow_mut();
+        let waiting = session.is_joining();
+        match said {
+            Said::Send(message) => effects.push(Effect::Send(message)),
+            Said::Joined(response) => session.joined(address.key, response, &mut effects),
+            Said::Refused(response) => session.refused(address.key, response, &mut effects),
+            Said::Close => session.closed(address.key, &mut effects),
+            Said::Ended => {
+                channels.remove(address.key);
+                session.ended(address.key, &mut effects);
+            }
+        }
+        let settled = waiting && !session.is_joining();
+        drop(session);
+        effects.into_iter().for_each(|effect| self.perform(&conn, effect));
+        if settled {
+            conn.wake();
+        }
+    }
+
+    fn perform(&self, conn: &Rc<Conn>, effect: Effect) {
+        match effect {
+            Effect::Send(message) => self.say(conn, &message),
+            Effect::Subscribe(topic) => {
+                conn.held.take();
+                self.subscribe(conn, &topic);
+            }
+            Effect::Forget(topic) => {
+                conn.held.take();
+                if self.table.borrow_mut().unhold(&topic) {
+                    self.plane.interest.release(&topic, self.id);
+                }
+            }
+            Effect::Unsubscribe(topic) => self.unsubscribe(conn, &topic),
+            // Only a message of the client brings these.
+            Effect::Start { .. } | Effect::Deliver(_) | Effect::Leave(..) => {}
+        }
+    }
+
+    pub(super) fn subscribe(&self, conn: &Conn, topic: &Arc<str>) {
+        self.table.borrow_mut().subscribe(conn.slot, topic);
+        self.plane.metrics.channels.inc();
+    }
+
+    pub(super) fn unsubscribe(&self, conn: &Conn, topic: &Arc<str>) {
+        self.plane.metrics.channels.dec();
+        if self.table.borrow_mut().unsubscribe(conn.slot, topic) {
+            self.plane.interest.release(topic, self.id);
+        }
+    }
+
+    /// Encodes and queues a message.
+    pub(super) fn say(&self, conn: &Rc<Conn>, message: &Outgoing) {
+        let mut bytes = Vec::new();
+        match conn.version.encode(message, &mut bytes) {
+            Ok(Kind::Json) => self.send(conn, frame::text(&bytes)),
+            Ok(Kind::Binary) => self.send(conn, frame::binary(&bytes)),
+            Err(unfit) => self.plane.metrics.drop(unfit.reason(), 1),
+        }
+    }
+}
