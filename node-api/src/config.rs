@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::admin::DrainMode;
+use crate::auth::Auth;
 pub use crate::origin::{CheckOrigin, Origin};
 
 /// Port of client connections, `/socket/websocket`.
@@ -36,6 +37,9 @@ pub struct NodeConfig {
     pub pubsub: PubSub,
     /// The client-facing socket.
     pub socket: Socket,
+    /// Who may connect.
+    #[serde(skip_serializing_if = "Auth::is_open")]
+    pub auth: Auth,
     /// Path of the [`LiveConfig`]; absent: its defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live_file: Option<String>,
@@ -52,6 +56,7 @@ impl Default for NodeConfig {
             discovery: Discovery::default(),
             pubsub: PubSub::default(),
             socket: Socket::default(),
+            auth: Auth::default(),
             live_file: None,
             shutdown_seconds: 30,
         }

@@ -25,6 +25,7 @@ pub fn check_node(c: &NodeConfig) -> Found {
     discovery(c, &mut out);
     pubsub(c, &mut out);
     socket(c, &mut out);
+    super::auth::check(&c.auth, &mut out);
     out.that("shutdownSeconds", c.shutdown_seconds <= 86_400, "must be at most 86400");
     out.0
 }
@@ -54,14 +55,15 @@ pub fn check_live(c: &LiveConfig) -> Found {
     out.0
 }
 
+/// What is found.
 #[derive(Default)]
-struct Out(Found);
+pub(super) struct Out(Found);
 
 impl Out {
-    fn add(&mut self, field: &str, reason: impl Into<String>) {
+    pub(super) fn add(&mut self, field: &str, reason: impl Into<String>) {
         self.0.push((field.to_owned(), reason.into()));
     }
-    fn that(&mut self, field: &str, ok: bool, must: &str) {
+    pub(super) fn that(&mut self, field: &str, ok: bool, must: &str) {
         if !ok {
             self.add(field, must);
         }

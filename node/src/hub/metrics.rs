@@ -46,6 +46,8 @@ pub struct HubMetrics {
     pub closes: Family<Code, Counter>,
     /// Connections and handshakes refused.
     pub refused: Family<Reason, Counter>,
+    /// Channel sockets closed because their time was over.
+    pub expired: Counter,
     /// Drains, by what became of them.
     pub drains: Family<Reason, Counter>,
 }
@@ -65,6 +67,7 @@ impl HubMetrics {
         registry.register("sluice_dropped", "Messages dropped by reason", m.dropped);
         registry.register("sluice_closes", "Channel sockets ended by close code", m.closes);
         registry.register("sluice_refused", "Handshakes refused by reason", m.refused);
+        registry.register("sluice_expired", "Sockets closed with their token over", m.expired);
         registry.register("sluice_drains", "Drains by outcome", m.drains);
     }
 

@@ -8,6 +8,7 @@
 //! of these once; what is published meanwhile leaves with the next turn, in one write a socket.
 
 pub(crate) mod conn;
+mod expiry;
 pub(crate) mod fanout;
 mod feed;
 pub(crate) mod inbox;
@@ -304,7 +305,8 @@ impl Shard {
             let conn = self.conns.borrow().get(slot as usize).cloned();
             let Some(conn) = conn.filter(|conn| conn.id == id) else { continue };
             match timeout.checked_sub(conn.seen.get().elapsed()).filter(|left| !left.is_zero()) {
-                Some(left) => self.watch(&conn, left),
+                _ if conn.is_expired() => self.expire(&conn),
+                Some(left) => self.watch(&conn, conn.left(left)),
                 None => {
                     self.close(&conn, code::IDLE);
                 }

@@ -137,7 +137,8 @@ impl Shard {
         };
         self.handle().connections.fetch_add(1, Ordering::Relaxed);
         self.plane.metrics.connections.inc();
-        self.watch(&conn, settings.idle_timeout);
+        conn.until.set(opening.accept.until);
+        self.watch(&conn, conn.left(settings.idle_timeout));
         if let Some(name) = opening.accept.id {
             self.name(&conn, name);
         }
