@@ -6,5 +6,6 @@
 //! without either.
 
 pub mod admin;
+pub mod auth;
 pub mod config;
 mod origin;

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     hub::Hub,
+    keys::Keys,
     mesh::{Mesh, MeshConfig, Timing, handshake::Identity, transport::Tcp},
 };
 
@@ -39,7 +40,7 @@ pub fn join(
     };
     let config = MeshConfig {
         identity,
-        token: secret.into(),
+        keys: Keys::new(secret.into()),
         peer_buffer: PEER_BUFFER,
         timing: Timing::default(),
     };

@@ -7,6 +7,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 use futures::future::BoxFuture;
 use http::{Extensions, HeaderMap, Uri, header};
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 /// How a client is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,7 @@ impl Connect {
 pub struct Accept {
     pub(crate) id: Option<Arc<str>>,
     pub(crate) assigns: Extensions,
+    pub(crate) until: Option<Instant>,
 }
 
 impl Accept {
@@ -81,6 +83,13 @@ impl Accept {
     #[must_use]
     pub fn id(mut self, id: impl Into<Arc<str>>) -> Self {
         self.id = Some(id.into());
+        self
+    }
+
+    /// Closes the socket at this time, with code 1008: what let it in holds no longer.
+    #[must_use]
+    pub fn until(mut self, at: Instant) -> Self {
+        self.until = Some(at);
         self
     }
 

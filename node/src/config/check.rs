@@ -25,6 +25,7 @@ pub fn check_node(c: &NodeConfig) -> Found {
     discovery(c, &mut out);
     pubsub(c, &mut out);
     socket(c, &mut out);
+    super::auth::check(&c.auth, &mut out);
     out.that("shutdownSeconds", c.shutdown_seconds <= 86_400, "must be at most 86400");
     out.0
 }
@@ -54,14 +55,15 @@ pub fn check_live(c: &LiveConfig) -> Found {
     out.0
 }
 
+/// What is found.
 #[derive(Default)]
-struct Out(Found);
+pub(super) struct Out(Found);
 
 impl Out {
-    fn add(&mut self, field: &str, reason: impl Into<String>) {
+    pub(super) fn add(&mut self, field: &str, reason: impl Into<String>) {
         self.0.push((field.to_owned(), reason.into()));
     }
-    fn that(&mut self, field: &str, ok: bool, must: &str) {
+    pub(super) fn that(&mut self, field: &str, ok: bool, must: &str) {
         if !ok {
             self.add(field, must);
         }
@@ -85,6 +87,9 @@ fn check_rule(at: &str, rule: &ChannelRule, out: &mut Out) {
             out.add(&events, format!("{e:?} stands there twice"));
         }
     }
+    super::auth::check_join(at, rule.join.as_ref(), out);
+    let rate = rule.max_messages_per_second.is_none_or(|rate| (1..=100_000).contains(&rate));
+    out.that(&format!("{at}.maxMessagesPerSecond"), rate, "must be 1 to 100000");
     let payload = (1..=8_000_000).contains(&rule.max_payload_bytes);
     out.that(&format!("{at}.maxPayloadBytes"), payload, "must be 1 to 8000000");
 }

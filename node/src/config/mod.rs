@@ -2,6 +2,7 @@
 //!
 //! Nothing here listens or connects, and no token or password is ever in an error or a log.
 
+mod auth;
 mod check;
 mod env;
 mod file;
@@ -12,6 +13,8 @@ mod tokens;
 use std::path::{Path, PathBuf};
 
 use sluice_node_api::config::{Adapter, NodeConfig};
+
+use crate::auth::Bearer;
 
 pub use check::{check_live, check_node};
 pub use env::Env;
@@ -27,6 +30,8 @@ pub struct Loaded {
     pub env: Env,
     /// The tokens, read, and where they are read again.
     pub tokens: Tokens,
+    /// Who may connect, if not everybody.
+    pub auth: Option<Bearer>,
     /// The live configuration in force at the start, and where it is read again.
     pub live: LiveFile,
 }
@@ -53,11 +58,16 @@ pub fn load(path: Option<&Path>, env: Env) -> Result<Loaded, ConfigError> {
     {
         problems.push(("pubsub.redis.urlFile".into(), reason));
     }
+    // Keys of a configuration that is refused anyway are of no use.
+    let bearer = match problems.is_empty() {
+        true => auth::load(&config.auth, &mut problems),
+        false => None,
+    };
     if !problems.is_empty() {
         return Err(ConfigError::located(&shown, &text, problems));
     }
     let live = LiveFile::open(config.live_file.as_ref().map(PathBuf::from))?;
-    Ok(Loaded { config, env, tokens, live })
+    Ok(Loaded { config, env, tokens, auth: bearer, live })
 }
 
 #[cfg(test)]

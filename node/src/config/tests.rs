@@ -71,6 +71,33 @@ fn bad_files_are_refused_with_line_and_reason() {
         ("socket:\n  checkOrigin: true\n", 2, "needs `socket.host`"),
         ("socket:\n  host: a:80\n", 2, "without a port"),
         ("socket:\n  checkOrigin: [//a, a]\n", 2, "\"a\" is no origin"),
+        ("auth:\n  jwt: {}\n", 2, "needs `keys` or `jwks`"),
+        ("auth:\n  jwt:\n    keys:\n    - {algorithm: none}\n", 4, "none"),
+        ("auth:\n  jwt:\n    keys:\n    - algorithm: HS256\n", 4, "needs one of `secretFile`"),
+        (
+            "auth:\n  jwt:\n    keys:\n    - algorithm: RS256\n      secretFile: /x\n",
+            4,
+            "RS256 needs `publicKeyFile`",
+        ),
+        (
+            "auth:\n  jwt:\n    keys:\n    - algorithm: HS256\n      secretFile: /nowhere\n",
+            5,
+            "cannot read the key in /nowhere",
+        ),
+        ("auth:\n  jwt:\n    jwks:\n      url: ftp://x\n", 4, "must be a URL"),
+        (
+            "auth:\n  jwt:\n    jwks:\n      url: http://x\n      algorithms: [HS256]\n",
+            5,
+            "a published key is no secret",
+        ),
+        (
+            "auth:\n  jwt:\n    jwks:\n      url: http://x\n      timeoutSeconds: 9\n",
+            5,
+            "must be 1 to 8",
+        ),
+        ("auth:\n  jwt:\n    jwks: {url: 'http://x'}\n    param: vsn\n", 4, "not `vsn`"),
+        ("auth:\n  jwt:\n    jwks: {url: 'http://x'}\n    socketId: all\n", 4, "name a claim"),
+        ("auth:\n  jwt:\n    jwks: {url: 'http://x'}\n    socketId: '{a'\n", 4, "each brace"),
         ("liveFile: /nowhere.yaml\n", 0, "/nowhere.yaml: cannot be read"),
     ] {
         let got = refusal(text);
@@ -95,6 +122,26 @@ fn p_con_5_an_origin_policy_in_its_three_forms() {
         assert_eq!((&config.socket.check_origin, check_node(&config)), (&want, vec![]));
         let again = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<NodeConfig>(&again).unwrap(), config);
+    }
+}
+
+#[test]
+fn keys_of_tokens_are_refused_for_what_they_are_and_never_shown() {
+    let dir = tempdir();
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let (public, private) = (pair.public_key_pem(), pair.serialize_pem());
+    for (algorithm, field, content, reason) in [
+        ("HS256", "secretFile", "hunter2", "at least 32 bytes"),
+        ("EdDSA", "publicKeyFile", "hunter2", "no public key in PEM"),
+        ("EdDSA", "publicKeyFile", private.as_str(), "no public key in PEM"),
+        ("RS256", "publicKeyFile", public.as_str(), "a key for EdDSA, not for RS256"),
+    ] {
+        let file = dir.0.join("key");
+        fs::write(&file, content).unwrap();
+        let key = format!("{{algorithm: {algorithm}, {field}: '{}'}}", file.display());
+        let got = refusal(&format!("auth:\n  jwt:\n    keys:\n    - {key}\n"));
+        assert!(got.starts_with("config.yaml:4: ") && got.contains(reason), "{got}");
+        assert!(!got.contains("hunter2"), "{got}");
     }
 }
 

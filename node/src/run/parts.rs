@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::admin::Admin;
 use crate::api::Token;
 use crate::api::serve::{Limits, serve};
+use crate::channel::Mount;
 use crate::config::{Env, Loaded, live};
 use crate::discovery::{self, DiscoveryMetrics, View, dns::Dns};
 use crate::hub::Hub;
@@ -72,7 +73,7 @@ pub struct Node {
 /// # Errors
 /// An address that is taken or cannot be bound, a thread that cannot be started.
 pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
-    let Loaded { config, env, tokens, live } = loaded;
+    let Loaded { config, env, tokens, auth, live } = loaded;
     let admin_listener = bind("listen.admin", &config.listen.admin).await?;
     let publish_listener = bind("listen.publish", &config.listen.publish).await?;
     let meshed = config.pubsub.adapter == Adapter::Mesh;
@@ -85,12 +86,11 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     // A start that fails half way leaves nothing running.
     let guards = [stop_sockets.clone().drop_guard(), stop_intake.clone().drop_guard()];
 
-    let (hub, http) = Builder::new(&config)
-        .name(&env.node)
-        .live(live.config())
-        .shards(shards)
-        .start(stop_sockets.clone())
-        .await?;
+    let mut builder = Builder::new(&config).name(&env.node).live(live.config()).shards(shards);
+    if let Some(auth) = &auth {
+        builder = builder.mount(Mount::new(&config.socket.path, auth.clone()));
+    }
+    let (hub, http) = builder.start(stop_sockets.clone()).await?;
 
     let mut addresses = Addresses {
         http,
@@ -99,6 +99,9 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
         publish: publish_listener.local_addr()?,
     };
     let intake = TaskTracker::new();
+    if let Some(auth) = auth.clone() {
+        intake.spawn(auth.run(stop_intake.clone()));
+    }
     let discovery_metrics = DiscoveryMetrics::default();
     let links = if let Some((listener, keys)) = mesh_listener {
         let own = listener.local_addr()?;
@@ -152,6 +155,9 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     live.register(ours);
     discovery_metrics.register(ours);
     publish_metrics.register(ours);
+    if let Some(auth) = &auth {
+        auth.register(ours);
+    }
 
     let token = Token::new(tokens.admin.clone());
     let admin = Admin::new(hub.clone(), links.clone(), live.clone(), env.clone(), token, registry);

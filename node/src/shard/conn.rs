@@ -46,6 +46,8 @@ pub(crate) struct Conn {
     pub(super) held: RefCell<Option<Arc<str>>>,
     /// The socket's own topic (`P-CON-10`).
     pub(super) name: RefCell<Option<Arc<str>>>,
+    /// When it is closed, whatever comes.
+    pub(super) until: Cell<Option<Instant>>,
     /// When the last bytes came.
     pub(super) seen: Cell<Instant>,
     /// The close code that was sent or received.
@@ -89,6 +91,7 @@ impl Conn {
             talk,
             held: RefCell::default(),
             name: RefCell::default(),
+            until: Cell::default(),
             seen: Cell::new(Instant::now()),
             closing: Cell::default(),
             peer_closed: Cell::default(),

@@ -9,6 +9,7 @@
 
 mod channels;
 pub(crate) mod conn;
+mod expiry;
 pub(crate) mod fanout;
 mod feed;
 pub(crate) mod inbox;
@@ -321,7 +322,8 @@ impl Shard {
                 .checked_sub(conn.seen.get().elapsed())
                 .filter(|left| !left.is_zero())
             {
-                Some(left) => self.watch(&conn, left),
+                _ if conn.is_expired() => self.expire(&conn),
+                Some(left) => self.watch(&conn, conn.left(left)),
                 None => {
                     self.close(&conn, code::IDLE);
                 }

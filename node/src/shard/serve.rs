@@ -23,6 +23,7 @@ use super::{
     inbox::Task,
 };
 use crate::{
+    auth::Identity,
     frame::code,
     handshake::{Opening, Ticket},
     plane::Plane,
@@ -139,7 +140,12 @@ impl Shard {
         };
         self.handle().connections.fetch_add(1, Ordering::Relaxed);
         self.plane.metrics.connections.inc();
-        self.watch(&conn, conn.idle_timeout());
+        conn.until.set(opening.accept.until);
+        if let Talk::Relay(session) = &conn.talk {
+            let identity = opening.accept.assigns.get::<Arc<Identity>>().cloned();
+            session.borrow_mut().identify(identity);
+        }
+        self.watch(&conn, conn.left(conn.idle_timeout()));
         if let Some(name) = opening.accept.id {
             self.name(&conn, name);
         }

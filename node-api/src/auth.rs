@@ -1,0 +1,139 @@
+//! `auth` in a node's configuration: who may connect.
+
+use serde::{Deserialize, Serialize};
+
+/// Who may connect. Empty: everybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Auth {
+    /// Clients that bear a JSON Web Token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Jwt>,
+}
+
+impl Auth {
+    /// Whether everybody may connect.
+    pub fn is_open(&self) -> bool {
+        self.jwt.is_none()
+    }
+}
+
+/// Clients bear a JSON Web Token (RFC 7519), signed by one of these keys. It comes as the auth token
+/// of the WebSocket's subprotocol (`P-CON-6`), or as a parameter of the URL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Jwt {
+    /// Keys from files and the environment, read once at the start.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<JwtKey>,
+    /// Keys that the issuer publishes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwks: Option<Jwks>,
+    /// `iss` must be one of these; empty: it is not looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<String>,
+    /// `aud` must name one of these; empty: it is not looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub audiences: Vec<String>,
+    /// Seconds by which the issuer's clock and the node's may differ.
+    pub leeway_seconds: u32,
+    /// The connect parameter that bears the token.
+    pub param: String,
+    /// Whether a client without a token is refused. If not, it may join what is public; a token
+    /// that is wrong is refused all the same.
+    pub required: bool,
+    /// Whether a token without `exp` is refused.
+    pub require_expiry: bool,
+    /// The socket's id (`P-CON-10`), such as `users:{sub}`; `{claim}` stands for a claim. A
+    /// broadcast of `disconnect` on it closes the user's sockets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket_id: Option<String>,
+}
+
+impl Default for Jwt {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            jwks: None,
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            leeway_seconds: 30,
+            param: "token".into(),
+            required: true,
+            require_expiry: true,
+            socket_id: None,
+        }
+    }
+}
+
+/// A signature algorithm (RFC 7518, RFC 8037). There is no `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Algorithm {
+    /// HMAC with SHA-256: the issuer and the node share a secret.
+    HS256,
+    /// RSA PKCS #1 v1.5 with SHA-256, 2048 bits or more.
+    RS256,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// Ed25519.
+    EdDSA,
+}
+
+/// One key. It is for its algorithm alone: a token can't choose another for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JwtKey {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// Tokens that name a key must name this one; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kid: Option<String>,
+    /// `HS256`: path of a file with the secret, 32 bytes or more; a newline at its end is no part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<String>,
+    /// `HS256`: or the environment variable that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_env: Option<String>,
+    /// The others: path of a PEM file, `BEGIN PUBLIC KEY`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key_file: Option<String>,
+}
+
+/// A JSON Web Key Set (RFC 7517) by URL. It is kept in memory; a fetch that fails changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Jwks {
+    /// Where it is: `https://…`, or `http://…` inside a cluster.
+    pub url: String,
+    /// Keys of other algorithms are passed over. `HS256` can't stand here.
+    #[serde(default = "public_algorithms")]
+    pub algorithms: Vec<Algorithm>,
+    /// Seconds between two fetches.
+    #[serde(default = "five_minutes")]
+    pub refresh_seconds: u32,
+    /// A token that names an unknown key has the set fetched at once, but not sooner than these
+    /// seconds after the last fetch.
+    #[serde(default = "ten")]
+    pub unknown_kid_seconds: u32,
+    /// Seconds that a fetch may take.
+    #[serde(default = "five")]
+    pub timeout_seconds: u32,
+    /// PEM file of the authorities that the server's certificate must come from; absent: those of
+    /// the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+}
+
+fn public_algorithms() -> Vec<Algorithm> {
+    vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]
+}
+fn five_minutes() -> u32 {
+    300
+}
+fn ten() -> u32 {
+    10
+}
+fn five() -> u32 {
+    5
+}
