@@ -275,6 +275,15 @@ pub struct ChannelRule {
     #[serde(default = "payload_limit")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 8_000_000)))]
     pub max_payload_bytes: u32,
+    /// Who may join; absent: everybody that is connected. Needs clients with tokens
+    /// (`auth.jwt` of the node).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<JoinRule>,
+    /// Messages that a client may push on one channel in a second, a second's worth at once;
+    /// more are answered with an error. Absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100_000)))]
+    pub max_messages_per_second: Option<u32>,
     /// Whether the reply to a join names the node: `{"node": "chat-0"}`. Meant for examples and
     /// for finding faults.
     #[serde(default)]
@@ -289,9 +298,37 @@ impl ChannelRule {
             events: any_event(),
             include_sender: true,
             max_payload_bytes: payload_limit(),
+            join: None,
+            max_messages_per_second: None,
             announce_node: false,
         }
     }
+}
+
+/// Who may join the topics of a rule, by the claims of the client's token: whom any of these lets in.
+/// Another join is answered with `{"reason": "unauthorized"}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.claim) || has(self.topics)",
+        "message": "channels: join needs a claim or topics: without both nobody could join",
+    },
+])))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JoinRule {
+    /// The claim that lists what the bearer may join: topics, or prefixes with one trailing `*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 255)))]
+    pub claim: Option<String>,
+    /// What every bearer may join: `user:{sub}`, where `{sub}` stands for that claim; `*` at the end
+    /// makes it a prefix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(min = 1, max = 16), inner(length(min = 1, max = 255)))
+    )]
+    pub topics: Vec<String>,
 }
 
 fn any_event() -> Vec<String> {

@@ -5,16 +5,17 @@
 //! and hands over no message between [`Effect::Subscribe`] and [`Session::subscribed`]: a transport
 //! waits while a join settles (`P-JOIN-2`).
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use serde_json::json;
 use smallvec::SmallVec;
 
 use crate::{
+    auth::Identity,
     message::{Body, Incoming, Outgoing, Payload, Ref, Status},
     pubsub::{Broadcast, Kind},
-    relay::{Rule, Rules},
+    relay::{Rule, Rules, pace::Pace},
 };
 
 #[cfg(test)]
@@ -39,6 +40,8 @@ pub enum Effect {
         /// Whether this socket receives it too (`P-BC-2`).
         to_sender: bool,
     },
+    /// A rule refused what the client wants: count it under this word.
+    Reject(&'static str),
 }
 
 /// One channel of a socket.
@@ -49,6 +52,8 @@ struct Joined {
     join_ref: Ref,
     /// The same, or the join's `ref` if it was null: later replies carry it (`P-JOIN-4`).
     effective: Ref,
+    /// What is left of the channel's allowance, if its rule has one.
+    pace: Option<Box<Pace>>,
 }
 
 #[derive(Debug)]
@@ -64,12 +69,18 @@ pub struct Session {
     channels: SmallVec<[Joined; 1]>,
     joining: Option<Box<Joining>>,
     max_channels: usize,
+    identity: Option<Arc<Identity>>,
 }
 
 impl Session {
     /// A socket without channels, that may join `max_channels` (`P-CON-11`).
     pub fn new(max_channels: usize) -> Self {
-        Self { channels: SmallVec::new(), joining: None, max_channels }
+        Self { channels: SmallVec::new(), joining: None, max_channels, identity: None }
+    }
+
+    /// The client bears this token.
+    pub fn identify(&mut self, identity: Option<Arc<Identity>>) {
+        self.identity = identity;
     }
 
     /// How many channels are joined.
@@ -77,8 +88,14 @@ impl Session {
         self.channels.len()
     }
 
-    /// Takes one message of the client.
-    pub fn receive(&mut self, message: &Incoming<'_>, rules: &Rules, effects: &mut Vec<Effect>) {
+    /// Takes one message of the client, at `now`.
+    pub fn receive(
+        &mut self,
+        message: &Incoming<'_>,
+        rules: &Rules,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
         if message.topic == "phoenix" {
             return effects.push(match message.event.as_ref() {
                 "heartbeat" => reply(message, Ref::NULL, Status::Ok, EMPTY),
@@ -94,7 +111,7 @@ impl Session {
             (_, None) => effects.push(refuse(message, Ref::NULL, UNMATCHED)),
             (_, Some(at)) if self.channels[at].is_stale(&message.join_ref) => {}
             ("phx_leave", Some(at)) => self.leave(message, at, effects),
-            (_, Some(at)) => push(message, &self.channels[at], rules, effects),
+            (_, Some(at)) => push(message, &mut self.channels[at], rules, now, effects),
         }
     }
 
@@ -108,8 +125,13 @@ impl Session {
         let Some(rule) = rules.find(&message.topic) else {
             return effects.push(refuse(message, Ref::NULL, UNMATCHED));
         };
+        if !rule.admits(self.identity.as_deref(), &message.topic) {
+            effects.push(Effect::Reject("unauthorized"));
+            return effects.push(refuse(message, message.join_ref.clone(), "unauthorized"));
+        }
         let joined = |topic| Joined {
             topic,
+            pace: None,
             join_ref: message.join_ref.clone(),
             effective: message.join_ref.or(&message.reference),
         };
@@ -138,7 +160,9 @@ impl Session {
         let Some(joining) = self.joining.take() else { return };
         let Joining { join_ref, reference, response } = *joining;
         let effective = join_ref.or(&reference);
-        self.channels.push(Joined { topic: topic.clone(), join_ref: join_ref.clone(), effective });
+        let joined =
+            Joined { topic: topic.clone(), join_ref: join_ref.clone(), effective, pace: None };
+        self.channels.push(joined);
         let body = Body::Reply(Status::Ok, response);
         effects.push(Effect::Send(Outgoing { join_ref, reference, topic, body }));
     }
@@ -160,6 +184,12 @@ impl Joined {
         !join_ref.is_null() && *join_ref != self.join_ref && *join_ref != self.effective
     }
 
+    /// Whether the rule lets it push one more message.
+    fn is_in_pace(&mut self, rule: &Rule, now: Instant) -> bool {
+        let Some(rate) = rule.max_messages() else { return true };
+        self.pace.get_or_insert_with(|| Box::new(Pace::new(rate, now))).take(rate, now)
+    }
+
     /// `phx_close` (`P-LEAVE-1`).
     fn close(self) -> Effect {
         Effect::Send(Outgoing {
@@ -172,13 +202,28 @@ impl Joined {
 }
 
 /// An event of a client on a channel that it has joined.
-fn push(message: &Incoming<'_>, joined: &Joined, rules: &Rules, effects: &mut Vec<Effect>) {
+fn push(
+    message: &Incoming<'_>,
+    joined: &mut Joined,
+    rules: &Rules,
+    now: Instant,
+    effects: &mut Vec<Effect>,
+) {
     let join_ref = joined.effective.clone();
     let Some(rule) = rules.find(&message.topic) else {
         return effects.push(refuse(message, join_ref, UNMATCHED));
     };
+    if !joined.is_in_pace(rule, now) {
+        let rate = rule.max_messages().unwrap_or_default();
+        effects.push(Effect::Reject("rate"));
+        let reason = format!("too many messages, at most {rate} a second");
+        return effects.push(refuse(message, join_ref, &reason));
+    }
     match payload(message, rule) {
-        Err(reason) => effects.push(refuse(message, join_ref, &reason)),
+        Err((word, reason)) => {
+            effects.push(Effect::Reject(word));
+            effects.push(refuse(message, join_ref, &reason));
+        }
         Ok((kind, payload)) => {
             let event = message.event.as_ref().into();
             let broadcast = Broadcast { topic: joined.topic.clone(), event, kind, payload };
@@ -189,10 +234,13 @@ fn push(message: &Incoming<'_>, joined: &Joined, rules: &Rules, effects: &mut Ve
     }
 }
 
-/// The payload to broadcast, or why there is none.
-fn payload(message: &Incoming<'_>, rule: &Rule) -> Result<(Kind, Bytes), Cow<'static, str>> {
+/// The payload to broadcast, or why there is none: a word, and a reason for the client.
+fn payload(
+    message: &Incoming<'_>,
+    rule: &Rule,
+) -> Result<(Kind, Bytes), (&'static str, Cow<'static, str>)> {
     if !rule.allows(&message.event) {
-        return Err("event not allowed".into());
+        return Err(("event", "event not allowed".into()));
     }
     let limit = rule.max_payload();
     let (kind, bytes) = match message.payload {
@@ -200,10 +248,11 @@ fn payload(message: &Incoming<'_>, rule: &Rule) -> Result<(Kind, Bytes), Cow<'st
         Payload::Binary(bytes) => (Kind::Binary, bytes),
     };
     if bytes.len() > limit {
-        return Err(format!("payload too large, at most {limit} bytes").into());
+        let reason = format!("payload too large, at most {limit} bytes");
+        return Err(("payload_size", reason.into()));
     }
     if kind == Kind::Json && !bytes.starts_with(b"{") {
-        return Err("payload must be an object".into());
+        return Err(("payload", "payload must be an object".into()));
     }
     Ok((kind, Bytes::copy_from_slice(bytes)))
 }

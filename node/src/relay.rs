@@ -4,7 +4,10 @@ use bytes::Bytes;
 use serde_json::json;
 use sluice_node_api::config::{ChannelRule, LiveConfig};
 
+use crate::auth::{Identity, Join, matches};
 use crate::message::MAX_FIELD;
+
+pub(crate) mod pace;
 
 /// The topic rules in force.
 #[derive(Debug, Default)]
@@ -16,6 +19,7 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct Rule {
     rule: ChannelRule,
+    join: Option<Join>,
     join_response: Bytes,
 }
 
@@ -24,6 +28,7 @@ impl Rules {
     pub fn new(live: &LiveConfig, node: &str) -> Self {
         let rules = live.channels.iter().map(|rule| Rule {
             rule: rule.clone(),
+            join: rule.join.as_ref().map(Join::new),
             join_response: if rule.announce_node {
                 json!({ "node": node }).to_string().into()
             } else {
@@ -36,11 +41,8 @@ impl Rules {
     /// The first rule that matches: an exact topic, or a prefix with one trailing `*`
     /// (`P-JOIN-1`). No rule matches a topic over 255 bytes.
     pub fn find(&self, topic: &str) -> Option<&Rule> {
-        let matches = |pattern: &str| match pattern.strip_suffix('*') {
-            Some(prefix) => topic.starts_with(prefix),
-            None => topic == pattern,
-        };
-        self.rules.iter().find(|rule| topic.len() <= MAX_FIELD && matches(&rule.rule.topic))
+        let fits = |rule: &&Rule| topic.len() <= MAX_FIELD && matches(&rule.rule.topic, topic);
+        self.rules.iter().find(fits)
     }
 }
 
@@ -48,6 +50,17 @@ impl Rule {
     /// The response to an accepted join.
     pub fn join_response(&self) -> &Bytes {
         &self.join_response
+    }
+
+    /// Whether a client of this identity may join `topic`.
+    pub fn admits(&self, identity: Option<&Identity>, topic: &str) -> bool {
+        let Some(join) = &self.join else { return true };
+        identity.is_some_and(|identity| join.admits(&identity.claims(), topic))
+    }
+
+    /// Messages that a client may push on a channel in a second; none: any number.
+    pub fn max_messages(&self) -> Option<u32> {
+        self.rule.max_messages_per_second
     }
 
     /// Whether clients may broadcast `event`. Names that begin with `phx_` never: a client takes

@@ -200,3 +200,50 @@ async fn p_con_10_a_user_is_disconnected_by_a_publish_to_the_id_from_a_claim() {
     nobody.is_quiet().await;
     end(node).await;
 }
+
+#[tokio::test]
+async fn the_claims_say_which_topics_may_be_joined_and_rules_are_loaded_live() {
+    let (dir, signer) = (Dir::new(), Signer::new("ES256"));
+    let rules = |own: &str| {
+        format!(
+            "channels:\n- {{topic: 'user:*', join: {{topics: ['{own}']}}}}\n\
+             - {{topic: 'room:*', join: {{claim: rooms}}}}\n\
+             - {{topic: lobby, maxMessagesPerSecond: 1}}\n"
+        )
+    };
+    std::fs::write(dir.0.join("live.yaml"), rules("user:{sub}")).unwrap();
+    let node = node("a", &config(&dir, &[("ES256", &signer)], "    required: false\n")).await;
+    let mut own = claims("anna");
+    own["rooms"] = json!(["room:1"]);
+    let token = signer.sign(&json!({"alg": "ES256"}), &own);
+    let mut anna = connect(&node, &token).await.expect("let in");
+    let mut nobody = Client::connect(&url(&node, "")).await.expect("let in");
+    let mut reference = 0;
+    let mut join = async |client: &mut Client, topic: &str| {
+        reference += 1;
+        let text = reference.to_string();
+        client.send(json!([text, text, topic, "phx_join", {}])).await;
+        client.next().await[4].clone()
+    };
+    let ok = json!({"status": "ok", "response": {}});
+    let unauthorized = json!({"status": "error", "response": {"reason": "unauthorized"}});
+    for (topic, admitted) in [("user:anna", true), ("user:bert", false), ("room:1", true)] {
+        let want = if admitted { &ok } else { &unauthorized };
+        assert_eq!(join(&mut anna, topic).await, *want, "{topic}");
+        assert_eq!(join(&mut nobody, topic).await, unauthorized, "{topic}");
+    }
+    assert_eq!(join(&mut nobody, "lobby").await, ok);
+    std::fs::write(dir.0.join("live.yaml"), rules("user:{sub}-2")).unwrap();
+    let mut last = unauthorized.clone();
+    for _ in 0..100 {
+        last = join(&mut anna, "user:anna-2").await;
+        if last == ok {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(last, ok);
+    let metrics = metrics(&node).await;
+    assert!(metrics.contains("sluice_rejected_total{reason=\"unauthorized\"}"), "{metrics}");
+    end(node).await;
+}

@@ -6,7 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
+use http::header::ACCEPT;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use parking_lot::RwLock;
 use prometheus_client::metrics::{counter::Counter, family::Family};
 use sluice_node_api::auth::Jwks as Settings;
@@ -127,30 +132,24 @@ fn seconds(seconds: u32) -> Duration {
 /// # Errors
 /// No authorities to trust, or bad ones.
 pub(super) fn http(settings: &Settings) -> Result<Source, String> {
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(settings)?)
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(seconds(settings.timeout_seconds))
-        .pool_max_idle_per_host(0)
-        .build()
-        .map_err(|error| error.to_string())?;
-    let url = settings.url.clone();
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls(settings)?)
+        .https_or_http()
+        .enable_http1()
+        .build();
+    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+    let uri: http::Uri = settings.url.parse().map_err(|_| "`url` is no URL".to_owned())?;
     Ok(Arc::new(move || {
-        let request = client.get(&url);
+        let request = http::Request::get(uri.clone()).header(ACCEPT, "application/json");
+        let response = request.body(Empty::<Bytes>::new()).map(|request| client.request(request));
         Box::pin(async move {
-            let wrong = |error: reqwest::Error| chain(&error.without_url());
-            let mut response = request.send().await.map_err(wrong)?;
-            if response.status() != reqwest::StatusCode::OK {
+            let response = response.map_err(|error| chain(&error))?;
+            let response = response.await.map_err(|error| chain(&error))?;
+            if response.status() != http::StatusCode::OK {
                 return Err(format!("the answer is {}", response.status().as_u16()));
             }
-            let mut text = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(wrong)? {
-                if text.len() + chunk.len() > MAX_BODY {
-                    return Err(format!("the answer has more than {MAX_BODY} bytes"));
-                }
-                text.extend_from_slice(&chunk);
-            }
-            Ok(text)
+            let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
+            Ok(body.map_err(|error| chain(&*error))?.to_bytes().to_vec())
         })
     }))
 }

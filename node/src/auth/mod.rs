@@ -5,6 +5,7 @@
 //! No token, claim or key is ever in a log, an error or a metric.
 
 mod identity;
+mod join;
 mod jwks;
 mod keys;
 mod spki;
@@ -22,6 +23,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use identity::Identity;
+pub use join::Join;
+pub(crate) use join::matches;
 pub use keys::{Key, Keys};
 pub use template::Template;
 pub use token::Denied;

@@ -1,6 +1,7 @@
 //! `auth` of the configuration: what it must mean, and the keys that it names.
 
 use sluice_node_api::auth::{Algorithm, Auth, Jwks, Jwt, JwtKey};
+use sluice_node_api::config::JoinRule;
 
 use super::check::Out;
 use crate::auth::{Bearer, Key, Keys, Template};
@@ -74,6 +75,26 @@ fn check_jwks(jwks: &Jwks, out: &mut Out) {
     ] {
         let must = format!("must be {} to {}", range.start(), range.end());
         out.that(&format!("auth.jwt.jwks.{field}"), range.contains(&value), &must);
+    }
+}
+
+/// Checks who may join the topics of the rule at `at`.
+pub(super) fn check_join(at: &str, join: Option<&JoinRule>, out: &mut Out) {
+    let Some(join) = join else { return };
+    let at = format!("{at}.join");
+    let any = join.claim.is_some() || !join.topics.is_empty();
+    out.that(&at, any, "needs `claim` or `topics`: without both nobody could join");
+    let claim = join.claim.as_ref().is_none_or(|claim| (1..=255).contains(&claim.len()));
+    out.that(&format!("{at}.claim"), claim, "must have 1 to 255 bytes");
+    let topics = format!("{at}.topics");
+    out.that(&topics, join.topics.len() <= 16, "must be at most 16 topics");
+    for topic in join.topics.iter().take(16) {
+        out.that(&topics, (1..=255).contains(&topic.len()), "a topic must have 1 to 255 bytes");
+        let bare = topic.strip_suffix('*').unwrap_or(topic);
+        out.that(&topics, !bare.contains('*'), "may have one `*`, as its last character");
+        if let Err(reason) = Template::parse(bare) {
+            out.add(&topics, reason);
+        }
     }
 }
 

@@ -87,6 +87,9 @@ fn check_rule(at: &str, rule: &ChannelRule, out: &mut Out) {
             out.add(&events, format!("{e:?} stands there twice"));
         }
     }
+    super::auth::check_join(at, rule.join.as_ref(), out);
+    let rate = rule.max_messages_per_second.is_none_or(|rate| (1..=100_000).contains(&rate));
+    out.that(&format!("{at}.maxMessagesPerSecond"), rate, "must be 1 to 100000");
     let payload = (1..=8_000_000).contains(&rule.max_payload_bytes);
     out.that(&format!("{at}.maxPayloadBytes"), payload, "must be 1 to 8000000");
 }

@@ -48,6 +48,8 @@ pub struct HubMetrics {
     pub refused: Family<Reason, Counter>,
     /// Channel sockets closed because their time was over.
     pub expired: Counter,
+    /// Joins and messages that a topic rule refused.
+    pub rejected: Family<Reason, Counter>,
     /// Drains, by what became of them.
     pub drains: Family<Reason, Counter>,
 }
@@ -68,6 +70,7 @@ impl HubMetrics {
         registry.register("sluice_closes", "Channel sockets ended by close code", m.closes);
         registry.register("sluice_refused", "Handshakes refused by reason", m.refused);
         registry.register("sluice_expired", "Sockets closed with their token over", m.expired);
+        registry.register("sluice_rejected", "Joins and messages refused by rules", m.rejected);
         registry.register("sluice_drains", "Drains by outcome", m.drains);
     }
 
@@ -77,6 +80,10 @@ impl HubMetrics {
 
     pub(crate) fn refuse(&self, reason: &'static str) {
         self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn reject(&self, reason: &'static str) {
+        self.rejected.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn close(&self, code: u16) {

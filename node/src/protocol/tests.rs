@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use sluice_node_api::config::{ChannelRule, LiveConfig};
+use sluice_node_api::config::{ChannelRule, JoinRule, LiveConfig};
 
 use super::*;
 use crate::serializer::Version;
@@ -8,12 +8,16 @@ use crate::serializer::Version;
 struct Client {
     session: Session,
     rules: Rules,
+    now: Instant,
+    /// What was to be counted.
+    rejected: Vec<&'static str>,
 }
 
 impl Client {
     fn new(rules: Vec<ChannelRule>) -> Self {
         let live = LiveConfig { channels: rules, ..LiveConfig::default() };
-        Self { session: Session::new(3), rules: Rules::new(&live, "chat-0") }
+        let (session, rules) = (Session::new(3), Rules::new(&live, "chat-0"));
+        Self { session, rules, now: Instant::now(), rejected: Vec::new() }
     }
 
     fn room() -> Self {
@@ -25,7 +29,14 @@ impl Client {
         let text = message.to_string();
         let message = Version::V2.decode(&text).expect("valid");
         let mut effects = Vec::new();
-        self.session.receive(&message, &self.rules, &mut effects);
+        self.session.receive(&message, &self.rules, self.now, &mut effects);
+        effects.retain(|effect| match effect {
+            Effect::Reject(word) => {
+                self.rejected.push(word);
+                false
+            }
+            _ => true,
+        });
         if let Some(Effect::Subscribe(topic)) = effects.last() {
             let topic = topic.clone();
             self.session.subscribed(topic, &mut effects);
@@ -43,6 +54,7 @@ fn show(effect: &Effect) -> Value {
         }
         Effect::Subscribe(topic) => json!({ "subscribe": &**topic }),
         Effect::Unsubscribe(topic) => json!({ "unsubscribe": &**topic }),
+        Effect::Reject(word) => json!({ "reject": word }),
         Effect::Publish { broadcast, to_sender } => json!({
             "publish": &*broadcast.topic,
             "event": &*broadcast.event,
@@ -239,10 +251,71 @@ fn p_bin_6_an_empty_join_ref_is_stale() {
         [(&b"\0\0\x01\x06\x012room:1e\xff"[..], 0), (b"\0\x01\x01\x06\x0112room:1e\xff", 2)]
     {
         let message = Version::V2.decode_binary(bytes).expect("valid");
-        client.session.receive(&message, &client.rules, &mut effects);
+        client.session.receive(&message, &client.rules, client.now, &mut effects);
         assert_eq!(effects.len(), answers);
     }
     let Effect::Publish { broadcast, .. } = &effects[0] else { panic!("{:?}", effects[0]) };
     assert_eq!((broadcast.kind, &broadcast.payload[..]), (Kind::Binary, &[0xff][..]));
     assert_eq!(show(&effects[1]), ok(json!("1"), json!("2"), "room:1"), "P-BIN-8");
+}
+
+#[test]
+fn a_join_is_refused_unless_a_claim_allows_it() {
+    let join = |claim: Option<&str>, topics: &[&str]| {
+        let topics = topics.iter().map(ToString::to_string).collect();
+        Some(JoinRule { claim: claim.map(Into::into), topics })
+    };
+    let rule = |topic: &str, join| ChannelRule { topic: topic.into(), join, ..ChannelRule::room() };
+    let rules = || {
+        vec![
+            rule("user:*", join(None, &["user:{sub}"])),
+            rule("room:*", join(Some("rooms"), &[])),
+            rule("public", None),
+        ]
+    };
+    let claims = json!({"sub": "anna", "rooms": ["room:1", "room:a*"]});
+    let identity = Identity::new(claims.as_object().unwrap());
+    let mut anna = Client::new(rules());
+    anna.session = Session::new(10);
+    anna.session.identify(Some(Arc::new(identity)));
+    let mut nobody = Client::new(rules());
+    let join = |topic: &str| json!(["1", "2", topic, "phx_join", {}]);
+    for (topic, admitted) in [
+        ("user:anna", true),
+        ("user:bert", false),
+        ("room:1", true),
+        ("room:2", false),
+        ("room:abc", true),
+        ("public", true),
+    ] {
+        let refused = vec![error("1".into(), "2".into(), topic, "unauthorized")];
+        let got = anna.send(join(topic));
+        assert_eq!(got != refused, admitted, "{topic} {got:?}");
+        assert_eq!(nobody.send(join(topic)) != refused, topic == "public", "{topic}");
+        // What was refused is not joined.
+        let push = anna.send(json!(["1", "3", topic, "x", {}]));
+        assert_eq!(push.last().unwrap()[4]["status"] == "ok", admitted, "{topic} {push:?}");
+    }
+    assert_eq!(anna.rejected, ["unauthorized"; 2]);
+    assert_eq!(nobody.rejected, ["unauthorized"; 5]);
+}
+
+#[test]
+fn messages_over_the_rate_are_refused_and_counted_and_each_channel_has_its_own() {
+    let rule = ChannelRule { max_messages_per_second: Some(2), ..ChannelRule::room() };
+    let mut client = Client::new(vec![rule]);
+    for topic in ["room:1", "room:2"] {
+        client.send(json!(["1", "1", topic, "phx_join", {}]));
+    }
+    let reason = "too many messages, at most 2 a second";
+    let refused = error("1".into(), "2".into(), "room:1", reason);
+    let over = |client: &mut Client, topic: &str| {
+        client.send(json!(["1", "2", topic, "x", {}])) == [refused.clone()]
+    };
+    let got: Vec<_> = (0..4).map(|_| over(&mut client, "room:1")).collect();
+    assert_eq!(got, [false, false, true, true]);
+    assert!(!over(&mut client, "room:2"));
+    client.now += std::time::Duration::from_millis(500);
+    assert!(!over(&mut client, "room:1") && over(&mut client, "room:1"));
+    assert_eq!(client.rejected, ["rate"; 3]);
 }

@@ -1,6 +1,6 @@
 //! From bytes of a socket to effects: decoding, the protocol, and what it asks for.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use super::{
     Shard,
@@ -64,7 +64,7 @@ impl Shard {
         };
         let rules = self.plane.rules.read().clone();
         let mut effects = self.effects.take();
-        conn.session.borrow_mut().receive(&message, &rules, &mut effects);
+        conn.session.borrow_mut().receive(&message, &rules, Instant::now(), &mut effects);
         for effect in effects.drain(..) {
             self.carry_out(conn, input, effect);
         }
@@ -93,6 +93,7 @@ impl Shard {
                     self.plane.interest.release(&topic, self.id);
                 }
             }
+            Effect::Reject(word) => self.plane.metrics.reject(word),
             Effect::Publish { broadcast, to_sender } => self.publish(conn, broadcast, to_sender),
         }
     }

@@ -22,6 +22,7 @@ use super::{
     inbox::Task,
 };
 use crate::{
+    auth::Identity,
     frame::code,
     handshake::{Opening, Ticket},
     plane::Plane,
@@ -138,6 +139,8 @@ impl Shard {
         self.handle().connections.fetch_add(1, Ordering::Relaxed);
         self.plane.metrics.connections.inc();
         conn.until.set(opening.accept.until);
+        let identity = opening.accept.assigns.get::<Arc<Identity>>().cloned();
+        conn.session.borrow_mut().identify(identity);
         self.watch(&conn, conn.left(settings.idle_timeout));
         if let Some(name) = opening.accept.id {
             self.name(&conn, name);
