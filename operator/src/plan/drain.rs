@@ -170,7 +170,8 @@ fn select(
         let s = &slots.list[v.index];
         let committed = s.drain().is_some();
         let evicting = v.reason == DrainReason::Eviction;
-        let in_place = stays.contains(&(v.index as i32));
+        // Its controller would replace an old one above the partition.
+        let in_place = s.updated || stays.contains(&(v.index as i32));
         if blocked && committed && s.available && in_place && !evicting {
             // Out of turn: it can't go before those ahead of it, and holds their slot.
             undo.push(v.index);

@@ -120,6 +120,14 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_is_told_until_when() {
+        let said = decide(&draining(None), Some(&spec()), true, at(1));
+        let until =
+            "the clients of chat-1 are being moved, until 1970-01-01T00:01:40Z at the latest";
+        assert_eq!(said, Answer::Defer(until.into()));
+    }
+
+    #[test]
     fn a_held_pod_waits_for_a_person() {
         let mut spec = spec();
         spec.drain.timeout_policy = TimeoutPolicy::Hold;

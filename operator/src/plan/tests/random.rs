@@ -166,6 +166,14 @@ fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400)
 }
 
+#[test]
+fn a_drain_that_a_surge_has_overtaken_gives_up_its_place() {
+    use Event::{DieAfter, Partition, Replicas, Steps, Template};
+    let first = [Template(3), Steps(7), Replicas(5), Template(2), Steps(19)];
+    let then = [Template(1), Steps(32), Replicas(1), Partition(1), DieAfter(2)];
+    run(706, 15, 1, &[first, then].concat());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
