@@ -27,18 +27,13 @@ pub fn patch(template: &Value, live: &Value) -> Value {
     if restarted.is_string() {
         template["metadata"]["annotations"][RESTARTED_AT] = restarted.clone();
     }
-    let mut managed = live["metadata"]["managedFields"].clone();
-    for entry in managed.as_array_mut().into_iter().flatten().filter(|entry| is_theirs(entry)) {
-        let fields = &mut entry["fieldsV1"]["f:spec"]["f:template"];
-        let asks = &fields["f:metadata"]["f:annotations"];
-        let kept = match asks.get(format!("f:{RESTARTED_AT}")) {
-            Some(asked) => json!({ "f:metadata": { "f:annotations": {
-                format!("f:{RESTARTED_AT}"): asked,
-            } } }),
-            None => Value::Object(Map::new()),
-        };
-        *fields = kept;
-    }
+    let entries = live["metadata"]["managedFields"].as_array().into_iter().flatten();
+    let managed: Vec<Value> = entries
+        .filter_map(|entry| match is_theirs(entry) {
+            true => without_template(entry),
+            false => Some(entry.clone()),
+        })
+        .collect();
     json!([
         {
             "op": "replace", "path": "/metadata/resourceVersion",
@@ -47,6 +42,24 @@ pub fn patch(template: &Value, live: &Value) -> Value {
         { "op": "replace", "path": "/metadata/managedFields", "value": managed },
         { "op": "replace", "path": "/spec/template", "value": template },
     ])
+}
+
+/// What an entry says besides the pod template, and of a restart that it asks for; `None`: nothing.
+/// A field that owns nothing below it must go too: left empty, it would stand for the whole of it.
+fn without_template(entry: &Value) -> Option<Value> {
+    let mut entry = entry.clone();
+    let fields = entry["fieldsV1"].as_object_mut()?;
+    let spec = fields.get_mut("f:spec")?.as_object_mut()?;
+    let template = spec.remove("f:template")?;
+    let key = format!("f:{RESTARTED_AT}");
+    if let Some(asked) = template["f:metadata"]["f:annotations"].get(&key) {
+        let asked = json!({ "f:metadata": { "f:annotations": { key: asked } } });
+        spec.insert("f:template".into(), asked);
+    }
+    if spec.is_empty() {
+        fields.remove("f:spec");
+    }
+    (!fields.is_empty()).then_some(entry)
 }
 
 /// The entries of those who own a part of the pod template and are not the operator's applies.
@@ -182,5 +195,10 @@ mod tests {
             json!({ format!("f:{RESTARTED_AT}"): {} })
         );
         assert!(kept["f:metadata"]["f:labels"].is_object(), "the rest is theirs");
+        let note = json!({ "f:metadata": { "f:annotations": { "f:b": {} } } });
+        let mut alone = live("kubectl-edit", "Update", note);
+        let entry = &mut alone["metadata"]["managedFields"][0]["fieldsV1"];
+        entry.as_object_mut().unwrap().remove("f:metadata");
+        assert_eq!(super::patch(&rendered(), &alone)[1]["value"], json!([]));
     }
 }

@@ -17,7 +17,9 @@ use crate::{
 #[test]
 fn adapter_changed_under_live_clients() {
     test("adapter_changed_under_live_clients", async |space| {
-        let cluster = space.cluster("chat", spec(2, json!({}))).await?;
+        // Balancers must have heard of a drain before it closes anyone.
+        let patient = json!({ "drain": { "initialDelaySeconds": 3 } });
+        let cluster = space.cluster("chat", spec(2, patient)).await?;
         cluster.wait_ready().await?;
         for (adapter, mode) in [("Redis", "Managed"), ("Mesh", "Disabled")] {
             let roll = Roll::start(&cluster, 24).await?;

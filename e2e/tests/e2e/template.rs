@@ -17,7 +17,9 @@ async fn template(space: &Space) -> Result<PodTemplateSpec> {
 #[test]
 fn edited_template_is_put_right_and_a_restart_moves_each_client_once() {
     test("edited_template_is_put_right_and_a_restart_moves_each_client_once", async |space| {
-        let cluster = space.cluster("chat", spec(2, json!({}))).await?;
+        // Balancers must have heard of a drain before it closes anyone.
+        let patient = json!({ "drain": { "initialDelaySeconds": 3 } });
+        let cluster = space.cluster("chat", spec(2, patient)).await?;
         cluster.wait_ready().await?;
         let before = cluster.identities().await?;
         let rendered = template(space).await?;

@@ -29,7 +29,9 @@ async fn whole(cluster: &Cluster<'_>) -> Result<bool> {
 #[test]
 fn tokens_deleted_under_live_clients() {
     test("tokens_deleted_under_live_clients", async |space| {
-        let cluster = space.cluster("chat", spec(REPLICAS, json!({}))).await?;
+        // Balancers must have heard of a drain before it closes anyone.
+        let patient = json!({ "drain": { "initialDelaySeconds": 3 } });
+        let cluster = space.cluster("chat", spec(REPLICAS, patient)).await?;
         cluster.wait_ready().await?;
         let before = cluster.identities().await?;
         let old = cluster.token(names::PUBLISH_TOKEN).await?;
