@@ -20,7 +20,7 @@ use crate::{
 
 const CLIENTS: usize = 42;
 /// How long, in seconds, unless `SLUICE_E2E_WALK_SECONDS` says otherwise.
-const SECONDS: u64 = 75;
+const SECONDS: u64 = 60;
 /// Between two changes, in milliseconds.
 const PAUSE: std::ops::RangeInclusive<u64> = 2_000..=6_000;
 
