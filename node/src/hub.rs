@@ -21,7 +21,8 @@ pub use self::metrics::{Code, HubMetrics, Reason};
 use crate::{
     drain::{self, Drain, Shed},
     plane::{Pacing, Plane},
-    pubsub::{Adapter, Broadcast, Local},
+    presence::{GRACE, Presence},
+    pubsub::{Adapter, Broadcast, Instance as NodeId, Local, Signal},
     relay::Rules,
     shard::{fanout::Fanout, inbox::Task},
 };
@@ -44,6 +45,7 @@ pub struct Hub {
 impl Hub {
     pub(crate) fn start(plane: Arc<Plane>) -> Self {
         tokio::spawn(pace(plane.clone()));
+        tokio::spawn(Presence::beat(plane.clone()));
         Self { plane }
     }
 
@@ -167,6 +169,20 @@ impl Hub {
 impl Local for Hub {
     fn deliver(&self, broadcast: Broadcast) {
         self.fan_out("remote", broadcast);
+    }
+
+    fn signal(&self, from: NodeId, signal: Signal) {
+        match signal {
+            Signal::Presence(word) => self.plane.presence.hear(&self.plane, from, &word),
+        }
+    }
+
+    fn departed(&self, instance: NodeId) {
+        let (plane, since) = (self.plane.clone(), Instant::now());
+        tokio::spawn(async move {
+            tokio::time::sleep(GRACE).await;
+            plane.presence.forget(&plane, instance, since);
+        });
     }
 }
 

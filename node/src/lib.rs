@@ -29,6 +29,7 @@ pub mod message;
 mod origin;
 pub mod places;
 mod plane;
+mod presence;
 pub mod process;
 pub mod protocol;
 pub mod publish;

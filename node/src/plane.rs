@@ -19,6 +19,7 @@ use crate::{
     hub::HubMetrics,
     interest::Interest,
     origin::Policy,
+    presence::Presence,
     relay::Rules,
     shard::{
         fanout::Fanout,
@@ -76,6 +77,7 @@ pub(crate) struct Plane {
     pub(crate) shortest_idle: Duration,
     pub(crate) rules: RwLock<Arc<Rules>>,
     pub(crate) interest: Interest,
+    pub(crate) presence: Presence,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) door: Door,
     pub(crate) metrics: HubMetrics,
@@ -103,6 +105,7 @@ impl Plane {
             rules: RwLock::new(Arc::new(Rules::new(live, &node))),
             node,
             interest: Interest::default(),
+            presence: Presence::default(),
             shards: (0..shards).map(|_| ShardHandle::default()).collect(),
             door: Door::new(socket.max_connects_per_second, Instant::now()),
             metrics: HubMetrics::default(),

@@ -29,6 +29,13 @@ pub(crate) struct Address {
     pub(crate) key: Key,
 }
 
+impl Address {
+    /// As presence knows the channel.
+    pub(crate) fn owner(self) -> (u16, u64, u64) {
+        (self.shard, self.id, self.key)
+    }
+}
+
 /// What a channel says to its transport.
 pub(crate) enum Said {
     /// Send this to the client.
