@@ -20,6 +20,7 @@ use sluice_node_api::{
 pub use self::metrics::{Code, HubMetrics, Reason};
 use crate::{
     drain::{self, Drain, Shed},
+    longpoll::remote,
     plane::{Pacing, Plane},
     presence::{GRACE, Presence},
     pubsub::{Adapter, Broadcast, Instance as NodeId, Local, Signal},
@@ -77,6 +78,11 @@ impl Hub {
     pub fn counts(&self) -> Counts {
         let channels = u64::try_from(self.plane.metrics.channels.get()).unwrap_or(0);
         Counts { connections: self.plane.connections(), channels }
+    }
+
+    /// This run of the node, as other nodes must know it: a long-poll session is found by it.
+    pub fn instance(&self) -> NodeId {
+        self.plane.instance
     }
 
     /// Refuses new connections with 503, or takes them again.
@@ -174,6 +180,7 @@ impl Local for Hub {
     fn signal(&self, from: NodeId, signal: Signal) {
         match signal {
             Signal::Presence(word) => self.plane.presence.hear(&self.plane, from, &word),
+            Signal::Poll(letter) => remote::receive(&self.plane, from, &letter),
         }
     }
 

@@ -24,6 +24,7 @@ mod handshake;
 pub mod hub;
 mod interest;
 pub mod links;
+mod longpoll;
 pub mod mesh;
 pub mod message;
 mod origin;

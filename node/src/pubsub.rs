@@ -58,6 +58,8 @@ pub type Instance = [u8; 16];
 pub enum Signal {
     /// Of presence.
     Presence(Bytes),
+    /// Of long-poll sessions.
+    Poll(Bytes),
 }
 
 impl Signal {
@@ -65,6 +67,7 @@ impl Signal {
     pub fn parts(&self) -> (u8, &Bytes) {
         match self {
             Self::Presence(bytes) => (1, bytes),
+            Self::Poll(bytes) => (2, bytes),
         }
     }
 
@@ -72,6 +75,7 @@ impl Signal {
     pub fn from_parts(kind: u8, bytes: Bytes) -> Option<Self> {
         match kind {
             1 => Some(Self::Presence(bytes)),
+            2 => Some(Self::Poll(bytes)),
             _ => None,
         }
     }

@@ -17,7 +17,7 @@ pub async fn node() -> Node {
     let mut config = NodeConfig::default();
     config.listen.http = "127.0.0.1:0".into();
     let shutdown = CancellationToken::new();
-    let mut builder = Builder::new(&config).shards(2);
+    let mut builder = Builder::new(&config).shards(2).secret("secret");
     for mount in app::mounts() {
         builder = builder.mount(mount);
     }
