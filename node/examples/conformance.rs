@@ -61,6 +61,9 @@ async fn main() -> anyhow::Result<()> {
     config.listen.http = args.listen;
     config.socket.max_connects_per_second = 10_000;
     let mut builder = Builder::new(&config).name("conformance");
+    if let Some(secret) = &args.secret {
+        builder = builder.secret(secret.as_bytes());
+    }
     for mount in app::mounts() {
         builder = builder.mount(mount);
     }

@@ -34,7 +34,7 @@ pub fn join(
     let identity = Identity {
         cluster: "sluice".into(),
         name: name.into(),
-        instance: rand::random(),
+        instance: hub.instance(),
         ip: Some(own.ip()).filter(|ip| !ip.is_unspecified()),
         port: own.port(),
     };

@@ -24,6 +24,7 @@ use sha1::{Digest, Sha1};
 use crate::{
     accept::Refusal,
     channel::{Accept, Connect, Mount, Refused, Transport, params},
+    longpoll::longpoll,
     plane::Plane,
     serializer::Version,
     subprotocol::Offer,
@@ -54,9 +55,9 @@ impl Ticket {
 
 /// A mount of a node.
 #[derive(Clone)]
-struct Place {
-    plane: Arc<Plane>,
-    mount: Arc<Mount>,
+pub(crate) struct Place {
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) mount: Arc<Mount>,
 }
 
 /// The routes of a node: the sockets of its mounts, and what a library user adds.
@@ -68,6 +69,8 @@ pub(crate) fn routes(mounts: &[Arc<Mount>], plane: &Arc<Plane>, more: Router) ->
         let routes = Router::new()
             .route(&format!("{path}/websocket"), any(websocket))
             .route(&format!("{path}/websocket/"), any(websocket))
+            .route(&format!("{path}/longpoll"), any(longpoll))
+            .route(&format!("{path}/longpoll/"), any(longpoll))
             .with_state(Place { plane: plane.clone(), mount: mount.clone() });
         all = all.merge(routes);
     }
@@ -150,7 +153,7 @@ async fn websocket(
 }
 
 /// Why the connect callback let nobody in.
-enum Unlet {
+pub(crate) enum Unlet {
     Refused(Refused),
     Failed(StatusCode),
 }
@@ -168,7 +171,7 @@ impl Unlet {
 }
 
 /// What the connect callback says. One that panics or never ends holds nothing up.
-async fn connected(
+pub(crate) async fn connected(
     callback: impl Future<Output = Result<Accept, Refused>>,
 ) -> Result<Accept, Unlet> {
     let callback = AssertUnwindSafe(callback).catch_unwind();
@@ -180,7 +183,7 @@ async fn connected(
     }
 }
 
-fn busy(refusal: Refusal) -> Response {
+pub(crate) fn busy(refusal: Refusal) -> Response {
     let seconds = match refusal {
         Refusal::Closed(_) => "2",
         Refusal::Rate | Refusal::Full => "1",
@@ -189,7 +192,7 @@ fn busy(refusal: Refusal) -> Response {
 }
 
 /// `P-CON-2`; the last `vsn` counts, and one that is not a plain string is refused.
-fn vsn(params: &[(String, String)]) -> Option<Version> {
+pub(crate) fn vsn(params: &[(String, String)]) -> Option<Version> {
     let named = |key: &str| key == "vsn" || key.starts_with("vsn[");
     match params.iter().rev().find(|(key, _)| named(key)) {
         Some((key, vsn)) if key == "vsn" => Version::from_vsn(Some(vsn)),

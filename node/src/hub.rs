@@ -20,8 +20,10 @@ use sluice_node_api::{
 pub use self::metrics::{Code, HubMetrics, Reason};
 use crate::{
     drain::{self, Drain, Shed},
+    longpoll::remote,
     plane::{Pacing, Plane},
-    pubsub::{Adapter, Broadcast, Local},
+    presence::{GRACE, Presence},
+    pubsub::{Adapter, Broadcast, Instance as NodeId, Local, Signal},
     shard::{fanout::Fanout, inbox::Task},
 };
 
@@ -43,6 +45,7 @@ pub struct Hub {
 impl Hub {
     pub(crate) fn start(plane: Arc<Plane>) -> Self {
         tokio::spawn(pace(plane.clone()));
+        tokio::spawn(Presence::beat(plane.clone()));
         Self { plane }
     }
 
@@ -74,6 +77,11 @@ impl Hub {
     pub fn counts(&self) -> Counts {
         let channels = u64::try_from(self.plane.metrics.channels.get()).unwrap_or(0);
         Counts { connections: self.plane.connections(), channels }
+    }
+
+    /// This run of the node, as other nodes must know it: a long-poll session is found by it.
+    pub fn instance(&self) -> NodeId {
+        self.plane.instance
     }
 
     /// Connections that the node would hold; 0 when it is not known.
@@ -182,6 +190,21 @@ impl Hub {
 impl Local for Hub {
     fn deliver(&self, broadcast: Broadcast) {
         self.fan_out("remote", broadcast);
+    }
+
+    fn signal(&self, from: NodeId, signal: Signal) {
+        match signal {
+            Signal::Presence(word) => self.plane.presence.hear(&self.plane, from, &word),
+            Signal::Poll(letter) => remote::receive(&self.plane, from, &letter),
+        }
+    }
+
+    fn departed(&self, instance: NodeId) {
+        let (plane, since) = (self.plane.clone(), Instant::now());
+        tokio::spawn(async move {
+            tokio::time::sleep(GRACE).await;
+            plane.presence.forget(&plane, instance, since);
+        });
     }
 }
 

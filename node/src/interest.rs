@@ -17,7 +17,7 @@ use futures::{
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
-use crate::pubsub::{Adapter, Broadcast};
+use crate::pubsub::{Adapter, Broadcast, Instance, Signal};
 
 const STRIPES: usize = 64;
 /// A join never waits longer for the other nodes.
@@ -125,6 +125,11 @@ impl Interest {
     pub(crate) fn shards(&self, topic: &str) -> Shards {
         let topics = self.stripe(topic).read();
         topics.get(topic).map(|known| known.shards.clone()).unwrap_or_default()
+    }
+
+    /// Sends a signal to one other node, or to all.
+    pub(crate) fn signal(&self, to: Option<Instance>, signal: &Signal) {
+        self.adapter.read().signal(to, signal);
     }
 
     /// Sends to the other nodes.

@@ -19,7 +19,10 @@ use crate::{
     drain::{Drain, Shed},
     hub::HubMetrics,
     interest::Interest,
+    longpoll::remote::Polls,
     origin::Policy,
+    presence::Presence,
+    pubsub::Instance,
     relay::Rules,
     shard::{
         fanout::Fanout,
@@ -73,10 +76,15 @@ pub(crate) struct Pacing {
 /// The shared part of a node's data plane.
 pub(crate) struct Plane {
     pub(crate) node: String,
+    pub(crate) instance: Instance,
+    /// What signs long-poll tokens; shared by the nodes of a cluster.
+    pub(crate) secret: Vec<u8>,
+    pub(crate) polls: Polls,
     /// The shortest idle timeout of its mounts.
     pub(crate) shortest_idle: Duration,
     pub(crate) rules: RwLock<Arc<Rules>>,
     pub(crate) interest: Interest,
+    pub(crate) presence: Presence,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) door: Door,
     pub(crate) metrics: HubMetrics,
@@ -96,6 +104,7 @@ impl Plane {
         socket: &config::Socket,
         live: &config::LiveConfig,
         shortest_idle: Duration,
+        secret: Vec<u8>,
         shards: usize,
         shutdown: CancellationToken,
     ) -> Self {
@@ -103,7 +112,11 @@ impl Plane {
             shortest_idle,
             rules: RwLock::new(Arc::new(Rules::new(live, &node))),
             node,
+            instance: rand::random(),
+            secret,
+            polls: Polls::default(),
             interest: Interest::default(),
+            presence: Presence::default(),
             shards: (0..shards).map(|_| ShardHandle::default()).collect(),
             door: Door::new(socket.max_connects_per_second, Instant::now()),
             metrics: HubMetrics::default(),

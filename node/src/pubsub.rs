@@ -50,11 +50,48 @@ pub struct Broadcast {
     pub payload: Bytes,
 }
 
+/// A run of a node's process: 16 random bytes.
+pub type Instance = [u8; 16];
+
+/// What the parts of one node say to the same parts of another; no client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Of presence.
+    Presence(Bytes),
+    /// Of long-poll sessions.
+    Poll(Bytes),
+}
+
+impl Signal {
+    /// The byte that stands for its kind between nodes, and its content.
+    pub fn parts(&self) -> (u8, &Bytes) {
+        match self {
+            Self::Presence(bytes) => (1, bytes),
+            Self::Poll(bytes) => (2, bytes),
+        }
+    }
+
+    /// From such parts; `None` for a kind that this version does not know.
+    pub fn from_parts(kind: u8, bytes: Bytes) -> Option<Self> {
+        match kind {
+            1 => Some(Self::Presence(bytes)),
+            2 => Some(Self::Poll(bytes)),
+            _ => None,
+        }
+    }
+}
+
 /// Carries broadcasts to the other nodes and brings theirs to [`Local::deliver`].
 pub trait Adapter: Send + Sync + 'static {
     /// Sends to the other nodes. Never blocks: what finds no room is dropped and counted
     /// (`P-PS-3`, at most once). One caller's broadcasts keep their order (`P-PS-4`).
     fn send(&self, broadcast: &Broadcast);
+
+    /// Sends a signal to one other node, or to all. As [`Adapter::send`]; an adapter that knows no
+    /// nodes carries none.
+    fn signal(&self, to: Option<Instance>, signal: &Signal) {
+        let _ = (to, signal);
+    }
 
     /// This node has its first subscriber of `topic`. The future ends when broadcasts made on
     /// other nodes will arrive here, or when waiting any longer would be worse than joining.
@@ -68,4 +105,14 @@ pub trait Adapter: Send + Sync + 'static {
 pub trait Local: Send + Sync + 'static {
     /// Hands a broadcast that came from another node to every subscriber here.
     fn deliver(&self, broadcast: Broadcast);
+
+    /// Another node has sent a signal.
+    fn signal(&self, from: Instance, signal: Signal) {
+        let _ = (from, signal);
+    }
+
+    /// The link from another node has ended; it may come back.
+    fn departed(&self, instance: Instance) {
+        let _ = instance;
+    }
 }

@@ -61,6 +61,7 @@ pub struct Builder {
     shards: usize,
     routes: Router,
     mounts: Vec<Mount>,
+    secret: Vec<u8>,
 }
 
 impl Builder {
@@ -73,6 +74,7 @@ impl Builder {
             shards: 0,
             routes: Router::new(),
             mounts: Vec::new(),
+            secret: rand::random::<[u8; 32]>().to_vec(),
         }
     }
 
@@ -108,13 +110,20 @@ impl Builder {
         self
     }
 
+    /// What all nodes of a cluster share, to sign long-poll sessions: any of them can serve the
+    /// sessions of the others (`P-LP-7`).
+    #[must_use]
+    pub fn secret(self, secret: impl Into<Vec<u8>>) -> Self {
+        Self { secret: secret.into(), ..self }
+    }
+
     /// Starts; see [`start`].
     ///
     /// # Errors
     ///
     /// When the address cannot be bound or a thread cannot be started.
     pub async fn start(self, shutdown: CancellationToken) -> Result<(Hub, SocketAddr), StartError> {
-        let Self { config, name, live, shards, routes, mut mounts } = self;
+        let Self { config, name, live, shards, routes, mut mounts, secret } = self;
         let listen = |source| StartError::Listen { address: config.listen.http.clone(), source };
         let listener = bind(&config.listen.http).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -127,9 +136,10 @@ impl Builder {
         let settings = Settings::from(&config.socket);
         let mounts: Vec<_> =
             mounts.into_iter().map(|mount| Arc::new(mount.or(&settings))).collect();
-        let idle = mounts.iter().filter_map(|mount| mount.idle_timeout).min();
+        let idle = mounts.iter().flat_map(|mount| [mount.idle_timeout, mount.longpoll]);
+        let idle = idle.flatten().min();
         let idle = idle.unwrap_or(settings.idle_timeout);
-        let plane = Arc::new(Plane::new(name, &config.socket, &live, idle, shards, stop));
+        let plane = Arc::new(Plane::new(name, &config.socket, &live, idle, secret, shards, stop));
         let routes = handshake::routes(&mounts, &plane, routes);
         for id in 0..shards {
             let id = u16::try_from(id).unwrap_or(u16::MAX);

@@ -20,7 +20,8 @@ pub fn mounts() -> Vec<Mount> {
     let origins = ["//example.com", "https://secure.example:8443", "//*.wild.example"];
     let mount = |path| {
         let mount = Mount::new(path, Users).channels(topics()).origins(Origins::Any);
-        mount.idle_timeout(Duration::from_secs(60)).max_channels(100)
+        let mount = mount.idle_timeout(Duration::from_secs(60)).max_channels(100);
+        mount.longpoll(Duration::from_secs(10))
     };
     let refuse = |_: &str| (StatusCode::TOO_MANY_REQUESTS, "Too many requests".to_owned());
     vec![
@@ -29,9 +30,12 @@ pub fn mounts() -> Vec<Mount> {
             .on_refusal(refuse),
         mount("/ws/admin").origins(Origins::Connection),
         mount("/auth").auth_token().on_refusal(refuse),
-        mount("/quick").idle_timeout(Duration::from_millis(400)),
+        mount("/quick")
+            .idle_timeout(Duration::from_millis(400))
+            .longpoll(Duration::from_millis(500)),
         mount("/space/{space}"),
-        mount("/strict")
+        Mount::new("/strict", Users)
+            .idle_timeout(Duration::from_secs(60))
             .channels(Router::new().channel::<Room<QUIET>>("quiet:*"))
             .origins(Origins::Host(HOST.into()))
             .max_channels(1)

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sluice_node::channel::{
-    Answer, Channel, Ctx, End, Handled, JoinError, Message, Payload, ReplyTo, Status,
+    Answer, Channel, Crash, Ctx, End, Handled, JoinError, Message, Payload, PresenceError, ReplyTo,
+    Status,
 };
 
 use super::{told, topic};
@@ -96,6 +97,14 @@ impl<const KIND: u8> Channel for Room<KIND> {
                 let payload = asked.get("payload").cloned().unwrap_or_else(|| json!({}));
                 ctx.publish(&topic(&asked), event, payload)?;
             }
+            "track" => {
+                return presence(ctx.track(&key(&asked)?, meta(&asked)?));
+            }
+            "update" => {
+                return presence(ctx.update(&key(&asked)?, meta(&asked)?));
+            }
+            "untrack" => ctx.untrack(&key(&asked)?),
+            "list" => return Ok(Answer::ok(ctx.presences())),
             "boom" => return Err("asked to crash".into()),
             "vanish" => {
                 ctx.kill();
@@ -123,6 +132,12 @@ impl<const KIND: u8> Channel for Room<KIND> {
                 ctx.broadcast("user_entered", json!({ "user": asked["user"] }))?;
                 ctx.push("joined", json!({"status": "connected"}))?;
             }
+            Info::Joined(asked) if KIND == PRESENCE => {
+                if asked.get("key").is_some() {
+                    ctx.track(&key(&asked)?, meta(&asked)?)?;
+                }
+                ctx.push("presence_state", ctx.presences())?;
+            }
             Info::Joined(_) => {}
             Info::Later { to, payload, n } => {
                 let mut said = payload.clone();
@@ -143,6 +158,30 @@ impl<const KIND: u8> Channel for Room<KIND> {
             let _ = ctx.push("you_left", json!({"message": "bye!"}));
         }
     }
+}
+
+/// A presence key: a string, or a number as one.
+fn key(asked: &Value) -> Result<String, Crash> {
+    match &asked["key"] {
+        Value::String(key) => Ok(key.clone()),
+        Value::Number(key) => Ok(key.to_string()),
+        _ => Err("no key".into()),
+    }
+}
+
+fn meta(asked: &Value) -> Result<Map<String, Value>, Crash> {
+    match &asked["meta"] {
+        Value::Null => Ok(Map::new()),
+        Value::Object(meta) => Ok(meta.clone()),
+        _ => Err("the meta is no object".into()),
+    }
+}
+
+fn presence(tracked: Result<String, PresenceError>) -> Handled {
+    Ok(match tracked {
+        Ok(reference) => Answer::ok(json!({ "phx_ref": reference })),
+        Err(_) => Answer::error(json!({"reason": "presence"})),
+    })
 }
 
 fn millis(value: &Value) -> Duration {

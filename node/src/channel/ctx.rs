@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Map, Value};
+
 use super::{
     behaviour::ReplyTo,
     connect::{Connect, Transport},
@@ -23,6 +25,7 @@ use crate::{
     hub::Reason,
     message::{Body, MAX_FIELD, Outgoing, Ref, Status},
     plane::Plane,
+    presence::PresenceError,
     pubsub::Broadcast,
     shard::{
         fanout::Fanout,
@@ -204,6 +207,47 @@ impl<I: Send + 'static> Ctx<I> {
         self.inner.plane.interest.send(&broadcast);
         self.deliver(Fanout::new(broadcast));
         Ok(())
+    }
+
+    /// Tracks this channel under `key` (`P-PRES-5`); the meta's `phx_ref`. What the client must know
+    /// at first, [`Ctx::presences`], is for the program to push, as `presence_state`.
+    ///
+    /// # Errors
+    ///
+    /// When this channel tracks the key already, or very many (`P-PRES-8`).
+    pub fn track(&self, key: &str, meta: Map<String, Value>) -> Result<String, PresenceError> {
+        self.presence(key, meta, false)
+    }
+
+    /// Replaces the meta of `key`; its new `phx_ref` (`P-PRES-4`).
+    ///
+    /// # Errors
+    ///
+    /// When this channel does not track the key.
+    pub fn update(&self, key: &str, meta: Map<String, Value>) -> Result<String, PresenceError> {
+        self.presence(key, meta, true)
+    }
+
+    fn presence(
+        &self,
+        key: &str,
+        meta: Map<String, Value>,
+        update: bool,
+    ) -> Result<String, PresenceError> {
+        let Inner { plane, address, topic, joined, .. } = &*self.inner;
+        let alive = || joined.load(Ordering::Acquire);
+        plane.presence.track(plane, (topic, address.owner()), key, meta, update, alive)
+    }
+
+    /// Stops tracking `key`, if it is tracked. The end of the channel does that for all its keys.
+    pub fn untrack(&self, key: &str) {
+        let Inner { plane, address, .. } = &*self.inner;
+        plane.presence.untrack(plane, address.owner(), Some(key));
+    }
+
+    /// The topic's presences on all nodes, in the form of `presence_state` (`P-PRES-1`).
+    pub fn presences(&self) -> Value {
+        self.inner.plane.presence.list(&self.inner.topic)
     }
 
     /// Sends a message to this channel; false when too much waits for it, or it has ended.

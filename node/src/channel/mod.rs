@@ -23,4 +23,4 @@ pub use mount::{Mount, Origins};
 pub use payload::Payload;
 pub use router::Router;
 
-pub use crate::message::Status;
+pub use crate::{message::Status, presence::PresenceError};

@@ -41,6 +41,8 @@ pub struct Mount {
     pub(crate) auth_token: bool,
     pub(crate) subprotocols: Vec<String>,
     pub(crate) idle_timeout: Option<Duration>,
+    /// How long a poll waits; without it there is no long-polling.
+    pub(crate) longpoll: Option<Duration>,
     pub(crate) max_frame: Option<usize>,
     pub(crate) max_channels: Option<usize>,
 }
@@ -72,6 +74,7 @@ impl Mount {
             auth_token: false,
             subprotocols: Vec::new(),
             idle_timeout: None,
+            longpoll: None,
             max_frame: None,
             max_channels: None,
         }
@@ -125,6 +128,12 @@ impl Mount {
     #[must_use]
     pub fn idle_timeout(self, timeout: Duration) -> Self {
         Self { idle_timeout: Some(timeout), ..self }
+    }
+
+    /// Serves `<path>/longpoll` too, if its topics are channels; a poll waits for `window` (`P-LP-3`).
+    #[must_use]
+    pub fn longpoll(self, window: Duration) -> Self {
+        Self { longpoll: Some(window), ..self }
     }
 
     /// Largest message of a client, in bytes (`P-CON-12`).

@@ -50,6 +50,9 @@ impl Drop for Life {
     fn drop(&mut self) {
         self.inner.joined.store(false, Ordering::Release);
         self.inner.say(Said::Ended);
+        // After that, so that a client that leaves is not told of itself (`P-PRES-7`).
+        let Inner { plane, address, .. } = &*self.inner;
+        plane.presence.untrack(plane, address.owner(), None);
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::pubsub::{Broadcast, Kind};
+use crate::pubsub::{Broadcast, Kind, Signal};
 use crate::queue::Item;
 
 /// Largest frame of an authenticated link, in bytes: twice the largest message of a client.
@@ -28,6 +28,7 @@ const COPY_BELOW: usize = 16 << 10;
 const BROADCAST: u8 = 16;
 const HEARTBEAT: u8 = 17;
 const GOODBYE: u8 = 18;
+const SIGNAL: u8 = 19;
 
 /// What travels on a link once it is authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,9 @@ pub enum Frame {
     Heartbeat,
     /// The sender is leaving: everything it had to say has been said.
     Goodbye,
+    /// What a part of the sending node says to the same part of this one. Its body is `kind (u8) ·
+    /// content`.
+    Signal(Signal),
     /// A kind that this version does not know.
     Unknown(u8),
 }
@@ -92,6 +96,7 @@ pub fn decode(buf: &mut BytesMut) -> Result<Option<Frame>, CodecError> {
         BROADCAST => Frame::Broadcast(decode_broadcast(body)?),
         HEARTBEAT => Frame::Heartbeat,
         GOODBYE => Frame::Goodbye,
+        SIGNAL => decode_signal(body)?,
         other => Frame::Unknown(other),
     }))
 }
@@ -111,6 +116,28 @@ fn decode_broadcast(mut body: Bytes) -> Result<Broadcast, CodecError> {
     let event = text(&body.split_to(event_len))?;
     let payload = if body.len() < COPY_BELOW { Bytes::copy_from_slice(&body) } else { body };
     Ok(Broadcast { topic, event, kind, payload })
+}
+
+fn decode_signal(mut body: Bytes) -> Result<Frame, CodecError> {
+    if body.is_empty() {
+        return Err(CodecError::Short);
+    }
+    let kind = body.get_u8();
+    Ok(Signal::from_parts(kind, body).map_or(Frame::Unknown(SIGNAL), Frame::Signal))
+}
+
+/// A signal ready for the wire; `None` when it does not fit a frame.
+pub fn encode_signal(signal: &Signal) -> Option<Item> {
+    let (kind, content) = signal.parts();
+    let len = 2 + content.len();
+    if len > MAX_FRAME {
+        return None;
+    }
+    let mut head = BytesMut::with_capacity(HEADER + 2);
+    head.put_u32(u32::try_from(len).ok()?);
+    head.put_u8(SIGNAL);
+    head.put_u8(kind);
+    Some(Item { head: head.freeze(), payload: content.clone() })
 }
 
 fn text(bytes: &[u8]) -> Result<Arc<str>, CodecError> {
@@ -172,6 +199,17 @@ mod tests {
     fn a_payload_of_unknown_kind_ends_the_link() {
         let mut buf = BytesMut::from(&frame(BROADCAST, &[7, 0, 1, 0, 1, b't', b'e'])[..]);
         assert_eq!(decode(&mut buf), Err(CodecError::Payload(7)));
+    }
+
+    #[test]
+    fn a_signal_is_carried_and_one_of_an_unknown_kind_skipped() {
+        let signal = Signal::Presence(Bytes::from_static(b"{}"));
+        let mut buf = BytesMut::from(&wire(&encode_signal(&signal).unwrap())[..]);
+        buf.extend_from_slice(&frame(SIGNAL, &[200, 1]));
+        buf.extend_from_slice(&frame(SIGNAL, &[]));
+        assert_eq!(decode(&mut buf), Ok(Some(Frame::Signal(signal))));
+        assert_eq!(decode(&mut buf), Ok(Some(Frame::Unknown(SIGNAL))));
+        assert_eq!(decode(&mut buf), Err(CodecError::Short));
     }
 
     #[test]

@@ -190,7 +190,9 @@ struct Leave {
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        self.inner.peers.depart(&self.instance, self.id);
+        if self.inner.peers.depart(&self.instance, self.id) {
+            self.inner.local.departed(self.instance);
+        }
         self.done.cancel();
     }
 }
@@ -209,6 +211,7 @@ async fn deliver(
                     inner.metrics.received.inc();
                     inner.local.deliver(b);
                 }
+                Ok(Some(Frame::Signal(signal))) => inner.local.signal(*from, signal),
                 Ok(Some(Frame::Goodbye)) => {
                     inner.peers.said_goodbye(from);
                     return "goodbye";

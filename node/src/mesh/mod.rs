@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::keys::Keys;
-use crate::pubsub::{Adapter, Broadcast, Local};
+use crate::pubsub::{Adapter, Broadcast, Instance, Local, Signal};
 use handshake::Identity;
 use metrics::{MeshMetrics, count};
 use peers::Peers;
@@ -205,6 +205,20 @@ impl Adapter for Mesh {
             let dropped = peer.queue.push(frame.clone());
             count(&self.0.metrics.dropped, "full", dropped.full);
             count(&self.0.metrics.dropped, "stale", dropped.stale);
+        });
+    }
+
+    fn signal(&self, to: Option<Instance>, signal: &Signal) {
+        let Some(frame) = codec::encode_signal(signal) else {
+            count(&self.0.metrics.dropped, "too_long", 1);
+            return;
+        };
+        self.0.peers.each_node(|peer| {
+            if to.is_none() || peer.seen.lock().instance == to {
+                let dropped = peer.queue.push(frame.clone());
+                count(&self.0.metrics.dropped, "full", dropped.full);
+                count(&self.0.metrics.dropped, "stale", dropped.stale);
+            }
         });
     }
 

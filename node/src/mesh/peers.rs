@@ -132,16 +132,18 @@ impl Peers {
         self.inbound.lock().insert(instance, link)
     }
 
-    /// Takes the inbound link `id` out, and wakes its peer to see whether it is still wanted.
-    pub(super) fn depart(&self, instance: &Instance, id: u64) {
+    /// Takes the inbound link `id` out, and wakes its peer to see whether it is still wanted; false
+    /// when another link is in its place.
+    pub(super) fn depart(&self, instance: &Instance, id: u64) -> bool {
         let mut all = self.inbound.lock();
-        let Some(link) = all.get(instance).filter(|i| i.id == id) else { return };
+        let Some(link) = all.get(instance).filter(|i| i.id == id) else { return false };
         let address = link.address;
         all.remove(instance);
         drop(all);
         if let Some(peer) = self.outbound.read().get(&address) {
             peer.wake.notify_one();
         }
+        true
     }
 
     /// The node `instance` is leaving.

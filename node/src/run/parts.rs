@@ -210,7 +210,7 @@ fn start_mesh(
     own: SocketAddr,
     hub: &Hub,
 ) -> Mesh {
-    let instance: Instance = rand::random();
+    let instance: Instance = hub.instance();
     let bound_ip = Some(own.ip()).filter(|ip| !ip.is_unspecified());
     let mesh = MeshConfig {
         identity: Identity {

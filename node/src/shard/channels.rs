@@ -207,6 +207,7 @@ impl Shard {
         effects.into_iter().for_each(|effect| self.perform(&conn, effect));
         if settled {
             conn.wake();
+            self.take_posts(&conn);
         }
     }
 

@@ -22,6 +22,7 @@ use super::{
     Shard,
     channels::Talk,
     outbox::{Outbox, SLICES},
+    poll::Polled,
     table::Slot,
 };
 use crate::{
@@ -63,7 +64,9 @@ pub(crate) struct Conn {
     /// Nothing can be read or written any more.
     pub(super) dead: Cell<bool>,
     outbox: RefCell<Outbox>,
-    stream: TcpStream,
+    /// The requests of a long-poll session, which has no stream.
+    pub(super) polled: Option<Box<Polled>>,
+    stream: Option<TcpStream>,
     wake: Notify,
 }
 
@@ -79,7 +82,7 @@ pub(super) struct Written {
 impl Conn {
     pub(super) fn new(
         (slot, id): (Slot, u64),
-        stream: TcpStream,
+        stream: Option<TcpStream>,
         version: Version,
         (mount, talk): (Arc<Mount>, Talk),
     ) -> Self {
@@ -100,6 +103,7 @@ impl Conn {
             watched: Cell::default(),
             dead: Cell::default(),
             outbox: RefCell::default(),
+            polled: stream.is_none().then(Box::default),
             stream,
             wake: Notify::new(),
         }
@@ -112,7 +116,11 @@ impl Conn {
 
     /// Time without an inbound frame after which it is closed.
     pub(super) fn idle_timeout(&self) -> Duration {
-        self.mount.idle_timeout.unwrap_or_default()
+        match (&self.polled, self.mount.longpoll) {
+            // P-LP-9.
+            (Some(_), Some(window)) => window.saturating_mul(3) / 2,
+            _ => self.mount.idle_timeout.unwrap_or_default(),
+        }
     }
 
     /// Queues a frame; whether more waits than may.
@@ -130,6 +138,11 @@ impl Conn {
         self.outbox.borrow_mut().is_stuck(now)
     }
 
+    /// Takes what waits, in whole frames; for a session without a stream.
+    pub(super) fn take_frames(&self) -> Vec<Bytes> {
+        self.outbox.borrow_mut().take()
+    }
+
     /// Drops what waits; gives how many frames that were.
     pub(super) fn clear(&self) -> u64 {
         self.outbox.borrow_mut().clear()
@@ -143,14 +156,15 @@ impl Conn {
     /// Writes as much as the kernel takes: with one call, unless more than [`SLICES`] frames wait.
     pub(super) fn flush(&self) -> Written {
         let mut written = Written::default();
-        if self.blocked.get() || self.dead.get() {
+        let Some(stream) = self.stream.as_ref().filter(|_| !self.blocked.get() && !self.dead.get())
+        else {
             return written;
-        }
+        };
         let mut outbox = self.outbox.borrow_mut();
         while !outbox.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let count = outbox.slices(&mut slices);
-            match self.stream.try_write_vectored(&slices[..count]) {
+            match stream.try_write_vectored(&slices[..count]) {
                 Ok(bytes) => {
                     written.bytes += bytes as u64;
                     written.frames += outbox.advance(bytes);
@@ -173,7 +187,8 @@ impl Conn {
 
     /// Reads into `buffer` what is there; `None` when nothing is.
     fn read<'a>(&self, buffer: &'a mut [u8]) -> Option<&'a mut [u8]> {
-        match self.stream.try_read(buffer) {
+        let Some(stream) = &self.stream else { return None };
+        match stream.try_read(buffer) {
             Ok(0) => self.dead.set(true),
             Ok(count) => {
                 self.seen.set(Instant::now());
@@ -193,7 +208,8 @@ impl Conn {
             (false, true) => Interest::WRITABLE,
             (false, false) => std::future::pending().await,
         };
-        match self.stream.ready(interest).await {
+        let Some(stream) = &self.stream else { return std::future::pending().await };
+        match stream.ready(interest).await {
             Ok(ready) => {
                 if ready.is_writable() {
                     self.blocked.set(false);
@@ -209,8 +225,10 @@ impl Conn {
 
     /// Ends the sending direction: the client reads what was sent, then the end.
     fn shut(&self) {
-        // It fails only if the connection is gone already.
-        let _ = socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+        if let Some(stream) = &self.stream {
+            // It fails only if the connection is gone already.
+            let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write);
+        }
     }
 }
 

@@ -52,7 +52,7 @@ impl Shard {
         }
     }
 
-    fn receive(
+    pub(super) fn receive(
         &self,
         conn: &Rc<Conn>,
         input: &mut Input,

@@ -7,11 +7,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::{fanout::Fanout, table::Slot};
 use crate::{
     channel::{Payload, session::Key},
+    handshake::Opening,
+    longpoll::Posted,
     message::{Body, Outgoing},
 };
 
@@ -27,6 +29,13 @@ pub(crate) struct Address {
     pub(crate) id: u64,
     /// Tells the channel from others of the socket.
     pub(crate) key: Key,
+}
+
+impl Address {
+    /// As presence knows the channel.
+    pub(crate) fn owner(self) -> (u16, u64, u64) {
+        (self.shard, self.id, self.key)
+    }
 }
 
 /// What a channel says to its transport.
@@ -51,6 +60,12 @@ pub(crate) enum Task {
     Fanout(Arc<Fanout>),
     /// A channel has spoken.
     Said(Address, Said),
+    /// Open a long-poll session and tell its place.
+    OpenPoll(Box<Opening>, oneshot::Sender<(Slot, u64)>),
+    /// Answer a poll.
+    Poll((Slot, u64), oneshot::Sender<Vec<String>>),
+    /// Take what was posted, and tell when it is done.
+    Post((Slot, u64), Vec<Posted>, oneshot::Sender<()>),
     /// Close so many sockets with 1012, counting them.
     Close(u64, Arc<AtomicU64>),
 }
@@ -62,7 +77,9 @@ impl Task {
             Self::Said(_, Said::Send(message)) => match &message.body {
                 Body::Reply(_, _, payload) | Body::Event(_, _, payload) => payload.len(),
             },
+            Self::Post(_, messages, _) => messages.iter().map(|one| one.bytes.len()).sum(),
             Self::Socket(..) | Self::Close(..) | Self::Said(..) => 0,
+            Self::OpenPoll(..) | Self::Poll(..) => 0,
         }
     }
 
@@ -73,6 +90,7 @@ impl Task {
             Self::Close(..) => true,
             Self::Said(_, said) => !matches!(said, Said::Send(_)),
             Self::Socket(..) | Self::Fanout(_) => false,
+            Self::OpenPoll(..) | Self::Poll(..) | Self::Post(..) => false,
         }
     }
 }

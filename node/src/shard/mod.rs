@@ -15,6 +15,7 @@ mod feed;
 pub(crate) mod inbox;
 mod named;
 pub(crate) mod outbox;
+mod poll;
 mod serve;
 pub(crate) mod table;
 mod tally;
@@ -150,6 +151,10 @@ impl Shard {
         conn.closing.set(Some(code));
         self.handle().closing.fetch_add(1, Ordering::Relaxed);
         self.abandon(conn);
+        if conn.polled.is_some() {
+            self.release(conn);
+            return true;
+        }
         conn.push(close);
         self.mark(conn);
         conn.wake();
@@ -242,6 +247,9 @@ impl Shard {
     }
 
     fn flush(&self, conn: &Rc<Conn>) {
+        if conn.polled.is_some() {
+            return self.answer(conn);
+        }
         let written = conn.flush();
         self.tally.wrote(written.frames, written.bytes);
         if written.blocked && !conn.watched.replace(true) {

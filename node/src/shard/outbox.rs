@@ -92,6 +92,11 @@ impl Outbox {
         }
     }
 
+    /// Takes everything.
+    pub(crate) fn take(&mut self) -> Vec<Bytes> {
+        std::mem::take(self).frames.into()
+    }
+
     /// Drops what is not begun; gives how many frames that were.
     pub(crate) fn clear(&mut self) -> u64 {
         let keep = usize::from(self.torn);

@@ -86,6 +86,9 @@ impl Shard {
             match task {
                 Task::Socket(stream, peer) => self.admit(stream, peer, routes.clone()),
                 Task::Fanout(fanout) => self.fan_out(&fanout, None),
+                Task::OpenPoll(opening, opened) => self.open_poll(&opening, opened),
+                Task::Poll(at, answer) => self.poll(at, answer),
+                Task::Post(at, messages, taken) => self.post(at, messages, taken),
                 Task::Said(address, said) => self.said(address, said),
                 Task::Close(count, moved) => self.move_away(count, &moved),
             }
@@ -126,15 +129,24 @@ impl Shard {
     fn open(self: &Rc<Self>, stream: TcpStream, opening: Opening, early: Vec<u8>, served: Served) {
         // Without it a stalled client hides megabytes in the kernel. Not every kernel has it.
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_LOWAT);
+        let Some(conn) = self.enter(Some(stream), &opening) else { return };
+        let life = conn::drive(self.clone(), conn, early);
+        tokio::task::spawn_local(async move {
+            life.await;
+            drop(served);
+        });
+    }
+
+    /// Puts a socket on the shard; one without a stream is a long-poll session.
+    pub(super) fn enter(&self, stream: Option<TcpStream>, opening: &Opening) -> Option<Rc<Conn>> {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
         let conn = {
             let mut conns = self.conns.borrow_mut();
             let entry = conns.vacant_entry();
-            let Ok(slot) = u32::try_from(entry.key()) else { return };
-            let talk = Talk::new(&opening);
-            let mount = opening.mount.clone();
-            let conn = Rc::new(Conn::new((slot, id), stream, opening.version, (mount, talk)));
+            let slot = u32::try_from(entry.key()).ok()?;
+            let own = (opening.mount.clone(), Talk::new(opening));
+            let conn = Rc::new(Conn::new((slot, id), stream, opening.version, own));
             entry.insert(conn.clone());
             conn
         };
@@ -146,14 +158,10 @@ impl Shard {
             session.borrow_mut().identify(identity);
         }
         self.watch(&conn, conn.left(conn.idle_timeout()));
-        if let Some(name) = opening.accept.id {
+        if let Some(name) = opening.accept.id.clone() {
             self.name(&conn, name);
         }
-        let life = conn::drive(self.clone(), conn, early);
-        tokio::task::spawn_local(async move {
-            life.await;
-            drop(served);
-        });
+        Some(conn)
     }
 }
 

@@ -1,0 +1,200 @@
+//! Long-polling (`P-LP`): a session is a socket without a connection of its own, on a shard of the
+//! node that opened it. A GET waits for what there is to say, a POST brings messages; any node of
+//! the cluster takes either.
+//!
+//! The HTTP status is 200, the real one is in the body (`P-LP-1`).
+
+mod body;
+pub(crate) mod remote;
+mod token;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant, SystemTime},
+};
+
+use axum::{
+    body::to_bytes,
+    extract::{ConnectInfo, Query, RawPathParams, Request, State, rejection::QueryRejection},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+pub(crate) use body::Posted;
+use remote::{Answer, Question, ask};
+use token::Session;
+
+use crate::{
+    channel::{Connect, Transport, params},
+    handshake::{Opening, Place, busy, connected, vsn},
+    plane::Plane,
+    shard::inbox::Task,
+};
+
+const TOKEN: HeaderName = HeaderName::from_static("x-phoenix-longpoll-token");
+const AUTH: HeaderName = HeaderName::from_static("x-phoenix-authtoken");
+
+type Pairs = Vec<(String, String)>;
+
+/// `<path>/longpoll`.
+pub(crate) async fn longpoll(
+    State(place): State<Place>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    segments: RawPathParams,
+    query: Result<Query<Pairs>, QueryRejection>,
+    request: Request,
+) -> Response {
+    let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let options = request.method() == Method::OPTIONS;
+    let mut response = serve(&place, peer, &segments, query, request).await;
+    let headers = response.headers_mut();
+    // P-LP-11.
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if options {
+        if let Some(asked) = asked {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked);
+        }
+        let methods = HeaderValue::from_static("get, post, options");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
+    }
+    response
+}
+
+async fn serve(
+    place: &Place,
+    peer: SocketAddr,
+    segments: &RawPathParams,
+    query: Result<Query<Pairs>, QueryRejection>,
+    request: Request,
+) -> Response {
+    let Place { plane, mount } = place;
+    let Some(window) = mount.longpoll.filter(|_| mount.router.is_some()) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    if !mount.origins.as_ref().is_none_or(|origins| origins.admits(request.headers())) {
+        plane.metrics.refuse("origin");
+        return status(403);
+    }
+    let query = query.map(|Query(pairs)| pairs).ok();
+    let session = session(plane, request.headers(), query.as_deref().unwrap_or_default());
+    match *request.method() {
+        Method::OPTIONS => StatusCode::OK.into_response(),
+        Method::GET => {
+            if let Some((token, session)) = session {
+                match ask(plane, session, Question::Poll(window)).await {
+                    Answer::Messages(messages) => return messages_of(&token, messages),
+                    _ if plane.door.admit(Instant::now()).is_err() => return status(410),
+                    _ => {}
+                }
+            }
+            open(place, peer, segments, query, request).await
+        }
+        Method::POST => match session {
+            Some((_, session)) => post(place, session, window, request).await,
+            None => status(410),
+        },
+        _ => StatusCode::BAD_REQUEST.into_response(),
+    }
+}
+
+/// A status alone.
+fn status(status: u16) -> Response {
+    axum::Json(json!({ "status": status })).into_response()
+}
+
+fn messages_of(token: &str, messages: Vec<String>) -> Response {
+    let status = if messages.is_empty() { 204 } else { 200 };
+    axum::Json(json!({"status": status, "token": token, "messages": messages})).into_response()
+}
+
+/// The session that a request names; the header wins (`P-LP-6`).
+fn session(
+    plane: &Plane,
+    headers: &HeaderMap,
+    query: &[(String, String)],
+) -> Option<(String, Session)> {
+    let header = headers.get(TOKEN).and_then(|token| token.to_str().ok());
+    let named = || query.iter().rev().find(|(name, _)| name == "token");
+    let token = header.or_else(|| named().map(|(_, token)| token.as_str()))?;
+    let session = token::verify(token, &plane.secret, now())?;
+    Some((token.to_owned(), session))
+}
+
+/// Opens a session (`P-LP-2`).
+async fn open(
+    Place { plane, mount }: &Place,
+    peer: SocketAddr,
+    segments: &RawPathParams,
+    query: Option<Pairs>,
+    request: Request,
+) -> Response {
+    if let Err(refusal) = plane.door.admit(Instant::now()) {
+        plane.metrics.refuse(refusal.reason());
+        return busy(refusal);
+    }
+    let Some(version) = query.as_deref().and_then(vsn) else {
+        plane.metrics.refuse("vsn");
+        return status(403);
+    };
+    let query = query.unwrap_or_default();
+    let pairs = query.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let auth = request.headers().get(AUTH).filter(|_| mount.auth_token);
+    let connect = Arc::new(Connect {
+        params: params::nested(pairs.chain(segments)),
+        headers: request.headers().clone(),
+        peer,
+        uri: request.uri().clone(),
+        auth_token: auth.and_then(|token| token.to_str().ok()).map(str::to_owned),
+        transport: Transport::Longpoll,
+    });
+    let Some(connector) = &mount.connect else { return status(403) };
+    let Ok(accept) = connected(connector(connect.clone())).await else {
+        plane.metrics.refuse("connect");
+        return status(403);
+    };
+    let opening = Opening { version, accept, connect: Some(connect), mount: mount.clone() };
+    let least = plane
+        .shards
+        .iter()
+        .enumerate()
+        .min_by_key(|(_, shard)| shard.connections.load(Ordering::Relaxed));
+    let Some((number, shard)) = least else { return status(410) };
+    let (sender, opened) = oneshot::channel();
+    if !shard.inbox.push(Task::OpenPoll(Box::new(opening), sender)) {
+        plane.metrics.refuse("inbox");
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let Ok((slot, id)) = opened.await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let shard = u16::try_from(number).unwrap_or(u16::MAX);
+    let session = Session { node: plane.instance, shard, slot, id };
+    let token = token::sign(&session, &plane.secret, now());
+    axum::Json::<Value>(json!({"status": 410, "token": token, "messages": []})).into_response()
+}
+
+/// Takes messages (`P-LP-4`).
+async fn post(place: &Place, session: Session, window: Duration, request: Request) -> Response {
+    let kind = request.headers().get(header::CONTENT_TYPE).cloned();
+    let limit = place.mount.max_frame.unwrap_or_default();
+    let Ok(body) = to_bytes(request.into_body(), limit).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let Ok(messages) = body::messages(kind.as_ref().map(HeaderValue::as_bytes), body) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    match ask(&place.plane, session, Question::Post(messages, window)).await {
+        Answer::Taken => status(200),
+        Answer::Late => status(408),
+        Answer::Gone | Answer::Messages(_) => status(410),
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs())
+}

@@ -1,0 +1,137 @@
+//! Presence: who is on a topic, over all nodes. What changes is told to the subscribers of this
+//! node as `presence_diff`, and to the other nodes, which tell theirs (`P-PRES-2`).
+//!
+//! [`state`] decides; here it is locked, and what it says is sent under the lock, so that the diffs
+//! of a topic keep their order. Without the mesh, a node knows its own presences only.
+
+pub(crate) mod state;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+pub use state::PresenceError;
+use state::{Change, Meta, Owner, Replica, State, Word, diffs};
+
+use crate::{
+    plane::Plane,
+    pubsub::{Broadcast, Kind, Signal},
+    shard::fanout::Fanout,
+};
+
+/// Between two words to the other nodes.
+const BEAT: Duration = Duration::from_millis(500);
+/// How long a node that is cut off may need to come back before its presences leave.
+pub(crate) const GRACE: Duration = Duration::from_millis(900);
+
+/// The presences that a node knows.
+pub(crate) struct Presence(Mutex<State>);
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self(Mutex::new(State::new(rand::random())))
+    }
+}
+
+impl Presence {
+    /// Tracks `key` for a channel, or replaces its meta; the new `phx_ref`. `alive` is asked under
+    /// the lock: a channel that has ended must not leave a ghost.
+    pub(crate) fn track(
+        &self,
+        plane: &Plane,
+        of: (&Arc<str>, Owner),
+        key: &str,
+        meta: Meta,
+        update: bool,
+        alive: impl FnOnce() -> bool,
+    ) -> Result<String, PresenceError> {
+        let reference = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 12]>());
+        let mut state = self.0.lock();
+        if !alive() {
+            return Err(PresenceError);
+        }
+        let change = state.track(of, key, meta, &reference, update)?;
+        tell(plane, state.number(), vec![change]);
+        Ok(reference)
+    }
+
+    /// Stops tracking `key`, or everything, for a channel.
+    pub(crate) fn untrack(&self, plane: &Plane, owner: Owner, key: Option<&str>) {
+        let mut state = self.0.lock();
+        let changes = state.untrack(owner, key);
+        if !changes.is_empty() {
+            tell(plane, state.number(), changes);
+        }
+    }
+
+    /// The presences of a topic.
+    pub(crate) fn list(&self, topic: &str) -> Value {
+        self.0.lock().list(topic)
+    }
+
+    /// Another node has spoken.
+    pub(crate) fn hear(&self, plane: &Plane, from: Replica, word: &[u8]) {
+        let Ok(word) = serde_json::from_slice::<Word>(word) else {
+            return plane.metrics.drop("presence", 1);
+        };
+        let mut state = self.0.lock();
+        if word == Word::Ask {
+            return send(plane, Some(from), &state.everything());
+        }
+        let (changes, ask) = state.hear(from, word, Instant::now());
+        publish(plane, &changes);
+        if ask {
+            send(plane, Some(from), &Word::Ask);
+        }
+    }
+
+    /// Another node has been cut off since `since`, for longer than [`GRACE`].
+    pub(crate) fn forget(&self, plane: &Plane, replica: Replica, since: Instant) {
+        let mut state = self.0.lock();
+        let changes = state.forget(replica, since);
+        publish(plane, &changes);
+    }
+
+    /// Tells the other nodes how far this one is, so that they notice what they have missed.
+    pub(crate) async fn beat(plane: Arc<Plane>) {
+        let mut beat = tokio::time::interval(BEAT);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {}
+                () = plane.shutdown.cancelled() => return,
+            }
+            let state = plane.presence.0.lock();
+            if state.number() > 0 {
+                send(&plane, None, &Word::Beat(state.number()));
+            }
+        }
+    }
+}
+
+/// To the subscribers here and to the other nodes.
+fn tell(plane: &Plane, number: u64, changes: Vec<Change>) {
+    publish(plane, &changes);
+    send(plane, None, &Word::Delta(number, changes));
+}
+
+fn publish(plane: &Plane, changes: &[Change]) {
+    for (topic, diff) in diffs(changes) {
+        let event = "presence_diff".into();
+        let payload = diff.to_string().into();
+        let broadcast = Broadcast { topic, event, kind: Kind::Json, payload };
+        plane.fan_out(&Arc::new(Fanout::new(broadcast)), None);
+    }
+}
+
+fn send(plane: &Plane, to: Option<Replica>, word: &Word) {
+    match serde_json::to_vec(word) {
+        Ok(word) => plane.interest.signal(to, &Signal::Presence(Bytes::from(word))),
+        Err(_) => plane.metrics.drop("presence", 1),
+    }
+}

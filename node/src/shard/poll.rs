@@ -1,0 +1,155 @@
+//! Long-poll sessions: sockets without a stream. What is to be written waits until it is polled;
+//! what is posted is taken message by message, each waiting for the joins before it (`P-LP-4`).
+
+use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+
+use bytes::Bytes;
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{Shard, conn::Conn, conn::Input, table::Slot};
+use crate::{
+    frame::{self, code},
+    handshake::Opening,
+    longpoll::Posted,
+};
+
+/// Bytes that may be posted and not yet taken: two of the largest messages.
+const MAX_POSTED: usize = 16 << 20;
+/// Requests whose messages wait.
+const MAX_POSTS: usize = 64;
+
+/// The requests of a session.
+#[derive(Default)]
+pub(super) struct Polled {
+    /// The poll that waits.
+    waiting: RefCell<Option<oneshot::Sender<Vec<String>>>>,
+    posts: RefCell<VecDeque<Post>>,
+}
+
+struct Post {
+    messages: VecDeque<Posted>,
+    taken: oneshot::Sender<()>,
+}
+
+impl Shard {
+    /// Opens a session; gives its place.
+    pub(super) fn open_poll(
+        self: &Rc<Self>,
+        opening: &Opening,
+        opened: oneshot::Sender<(Slot, u64)>,
+    ) {
+        if opened.is_closed() || self.plane.shutdown.is_cancelled() {
+            return;
+        }
+        let Some(conn) = self.enter(None, opening) else { return };
+        if opened.send((conn.slot, conn.id)).is_err() {
+            self.close(&conn, code::AWAY);
+        }
+    }
+
+    fn polled(&self, (slot, id): (Slot, u64)) -> Option<Rc<Conn>> {
+        let conn = self.conns.borrow().get(slot as usize).cloned();
+        conn.filter(|conn| conn.id == id && conn.polled.is_some() && conn.closing.get().is_none())
+    }
+
+    /// A poll: it displaces one that waits (`P-LP-10`).
+    pub(super) fn poll(&self, at: (Slot, u64), answer: oneshot::Sender<Vec<String>>) {
+        let Some(conn) = self.polled(at) else { return };
+        conn.seen.set(Instant::now());
+        if let Some(polled) = &conn.polled
+            && let Some(older) = polled.waiting.borrow_mut().replace(answer)
+        {
+            // It may be gone already.
+            let _ = older.send(Vec::new());
+        }
+        self.answer(&conn);
+    }
+
+    /// Messages of the client.
+    pub(super) fn post(&self, at: (Slot, u64), messages: Vec<Posted>, taken: oneshot::Sender<()>) {
+        let Some(conn) = self.polled(at) else { return };
+        let Some(polled) = &conn.polled else { return };
+        let waiting: usize = {
+            let posts = polled.posts.borrow();
+            let bytes = posts.iter().flat_map(|post| &post.messages).map(|one| one.bytes.len());
+            if posts.len() >= MAX_POSTS { usize::MAX } else { bytes.sum() }
+        };
+        if waiting > MAX_POSTED {
+            return self.plane.metrics.drop("longpoll", 1);
+        }
+        polled.posts.borrow_mut().push_back(Post { messages: messages.into(), taken });
+        self.take_posts(&conn);
+    }
+
+    /// Takes what was posted, up to a join that must settle first.
+    pub(super) fn take_posts(&self, conn: &Rc<Conn>) {
+        let Some(polled) = &conn.polled else { return };
+        while conn.closing.get().is_none() && !conn.talk.is_joining() {
+            let mut posts = polled.posts.borrow_mut();
+            let Some(post) = posts.front_mut() else { return };
+            let Some(Posted { binary, bytes }) = post.messages.pop_front() else {
+                if let Some(done) = posts.pop_front() {
+                    // Nobody waits for it if it took too long.
+                    let _ = done.taken.send(());
+                }
+                continue;
+            };
+            drop(posts);
+            let text = std::str::from_utf8(&bytes);
+            let message = match text {
+                _ if binary => conn.version.decode_binary(&bytes),
+                Ok(text) => conn.version.decode(text),
+                Err(_) => Err(crate::serializer::Undecodable),
+            };
+            self.receive(conn, &mut Input::default(), message);
+        }
+    }
+
+    /// Gives what waits to the poll that waits, if both are there.
+    pub(super) fn answer(&self, conn: &Conn) {
+        let Some(polled) = &conn.polled else { return };
+        let mut waiting = polled.waiting.borrow_mut();
+        if waiting.as_ref().is_none_or(oneshot::Sender::is_closed) {
+            return;
+        }
+        let frames = conn.take_frames();
+        if frames.is_empty() {
+            return;
+        }
+        self.tally.wrote(frames.len() as u64, frames.iter().map(|f| f.len() as u64).sum());
+        let mut unfit = 0;
+        let texts = frames.iter().filter_map(|frame| {
+            // P-LP-12: bytes travel as text, if they are.
+            let text = std::str::from_utf8(frame::payload(frame)).ok();
+            unfit += u64::from(text.is_none());
+            text.map(str::to_owned)
+        });
+        let texts: Vec<_> = texts.collect();
+        self.plane.metrics.drop("binary_longpoll", unfit);
+        if !texts.is_empty()
+            && let Some(poll) = waiting.take()
+            && poll.send(texts).is_err()
+        {
+            drop(waiting);
+            frames.into_iter().for_each(|frame| conn.put_back(frame));
+        }
+    }
+
+    /// The session has ended: its poll is released at once (G-6), its posts are told.
+    pub(super) fn release(&self, conn: &Rc<Conn>) {
+        let Some(polled) = &conn.polled else { return };
+        self.answer(conn);
+        if let Some(poll) = polled.waiting.take() {
+            // It may be gone already.
+            let _ = poll.send(Vec::new());
+        }
+        polled.posts.take();
+        self.remove(conn);
+    }
+}
+
+impl Conn {
+    fn put_back(&self, frame: Bytes) {
+        self.push(frame);
+    }
+}

@@ -1,0 +1,241 @@
+//! Channels of a program over real sockets, by the conformance app: joins, pushes, leaves, errors
+//! and broadcasts. Each test names the rule that it stands for.
+
+mod conformance;
+mod plane;
+
+use conformance::{ask, binary, join, joined, node, push, reply};
+use plane::{Client, ok};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+const CLOSE: &str = "phx_close";
+
+#[tokio::test]
+async fn p_join_1_the_first_pattern_that_matches_has_the_topic() {
+    let node = node().await;
+    let mut client = node.client().await;
+    for topic in ["exact", "room:first"] {
+        let route = json!({ "route": topic });
+        let join = json!(["1", "2", topic, "phx_join", {}]);
+        assert_eq!(ask(&mut client, join).await, reply("1".into(), "2".into(), topic, "ok", route));
+    }
+    join(&mut client, "room:late:x").await;
+    let nowhere = ask(&mut client, json!(["1", "3", "nowhere", "phx_join", {}])).await;
+    let unmatched = json!({"reason": "unmatched topic"});
+    assert_eq!(nowhere, reply(Value::Null, "3".into(), "nowhere", "error", unmatched));
+}
+
+#[tokio::test]
+async fn p_join_2_the_reply_comes_first_and_blocks_the_transport() {
+    let node = node().await;
+    let mut client = node.client().await;
+    client
+        .send(json!(["1", "1", "room:a", "phx_join", {"do": "slow", "ms": 50, "user": "anna"}]))
+        .await;
+    client.send(json!(["1", "2", "room:a", "echo", {"n": 1}])).await;
+    assert_eq!(client.next().await, ok("1", "1", "room:a"));
+    let entered = json!([null, null, "room:a", "user_entered", {"user": "anna"}]);
+    assert_eq!(client.next().await, entered);
+    assert_eq!(client.next().await[3], "joined");
+    assert_eq!(client.next().await, reply("1".into(), "2".into(), "room:a", "ok", json!({"n": 1})));
+}
+
+#[tokio::test]
+async fn p_join_3_p_bin_8_a_join_is_refused_crashes_or_is_answered_with_anything() {
+    let node = node().await;
+    let mut client = node.client().await;
+    let join = |payload: Value| json!(["1", "1", "quiet:a", "phx_join", payload]);
+    let refused = ask(&mut client, join(json!({"do": "refuse", "with": {"why": 1}}))).await;
+    assert_eq!(refused, reply("1".into(), "1".into(), "quiet:a", "error", json!({"why": 1})));
+    let crashed = ask(&mut client, join(json!({"do": "crash"}))).await;
+    let reason = json!({"reason": "join crashed"});
+    assert_eq!(crashed, reply("1".into(), "1".into(), "quiet:a", "error", reason));
+    let unjoined = ask(&mut client, json!(["1", "2", "quiet:a", "echo", {}])).await;
+    assert_eq!(unjoined[4]["response"]["reason"], "unmatched topic", "P-PUSH-3");
+    let answered = ask(&mut client, join(json!({"do": "reply", "with": [1, "x"]}))).await;
+    assert_eq!(answered, reply("1".into(), "1".into(), "quiet:a", "ok", json!([1, "x"])));
+    client.send(json!(["2", "2", "quiet:b", "phx_join", {"do": "binary"}])).await;
+    let bytes = binary(&[1], &["2", "2", "quiet:b", "ok"], &[9, 9]);
+    assert_eq!(client.message().await, Message::binary(bytes));
+    for payload in [json!(null), json!(7), json!("x"), json!([])] {
+        let again = ask(&mut client, json!(["3", "3", "quiet:c", "phx_join", payload])).await;
+        assert_eq!(again, ok("3", "3", "quiet:c"));
+        client.send(json!(["3", "4", "quiet:c", "phx_leave", {}])).await;
+        assert_eq!(client.next().await, ok("3", "4", "quiet:c"));
+        assert_eq!(client.next().await[3], CLOSE);
+    }
+}
+
+#[tokio::test]
+async fn p_join_4_a_null_join_ref_is_null_at_the_ends_and_the_ref_between() {
+    let node = node().await;
+    let mut client = node.client().await;
+    let joined = ask(&mut client, json!([null, 7, "quiet:a", "phx_join", {}])).await;
+    assert_eq!(joined, reply(Value::Null, 7.into(), "quiet:a", "ok", json!({})));
+    let pushed = ask(&mut client, json!([null, 8, "quiet:a", "push_me", {"x": 1}])).await;
+    assert_eq!(pushed, json!([7, null, "quiet:a", "pushed", {"x": 1}]));
+    let left = ask(&mut client, json!([7, 9, "quiet:a", "phx_leave", {}])).await;
+    assert_eq!(left, reply(7.into(), 9.into(), "quiet:a", "ok", json!({})));
+    assert_eq!(client.next().await, json!([null, null, "quiet:a", CLOSE, {}]));
+}
+
+#[tokio::test]
+async fn p_join_5_a_second_join_is_answered_before_the_first_closes() {
+    let node = node().await;
+    let mut client = joined(&node, "quiet:a").await;
+    // It is in the middle of something, which a duplicate does not wait for.
+    client.send(json!(["1", "2", "quiet:a", "sleep", {"ms": 60_000}])).await;
+    let again = ask(&mut client, json!(["5", "6", "quiet:a", "phx_join", {}])).await;
+    assert_eq!(again, ok("5", "6", "quiet:a"));
+    assert_eq!(client.next().await, json!(["1", "1", "quiet:a", CLOSE, {}]));
+    client.send(json!(["1", "7", "quiet:a", "echo", {}])).await;
+    let null = ask(&mut client, json!([null, "8", "quiet:a", "echo", {"n": 1}])).await;
+    assert_eq!(null, reply("5".into(), "8".into(), "quiet:a", "ok", json!({"n": 1})), "P-PUSH-2");
+}
+
+#[tokio::test]
+async fn p_push_4_replies_come_none_late_and_often_and_channels_do_not_wait() {
+    let node = node().await;
+    let mut client = joined(&node, "quiet:a").await;
+    join(&mut client, "quiet:b").await;
+    client.send(json!(["1", "2", "quiet:a", "later", {"ms": 20, "times": 2}])).await;
+    client.send(json!(["1", "3", "quiet:a", "silent", {}])).await;
+    client.send(json!(["1", "4", "quiet:a", "ack", {}])).await;
+    let mut n = 0;
+    for _ in 0..3 {
+        let came = client.next().await;
+        if came[1] == "4" {
+            assert_eq!(came, ok("1", "4", "quiet:a"));
+        } else {
+            n += 1;
+            let response = json!({"ms": 20, "times": 2, "n": n});
+            assert_eq!(came, reply("1".into(), "2".into(), "quiet:a", "ok", response));
+        }
+    }
+    assert_eq!(n, 2);
+    client.send(json!(["1", "5", "quiet:a", "sleep", {"ms": 1000}])).await;
+    client.send(json!(["1", null, "quiet:a", "echo", {}])).await;
+    let other = ask(&mut client, json!(["1", "6", "quiet:b", "fail", {"x": 1}])).await;
+    assert_eq!(other, reply("1".into(), "6".into(), "quiet:b", "error", json!({"x": 1})));
+    assert_eq!(client.next().await[1], "5");
+    assert_eq!(client.next().await, reply("1".into(), Value::Null, "quiet:a", "ok", json!({})));
+}
+
+#[tokio::test]
+async fn p_leave_1_p_close_1_an_end_is_answered_then_closed_and_last_words_may_follow() {
+    let node = node().await;
+    let mut client = joined(&node, "room:a").await;
+    assert_eq!(
+        ask(&mut client, json!(["1", "2", "room:a", "phx_leave", {}])).await,
+        ok("1", "2", "room:a")
+    );
+    assert_eq!(client.next().await, json!(["1", "1", "room:a", CLOSE, {}]));
+    assert_eq!(client.next().await, json!(["1", null, "room:a", "you_left", {"message": "bye!"}]));
+    join(&mut client, "room:a").await;
+    let bye = ask(&mut client, json!(["1", "3", "room:a", "stop", {"reply": true}])).await;
+    assert_eq!(bye, reply("1".into(), "3".into(), "room:a", "ok", json!({"bye": true})));
+    assert_eq!(client.next().await[3], CLOSE);
+    assert_eq!(client.next().await[3], "you_left");
+    let unjoined = ask(&mut client, json!(["1", "4", "room:a", "echo", {}])).await;
+    assert_eq!(unjoined[4]["response"]["reason"], "unmatched topic", "P-ERR-2");
+}
+
+#[tokio::test]
+async fn p_err_1_p_err_3_p_push_5_a_crash_is_that_channels_alone() {
+    let node = node().await;
+    let mut client = joined(&node, "quiet:b").await;
+    for event in ["boom", "vanish", "nothing", "phx_error", "phx_reply"] {
+        join(&mut client, "quiet:a").await;
+        let error = ask(&mut client, json!(["1", "2", "quiet:a", event, {}])).await;
+        let want = json!(["1", "1", "quiet:a", "phx_error", {"reason": "channel_crash"}]);
+        assert_eq!(error, want, "{event}");
+    }
+    let other = ask(&mut client, json!(["1", "3", "quiet:b", "ack", {}])).await;
+    assert_eq!(other, ok("1", "3", "quiet:b"));
+}
+
+#[tokio::test]
+async fn p_bc_5_a_plain_broadcast_precedes_the_reply_and_an_intercepted_one_follows() {
+    let node = node().await;
+    let mut client = joined(&node, "quiet:a").await;
+    let mut other = joined(&node, "quiet:a").await;
+    let shout = json!([null, null, "quiet:a", "shout", {"x": 1}]);
+    assert_eq!(ask(&mut client, json!(["1", "2", "quiet:a", "broadcast", {"x": 1}])).await, shout);
+    assert_eq!(client.next().await, ok("1", "2", "quiet:a"));
+    assert_eq!(other.next().await, shout, "P-BC-1");
+    let replied = ask(&mut client, json!(["1", "3", "quiet:a", "new_msg", {"x": 1}])).await;
+    assert_eq!(replied, ok("1", "3", "quiet:a"));
+    let news = json!(["1", null, "quiet:a", "new_msg", {"x": 1, "transport": "websocket"}]);
+    assert_eq!(client.next().await, news, "P-BC-4");
+    assert_eq!(other.next().await, news);
+    let replied = ask(&mut client, json!(["1", "4", "quiet:a", "broadcast_from", {"x": 1}])).await;
+    assert_eq!(replied, ok("1", "4", "quiet:a"), "P-BC-2");
+    assert_eq!(other.next().await, shout);
+    assert_eq!(
+        ask(&mut client, json!(["1", "5", "quiet:a", "broadcast_local", {"x": 1}])).await,
+        shout
+    );
+    assert_eq!(other.next().await, shout);
+}
+
+#[tokio::test]
+async fn p_bin_1_to_4_bytes_go_both_ways() {
+    let node = node().await;
+    let mut client = joined(&node, "quiet:a").await;
+    let say = async |event: &str, client: &mut Client| {
+        client.raw(Message::binary(push("1", "2", "quiet:a", event, &[1, 2]))).await;
+        client.message().await
+    };
+    let echoed = binary(&[1], &["1", "2", "quiet:a", "ok"], &[1, 2]);
+    assert_eq!(say("echo", &mut client).await, Message::binary(echoed));
+    let pushed = binary(&[0], &["1", "quiet:a", "pushed"], &[1, 2]);
+    assert_eq!(say("push_me", &mut client).await, Message::binary(pushed));
+    let shouted = binary(&[2], &["quiet:a", "shout"], &[1, 2]);
+    assert_eq!(say("broadcast", &mut client).await, Message::binary(shouted));
+    assert_eq!(client.next().await, ok("1", "2", "quiet:a"), "P-BIN-8");
+    let event = binary(&[0], &["1", "quiet:a", "binary_event"], &[0, 1]);
+    assert_eq!(say("binary_event", &mut client).await, Message::binary(event));
+    let answer = binary(&[1], &["1", "2", "quiet:a", "ok"], &[1, 2, 3, 4]);
+    assert_eq!(client.message().await, Message::binary(answer));
+}
+
+#[tokio::test]
+async fn p_v1_2_objects_without_a_join_ref() {
+    let node = node().await;
+    let url = format!("ws://{}/socket/websocket", node.address);
+    let mut client = Client::connect(&url).await.expect("V1 is the default");
+    client.send(json!({"topic": "quiet:a", "event": "phx_join", "payload": {}, "ref": "1"})).await;
+    let ok = json!({"topic": "quiet:a", "event": "phx_reply", "ref": "1",
+        "payload": {"status": "ok", "response": {}}});
+    assert_eq!(client.next().await, ok);
+    client
+        .send(json!({"topic": "quiet:a", "event": "push_me", "payload": {"x": 1}, "ref": "2"}))
+        .await;
+    let pushed = json!({"topic": "quiet:a", "event": "pushed", "payload": {"x": 1}, "ref": null});
+    assert_eq!(client.next().await, pushed);
+}
+
+#[tokio::test]
+async fn p_err_5_p_drain_3_a_drained_socket_closes_with_1012_and_its_channels_say_nothing() {
+    let node = node().await;
+    let mut client = joined(&node, "room:a").await;
+    client.is_quiet().await;
+    node.shutdown.cancel();
+    assert!(
+        matches!(client.message().await, Message::Close(Some(frame)) if u16::from(frame.code) == 1012)
+    );
+}
+
+#[tokio::test]
+async fn p_con_10_a_channel_disconnects_the_sockets_of_a_user() {
+    let node = node().await;
+    let url = format!("{}&user=anna", node.url());
+    let mut anna = Client::connect(&url).await.expect("let in");
+    join(&mut anna, "quiet:a").await;
+    let mut other = joined(&node, "quiet:a").await;
+    let away = json!({"topic": "users:anna", "event": "disconnect"});
+    let replied = ask(&mut other, json!(["1", "2", "quiet:a", "publish", away])).await;
+    assert_eq!(replied, ok("1", "2", "quiet:a"));
+    assert_eq!(anna.close_code().await, Some(1001));
+}

@@ -1,0 +1,198 @@
+//! Long-polling over HTTP, on one node and on a cluster of two, by the conformance app.
+
+mod conformance;
+mod plane;
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use conformance::{joined, node, pair, push};
+use plane::{Node, PATIENCE, ok};
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use sluice_node_api::admin::{DrainMode, DrainRequest};
+use tokio::time::timeout;
+
+/// A session of V2.
+struct Session {
+    http: Client,
+    url: String,
+    token: String,
+}
+
+async fn answer(request: RequestBuilder) -> Value {
+    let response = request.timeout(PATIENCE).send().await.expect("an answer");
+    assert_eq!(response.status(), 200, "P-LP-1");
+    assert_eq!(response.headers()["access-control-allow-origin"], "*", "P-LP-11");
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    response.json().await.expect("JSON")
+}
+
+impl Session {
+    async fn open(node: &Node, path: &str) -> Self {
+        let http = Client::new();
+        let url = format!("http://{}{path}/longpoll?vsn=2.0.0", node.address);
+        let opened = answer(http.get(&url)).await;
+        assert_eq!((&opened["status"], &opened["messages"]), (&json!(410), &json!([])), "P-LP-2");
+        let token = opened["token"].as_str().expect("a token").to_owned();
+        Self { http, url, token }
+    }
+
+    /// The same session, asked by another node.
+    fn at(&mut self, node: &Node, path: &str) {
+        self.url = format!("http://{}{path}/longpoll?vsn=2.0.0", node.address);
+    }
+
+    async fn poll(&self) -> (u64, Vec<Value>) {
+        let polled = answer(self.http.get(format!("{}&token={}", self.url, self.token))).await;
+        let texts = polled["messages"].as_array().expect("a list").iter();
+        let messages = texts.map(|text| serde_json::from_str(text.as_str().expect("text")));
+        let messages = messages.collect::<Result<_, _>>().expect("JSON");
+        if polled["status"] != 410 {
+            assert_eq!(polled["token"], self.token, "P-LP-3");
+        }
+        (polled["status"].as_u64().expect("a status"), messages)
+    }
+
+    /// Polls until `count` messages are there.
+    async fn messages(&self, count: usize) -> Vec<Value> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            let (status, messages) = self.poll().await;
+            assert!(status == 200 || status == 204, "{status}");
+            all.extend(messages);
+        }
+        all
+    }
+
+    async fn post(&self, lines: &[String]) -> Value {
+        let request = self.http.post(&self.url).header("x-phoenix-longpoll-token", &self.token);
+        let request = request.header("content-type", "application/x-ndjson");
+        answer(request.body(lines.join("\n"))).await["status"].clone()
+    }
+
+    async fn join(&self, topic: &str) {
+        assert_eq!(self.post(&[json!(["1", "1", topic, "phx_join", {}]).to_string()]).await, 200);
+        assert_eq!(self.messages(1).await, [ok("1", "1", topic)]);
+    }
+}
+
+#[tokio::test]
+async fn p_lp_2_to_5_a_session_joins_pushes_and_hears() {
+    let node = node().await;
+    let session = Session::open(&node, "/socket").await;
+    let slow = json!(["1", "1", "quiet:a", "phx_join", {"do": "slow", "ms": 30}]).to_string();
+    let echo = json!(["1", "2", "quiet:a", "new_msg", {"x": 1}]).to_string();
+    let bytes = STANDARD.encode(push("1", "3", "quiet:a", "ack", &[1, 2]));
+    assert_eq!(session.post(&[slow, echo, bytes]).await, 200);
+    let mut said = session.messages(4).await;
+    assert_eq!(said.remove(0), ok("1", "1", "quiet:a"), "oldest first");
+    let news = json!(["1", null, "quiet:a", "new_msg", {"x": 1, "transport": "longpoll"}]);
+    for want in [ok("1", "2", "quiet:a"), ok("1", "3", "quiet:a"), news] {
+        assert!(said.contains(&want), "{want}");
+    }
+    let mut socket = joined(&node, "quiet:a").await;
+    socket.send(json!(["1", "4", "quiet:a", "broadcast_from", {"y": 1}])).await;
+    let shout = json!([null, null, "quiet:a", "shout", {"y": 1}]);
+    assert_eq!(session.messages(1).await, [shout]);
+    let late = json!(["1", "5", "quiet:a", "phx_join", {"do": "slow", "ms": 60_000}]).to_string();
+    let quick = Session::open(&node, "/quick").await;
+    assert_eq!(quick.post(&[late]).await, 408, "P-LP-4");
+}
+
+#[tokio::test]
+async fn p_lp_3_p_lp_10_a_poll_ends_with_its_window_and_a_newer_one_displaces_it() {
+    let node = node().await;
+    let session = Session::open(&node, "/quick").await;
+    assert_eq!(session.poll().await, (204, vec![]));
+    let long = Session::open(&node, "/socket").await;
+    long.join("quiet:a").await;
+    let newer = async {
+        // The other is sent first, and both are answered whichever arrives first.
+        long.post(&[json!(["1", "2", "quiet:a", "later", {"ms": 1500}]).to_string()]).await;
+        long.poll().await
+    };
+    let (older, newer) = tokio::join!(long.poll(), newer);
+    let mut statuses = [older.0, newer.0];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 204]);
+}
+
+#[tokio::test]
+async fn p_lp_1_p_lp_2_refusals_are_in_the_body_and_methods_are_bounded() {
+    let node = node().await;
+    let http = Client::new();
+    let url = format!("http://{}/socket/longpoll/", node.address);
+    for query in ["?vsn=9.0.0", "?reject=true", "?ratelimit=true"] {
+        assert_eq!(answer(http.get(format!("{url}{query}"))).await, json!({"status": 403}));
+    }
+    let foreign = http.get(&url).header("origin", "https://bad.example");
+    assert_eq!(answer(foreign).await, json!({"status": 403}));
+    let put = http.put(&url).send().await.expect("an answer");
+    assert_eq!(put.status(), 400);
+    let options = http.request(Method::OPTIONS, &url);
+    let options = options.header("access-control-request-headers", "x-one, x-two");
+    let options = options.send().await.expect("an answer");
+    assert_eq!(options.status(), 200);
+    assert_eq!(options.headers()["access-control-allow-headers"], "x-one, x-two");
+    assert_eq!(options.headers()["access-control-allow-methods"], "get, post, options");
+    assert_eq!(options.headers()["access-control-max-age"], "3600");
+    let unknown = http.post(format!("{url}?token=x")).body("[]");
+    assert_eq!(answer(unknown).await, json!({"status": 410}));
+    let strict = format!("http://{}/strict/longpoll", node.address);
+    assert_eq!(http.get(strict).send().await.expect("an answer").status(), 404);
+}
+
+#[tokio::test]
+async fn p_lp_9_a_session_that_is_not_polled_ends_with_its_channels() {
+    let node = node().await;
+    let mut watcher = joined(&node, "presence:a").await;
+    watcher.next().await;
+    let session = Session::open(&node, "/quick").await;
+    let join = json!(["1", "1", "presence:a", "phx_join", {"key": "k"}]).to_string();
+    assert_eq!(session.post(&[join]).await, 200);
+    assert!(watcher.next().await[4]["joins"]["k"].is_object());
+    assert!(watcher.next().await[4]["leaves"]["k"].is_object());
+    assert_eq!(session.post(&["[]".to_owned()]).await, 410);
+    assert_eq!(session.poll().await.0, 410, "another session");
+}
+
+#[tokio::test]
+async fn p_lp_7_any_node_serves_a_session_and_p_lp_8_notices_that_it_is_gone() {
+    let [(one, mesh), (two, _two)] = pair().await;
+    let mut session = Session::open(&one, "/socket").await;
+    session.at(&two, "/socket");
+    session.join("quiet:a").await;
+    session.at(&one, "/socket");
+    let echo = json!(["1", "2", "quiet:a", "ack", {}]).to_string();
+    assert_eq!(session.post(std::slice::from_ref(&echo)).await, 200);
+    session.at(&two, "/socket");
+    assert_eq!(session.messages(1).await, [ok("1", "2", "quiet:a")]);
+    mesh.leave(Duration::ZERO).await;
+    assert_eq!(session.post(&[echo]).await, 410);
+    assert_eq!(session.poll().await, (410, vec![]));
+}
+
+#[tokio::test]
+async fn p_drain_6_g_6_a_drain_releases_a_waiting_poll_at_once() {
+    let node = node().await;
+    let session = Session::open(&node, "/socket").await;
+    session.join("quiet:a").await;
+    let drain = DrainRequest {
+        mode: DrainMode::Immediate,
+        initial_delay_seconds: 0.0,
+        wait_seconds: 0.0,
+        batch_size: 1,
+        batch_interval_seconds: 0.1,
+        ttl_seconds: 60.0,
+    };
+    let request = session.http.get(format!("{}&token={}", session.url, session.token));
+    let ended = async {
+        node.hub.start_drain(drain);
+        node.until("the session is gone", |hub| hub.counts().connections == 0).await;
+    };
+    // The poll would wait for ten seconds.
+    let (polled, ()) = tokio::join!(timeout(PATIENCE * 3 / 4, answer(request)), ended);
+    let polled = polled.expect("released");
+    assert_ne!(polled["status"], 200, "no message");
+}
