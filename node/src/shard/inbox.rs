@@ -7,9 +7,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::fanout::Fanout;
+use crate::hub::{TopicCount, TopicQuery};
 
 const MAX_BYTES: usize = 16 << 20;
 const MAX_TASKS: usize = 65_536;
@@ -22,13 +23,15 @@ pub(crate) enum Task {
     Fanout(Arc<Fanout>),
     /// Close so many sockets with 1012, counting them.
     Close(u64, Arc<AtomicU64>),
+    /// Count the subscribers of topics.
+    Topics(TopicQuery, oneshot::Sender<Vec<TopicCount>>),
 }
 
 impl Task {
     fn bytes(&self) -> usize {
         match self {
             Self::Fanout(fanout) => fanout.len(),
-            Self::Socket(..) | Self::Close(..) => 0,
+            Self::Socket(..) | Self::Close(..) | Self::Topics(..) => 0,
         }
     }
 }

@@ -85,6 +85,10 @@ impl Shard {
             match task {
                 Task::Socket(stream, peer) => self.admit(stream, peer, routes.clone()),
                 Task::Fanout(fanout) => self.fan_out(&fanout, None),
+                Task::Topics(query, answer) => {
+                    // Who asked may be gone.
+                    let _ = answer.send(query.pick(self.table.borrow().counts()));
+                }
                 Task::Close(count, moved) => self.move_away(count, &moved),
             }
             if self.appended.get() > BURST {
