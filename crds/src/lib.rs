@@ -6,6 +6,7 @@
 
 mod cluster;
 pub mod names;
+pub mod node_files;
 mod pod_template;
 mod redis;
 pub mod reference;

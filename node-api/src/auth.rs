@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Who may connect. Empty: everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Auth {
     /// Clients that bear a JSON Web Token.
@@ -21,6 +22,7 @@ impl Auth {
 /// Clients bear a JSON Web Token (RFC 7519), signed by one of these keys. It comes as the auth token
 /// of the WebSocket's subprotocol (`P-CON-6`), or as a parameter of the URL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Jwt {
     /// Keys from files and the environment, read once at the start.
@@ -82,6 +84,7 @@ pub enum Algorithm {
 
 /// One key. It is for its algorithm alone: a token can't choose another for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JwtKey {
     /// The algorithm.
@@ -102,6 +105,7 @@ pub struct JwtKey {
 
 /// A JSON Web Key Set (RFC 7517) by URL. It is kept in memory; a fetch that fails changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Jwks {
     /// Where it is: `https://…`, or `http://…` inside a cluster.

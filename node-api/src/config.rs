@@ -23,6 +23,7 @@ pub const PUBLISH_PORT: u16 = 4003;
 ///
 /// From the environment come what differs from pod to pod: `POD_NAME`, `POD_UID`, `POD_IP`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct NodeConfig {
     /// The cluster's name, `namespace/name` in Kubernetes. Nodes of another cluster are refused.
@@ -65,6 +66,7 @@ impl Default for NodeConfig {
 
 /// Addresses to listen on, `ip:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Listen {
     /// Clients.
@@ -91,6 +93,7 @@ impl Default for Listen {
 /// Paths of files that hold one token each. An API whose token is not configured refuses every
 /// call that needs one; without a mesh token there is no mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Tokens {
     /// Token of the links between nodes.
@@ -106,6 +109,7 @@ pub struct Tokens {
 
 /// How the other nodes are found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Discovery {
     /// By the addresses of a DNS name, such as that of a headless Service.
@@ -118,6 +122,7 @@ pub struct Discovery {
 
 /// Discovery by the A and AAAA records of a name. A lookup that fails keeps the last view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DnsDiscovery {
     /// The name, such as `chat-headless.default.svc.cluster.local`.
@@ -150,6 +155,7 @@ pub enum Adapter {
 
 /// How a broadcast reaches the other nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PubSub {
     /// The adapter.
@@ -169,6 +175,7 @@ impl Default for PubSub {
 
 /// The Redis of the `Redis` adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RedisPubSub {
     /// Path of a file with the URL, `redis://[user:password@]host:port[/db]`.
@@ -177,6 +184,7 @@ pub struct RedisPubSub {
 
 /// The client-facing socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Socket {
     /// Mount path; WebSockets connect to `<path>/websocket` (`P-CON-1`).
@@ -214,6 +222,7 @@ impl Default for Socket {
 /// What a node reads again whenever it changes: nothing in it needs a restart. A file that is
 /// invalid after a change is reported and the last valid one stays in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LiveConfig {
     /// Topic rules; the first that matches a topic counts (`P-JOIN-1`).
@@ -237,6 +246,7 @@ impl Default for LiveConfig {
 
 /// How much a node takes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
     /// Connections held at a time; past that 503 with `Retry-After`. 0: as many as there may be
@@ -366,6 +376,7 @@ fn payload_limit() -> u32 {
 
 /// The pace of a drain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DrainSettings {
     /// How sockets are closed.

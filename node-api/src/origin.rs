@@ -98,6 +98,24 @@ fn is_host(text: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for CheckOrigin {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "CheckOrigin".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "`false`: any page may. `true`: pages of `host`, by any scheme and port. \
+                Or a list: `//host`, `scheme://host:port`, `//*.host` for a host and those under it.",
+            "anyOf": [
+                { "type": "boolean" },
+                { "type": "array", "items": { "type": "string" }, "maxItems": 256 },
+            ],
+        })
+    }
+}
+
 impl Serialize for CheckOrigin {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

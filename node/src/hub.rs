@@ -4,6 +4,7 @@
 //! returns at once, from any thread.
 
 mod metrics;
+mod topics;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -18,6 +19,7 @@ use sluice_node_api::{
 };
 
 pub use self::metrics::{Code, HubMetrics, Reason};
+pub use self::topics::{TopicCount, TopicQuery};
 use crate::{
     drain::{self, Drain, Shed},
     longpoll::remote,

@@ -135,11 +135,12 @@ impl Plane {
         self.shards.iter().map(|shard| shard.connections.load(Ordering::Relaxed)).sum()
     }
 
-    /// Connections beside the one that asks, handshakes among them: so that many at once do not
-    /// slip past a limit.
+    /// Connections beside the one that asks: long-poll sessions among them, and handshakes, so that
+    /// many at once do not slip past a limit.
     pub(crate) fn others(&self) -> u64 {
         let all: usize = self.shards.iter().map(|s| s.sockets.load(Ordering::Relaxed)).sum();
-        u64::try_from(all).unwrap_or(u64::MAX).saturating_sub(1)
+        let streams = u64::try_from(all).unwrap_or(u64::MAX).saturating_sub(1);
+        streams.max(self.connections())
     }
 
     /// Connections that the node would hold; 0 when it is not known.

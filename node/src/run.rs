@@ -30,13 +30,39 @@ pub struct Args {
     /// Check the configuration and exit.
     #[arg(long)]
     pub check_config: bool,
+    /// Print the JSON Schema of the configuration file, or of the live one, and exit.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "config")]
+    pub print_config_schema: Option<ConfigFile>,
     /// Threads that serve sockets; 0 is one a core.
     #[arg(long, env = "SLUICE_SHARDS", default_value_t = 0, value_name = "N")]
     pub shards: usize,
 }
 
+/// One of a node's two files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ConfigFile {
+    /// What is read when the node starts.
+    Config,
+    /// What is read whenever it changes.
+    Live,
+}
+
+impl ConfigFile {
+    /// Its JSON Schema; `crdgen` writes it.
+    pub fn schema(self) -> &'static str {
+        match self {
+            Self::Config => include_str!("../schema/config.json"),
+            Self::Live => include_str!("../schema/live.json"),
+        }
+    }
+}
+
 /// Runs a node until it is told to end; the process's exit code.
 pub fn main(args: &Args) -> ExitCode {
+    if let Some(file) = args.print_config_schema {
+        print!("{}", file.schema());
+        return ExitCode::SUCCESS;
+    }
     let loaded = match config::load(args.config.as_deref(), Env::of_process()) {
         Ok(loaded) => loaded,
         Err(error) => return refuse(&error),

@@ -209,7 +209,8 @@ async fn the_claims_say_which_topics_may_be_joined_and_rules_are_loaded_live() {
         format!(
             "channels:\n- {{topic: 'user:*', join: {{topics: ['{own}']}}}}\n\
              - {{topic: 'room:*', join: {{claim: rooms}}}}\n\
-             - {{topic: lobby, maxMessagesPerSecond: 1}}\n"
+             - {{topic: lobby, maxMessagesPerSecond: 1}}\n\
+             drain: {{initialDelaySeconds: 0}}\n"
         )
     };
     std::fs::write(dir.0.join("live.yaml"), rules("user:{sub}")).unwrap();

@@ -1,9 +1,9 @@
 //! Writes what is generated from the API's types: the CustomResourceDefinition, its copy in the
-//! chart, and the API reference. `crdgen --check` writes nothing and fails when a file is stale.
+//! chart, the API reference, and the schemas of the node's files. `crdgen --check` writes nothing and fails when a file is stale.
 
 use std::{fs, path::Path, process::ExitCode};
 
-use sluice_crds::{reference, schema};
+use sluice_crds::{node_files, reference, schema};
 
 const COMMAND: &str = "cargo run -p sluice-crds --bin crdgen";
 
@@ -39,6 +39,8 @@ fn run(check: bool) -> Result<Vec<&'static str>, Box<dyn std::error::Error>> {
         ("crds/sluice.dev_channelclusters.yaml", schema::manifest(&[])?),
         ("charts/sluice-crds/templates/sluice.dev_channelclusters.yaml", schema::manifest(&keep)?),
         ("docs/api-reference.md", reference::markdown()),
+        ("node/schema/config.json", node_files::config()),
+        ("node/schema/live.json", node_files::live()),
     ];
     let mut stale = Vec::new();
     for (file, wanted) in files {

@@ -88,7 +88,9 @@ async fn serve(
             if let Some((token, session)) = session {
                 match ask(plane, session, Question::Poll(window)).await {
                     Answer::Messages(messages) => return messages_of(&token, messages),
-                    _ if plane.door.admit(Instant::now()).is_err() => return status(410),
+                    _ if plane.door.admit(plane.others(), Instant::now()).is_err() => {
+                        return status(410);
+                    }
                     _ => {}
                 }
             }
@@ -133,7 +135,7 @@ async fn open(
     query: Option<Pairs>,
     request: Request,
 ) -> Response {
-    if let Err(refusal) = plane.door.admit(Instant::now()) {
+    if let Err(refusal) = plane.door.admit(plane.others(), Instant::now()) {
         plane.metrics.refuse(refusal.reason());
         return busy(refusal);
     }

@@ -1,19 +1,23 @@
 //! The publish API, port 4003: servers broadcast over HTTP, by the publish token.
 //!
-//! `POST /api/publish` takes `{"topic", "event", "payload"}`, or `payloadBase64` for bytes in place
-//! of `payload`, or up to 1000 such objects as `{"messages": […]}`, and answers 202 with `{"published": n}`. All or nothing: one message that
-//! is wrong refuses the whole call. A node that has just started and does not reach its peers yet
-//! answers 503: what it took would be lost to their clients. 202 means handed on, at most once (`P-PS-3`), not delivered.
+//! `POST /api/publish` takes `{"topic", "event", "payload"}`, or `topics` for a list in place of
+//! `topic`, or `payloadBase64` for bytes in place of `payload`, or up to 1000 such objects as
+//! `{"messages": […]}`, and answers 202 with `{"published": n}`. All or nothing: one message that is
+//! wrong refuses the whole call. A node that has just started and does not reach its peers yet
+//! answers 503: what it took would be lost to their clients. 202 means handed on, at most once
+//! (`P-PS-3`), not delivered. The other calls are in `control`; `node/schema/publish.json` describes
+//! them all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
-use axum::routing::post;
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::StatusCode;
 use http::request::Parts;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -24,7 +28,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::api::{self, ApiError, Token, error};
+use crate::hub::{TopicCount, TopicQuery};
 use crate::pubsub::{Broadcast, Kind};
+
+mod control;
 
 /// Largest body, in bytes.
 pub const MAX_BODY: usize = 8_000_000;
@@ -35,12 +42,16 @@ const MAX_NAME: usize = 255;
 
 /// What broadcasts: [`crate::hub::Hub::broadcast`], but in tests.
 pub type Sink = Arc<dyn Fn(Broadcast) + Send + Sync>;
+/// What lists topics: [`crate::hub::Hub::topics`], but in tests.
+pub type List =
+    Arc<dyn Fn(TopicQuery) -> BoxFuture<'static, Option<Vec<TopicCount>>> + Send + Sync>;
 
 /// The publish API of this node.
 #[derive(Clone)]
 pub struct Publish {
     token: Token,
     sink: Sink,
+    list: List,
     formed: Arc<AtomicBool>,
     metrics: PublishMetrics,
 }
@@ -80,6 +91,7 @@ struct Published {
 )]
 struct Call {
     topic: Option<String>,
+    topics: Option<Vec<String>>,
     event: Option<String>,
     payload: Option<Box<RawValue>>,
     payload_base64: Option<String>,
@@ -90,10 +102,11 @@ struct Call {
 #[serde(
     rename_all = "camelCase",
     deny_unknown_fields,
-    expecting = "an object with `topic`, `event` and a payload"
+    expecting = "an object with `topic` or `topics`, `event` and a payload"
 )]
 struct Message {
-    topic: String,
+    topic: Option<String>,
+    topics: Option<Vec<String>>,
     event: String,
     payload: Option<Box<RawValue>>,
     payload_base64: Option<String>,
@@ -115,18 +128,36 @@ impl FromRequestParts<Publish> for Authorized {
 
 impl Publish {
     /// Broadcasts through `sink` what comes with `token`, once `formed` says that it reaches the
-    /// other nodes.
-    pub fn new(token: Token, sink: Sink, formed: Arc<AtomicBool>, metrics: PublishMetrics) -> Self {
-        Self { token, sink, formed, metrics }
+    /// other nodes; lists topics by `list`.
+    pub fn new(
+        token: Token,
+        sink: Sink,
+        list: List,
+        formed: Arc<AtomicBool>,
+        metrics: PublishMetrics,
+    ) -> Self {
+        Self { token, sink, list, formed, metrics }
     }
 
     /// The routes.
     pub fn router(self) -> Router {
-        Router::new()
-            .route("/api/publish", post(publish))
+        let routes = routes().into_iter();
+        let routes = routes.fold(Router::new(), |all, (_, path, call)| all.route(path, call));
+        routes
             .fallback(error::not_found)
             .method_not_allowed_fallback(error::wrong_method)
             .with_state(self)
+    }
+
+    /// Reads the body of a call that reaches the whole cluster.
+    async fn read(&self, body: Body) -> Result<Bytes, ApiError> {
+        let bytes = api::body(body, MAX_BODY).await?;
+        match self.formed.load(Ordering::Acquire) {
+            true => Ok(bytes),
+            false => Err(ApiError::unavailable(
+                "this node has just started and does not reach its peers yet: publish to another one, or again in a second",
+            )),
+        }
     }
 
     fn count(&self, status: StatusCode) {
@@ -134,18 +165,22 @@ impl Publish {
     }
 }
 
+/// Every call: its method, as OpenAPI writes it, and its path.
+fn routes() -> [(&'static str, &'static str, MethodRouter<Publish>); 4] {
+    [
+        ("post", "/api/publish", post(publish)),
+        ("post", "/api/disconnect", post(control::disconnect)),
+        ("get", "/api/topics", get(control::topics)),
+        ("get", "/api/openapi.json", get(control::openapi)),
+    ]
+}
+
 async fn publish(
     _: Authorized,
     State(publish): State<Publish>,
     body: Body,
 ) -> Result<(StatusCode, Json<Published>), ApiError> {
-    let taken = match api::body(body, MAX_BODY).await {
-        Ok(_) if !publish.formed.load(Ordering::Acquire) => Err(ApiError::unavailable(
-            "this node has just started and does not reach its peers yet: publish to another one, or again in a second",
-        )),
-        Ok(bytes) => parse(&bytes),
-        Err(e) => Err(e),
-    };
+    let taken = publish.read(body).await.and_then(|bytes| parse(&bytes));
     let status = taken.as_ref().map_or_else(ApiError::status, |_| StatusCode::ACCEPTED);
     publish.count(status);
     let broadcasts = taken?;
@@ -161,23 +196,18 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Broadcast>, ApiError> {
     let messages = match call {
         Call {
             topic: None,
+            topics: None,
             event: None,
             payload: None,
             payload_base64: None,
             messages: Some(messages),
         } => messages,
-        Call {
-            topic: Some(topic),
-            event: Some(event),
-            payload,
-            payload_base64,
-            messages: None,
-        } => {
-            vec![Message { topic, event, payload, payload_base64 }]
+        Call { topic, topics, event: Some(event), payload, payload_base64, messages: None } => {
+            vec![Message { topic, topics, event, payload, payload_base64 }]
         }
         _ => {
             return Err(ApiError::unprocessable(
-                "send either `topic`, `event` and `payload` or `payloadBase64`, or `messages`",
+                "send either `topic` or `topics`, `event` and `payload` or `payloadBase64`, or `messages`",
             ));
         }
     };
@@ -185,15 +215,28 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Broadcast>, ApiError> {
         let why = format!("`messages` has 1 to {MAX_MESSAGES} messages, not {}", messages.len());
         return Err(ApiError::unprocessable(why));
     }
-    messages.into_iter().enumerate().map(|(i, m)| check(i, m)).collect()
+    let mut broadcasts = Vec::new();
+    for (i, message) in messages.into_iter().enumerate() {
+        check(i, message, &mut broadcasts)?;
+    }
+    Ok(broadcasts)
 }
 
-fn check(i: usize, m: Message) -> Result<Broadcast, ApiError> {
+fn check(i: usize, m: Message, out: &mut Vec<Broadcast>) -> Result<(), ApiError> {
     let wrong = |why: &str| Err(ApiError::unprocessable(format!("message {i}: {why}")));
-    if !(1..=MAX_NAME).contains(&m.topic.len()) || !(1..=MAX_NAME).contains(&m.event.len()) {
+    let topics = match (m.topic, m.topics) {
+        (Some(topic), None) => vec![topic],
+        (None, Some(topics)) if !topics.is_empty() => topics,
+        _ => return wrong("send one of `topic` and `topics`, which has at least one"),
+    };
+    if out.len() + topics.len() > MAX_MESSAGES {
+        return wrong("a call reaches at most 1000 topics, each counted as often as it is named");
+    }
+    let long = topics.iter().any(|topic| !(1..=MAX_NAME).contains(&topic.len()));
+    if long || !(1..=MAX_NAME).contains(&m.event.len()) {
         return wrong("topic and event have 1 to 255 bytes");
     }
-    if m.topic == "phoenix" || m.event.starts_with("phx_") {
+    if topics.iter().any(|topic| topic == "phoenix") || m.event.starts_with("phx_") {
         return wrong("the topic `phoenix` and events `phx_*` are the protocol's own");
     }
     let (kind, payload) = match (m.payload, m.payload_base64) {
@@ -207,7 +250,18 @@ fn check(i: usize, m: Message) -> Result<Broadcast, ApiError> {
         },
         _ => return wrong("send one of `payload` and `payloadBase64`"),
     };
-    Ok(Broadcast { topic: m.topic.into(), event: m.event.into(), kind, payload })
+    let bytes: usize = out.iter().map(|broadcast| broadcast.payload.len()).sum();
+    if bytes + payload.len() * topics.len() > MAX_BODY {
+        return wrong("a call hands on at most 8000000 bytes, a payload counted for each topic");
+    }
+    let event: Arc<str> = m.event.into();
+    out.extend(topics.into_iter().map(|topic| Broadcast {
+        topic: topic.into(),
+        event: event.clone(),
+        kind,
+        payload: payload.clone(),
+    }));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,12 @@
 //! Calls that are taken, and those that are refused.
 
+use std::collections::BTreeSet;
+
+use http::{Request, header};
+use parking_lot::Mutex;
 use proptest::prelude::*;
+use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use super::*;
 
@@ -64,4 +70,132 @@ proptest! {
     fn any_body_is_taken_or_refused_and_never_panics(body in ".{0,200}") {
         let _ = status(&body);
     }
+}
+
+#[test]
+fn a_list_of_topics_gets_the_message_each_within_bounds() {
+    let call = json!({"topics": ["a", "b"], "event": "x", "payload": {"n": 1}});
+    let taken = parse(call.to_string().as_bytes()).unwrap();
+    let topics: Vec<_> = taken.iter().map(|b| (&*b.topic, &b.payload[..])).collect();
+    assert_eq!(topics, [("a", &br#"{"n":1}"#[..]), ("b", br#"{"n":1}"#)]);
+    let of = |topics: Value| json!({"topics": topics, "event": "x", "payload": {}}).to_string();
+    for (call, want) in [
+        (of(json!(vec!["a"; 1000])), 202),
+        (of(json!(vec!["a"; 1001])), 422),
+        (of(json!([])), 422),
+        (of(json!(["a", "phoenix"])), 422),
+        (of(json!(["a", ""])), 422),
+        (of(json!("a")), 422),
+        (json!({"topic": "a", "topics": ["b"], "event": "x", "payload": {}}).to_string(), 422),
+    ] {
+        assert_eq!(status(&call), want, "{}", &call[..call.len().min(99)]);
+    }
+    let several = |n| {
+        let message = json!({"topics": vec!["a"; n], "event": "x", "payload": {}});
+        json!({"messages": [message, message]}).to_string()
+    };
+    assert_eq!((status(&several(500)), status(&several(501))), (202, 422));
+    let large = |n| {
+        let bytes = "A".repeat(4_000_000);
+        json!({"topics": vec!["a"; n], "event": "x", "payloadBase64": bytes}).to_string()
+    };
+    assert_eq!((status(&large(2)), status(&large(3))), (202, 422), "3 MB thrice are too many");
+}
+
+/// Topics and events, as they were broadcast.
+type Said = Arc<Mutex<Vec<(String, String)>>>;
+
+/// The API, and what it broadcasts.
+fn api() -> (Router, Said) {
+    let said = Said::default();
+    let (sink, token) = (said.clone(), Bytes::from_static(b"secret"));
+    let sink: Sink = Arc::new(move |b: Broadcast| {
+        sink.lock().push((b.topic.to_string(), b.event.to_string()));
+    });
+    let list: List = Arc::new(|query| {
+        let count = |topic: &str| TopicCount { topic: topic.into(), subscribers: 2 };
+        let all: Vec<_> = ["a:1", "a:2", "b"].map(count).into();
+        Box::pin(async move { Some(query.pick(all.iter().map(|c| (&c.topic, c.subscribers)))) })
+    });
+    let formed = Arc::new(AtomicBool::new(true));
+    let token = Token::new(Some(&token));
+    (Publish::new(token, sink, list, formed, PublishMetrics::default()).router(), said)
+}
+
+async fn call(router: &Router, method: &str, path: &str, token: bool, body: &str) -> (u16, Value) {
+    let mut request = Request::builder().method(method.to_uppercase().as_str()).uri(path);
+    if token {
+        request = request.header(header::AUTHORIZATION, "Bearer secret");
+    }
+    let request = request.body(Body::from(body.to_owned())).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let bytes = axum::body::to_bytes(response.into_body(), MAX_BODY).await.unwrap();
+    (status, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn ids_are_disconnected_and_topics_listed_in_pages() {
+    let (router, said) = api();
+    let ids = r#"{"ids": ["users:anna", "users:bert"]}"#;
+    let answer = call(&router, "post", "/api/disconnect", true, ids).await;
+    assert_eq!(answer, (202, json!({"ids": 2})));
+    let disconnect = |id: &str| (id.to_owned(), "disconnect".to_owned());
+    assert_eq!(*said.lock(), [disconnect("users:anna"), disconnect("users:bert")]);
+    for bad in ["{}", r#"{"ids": []}"#, r#"{"id": ""}"#, r#"{"id": "a", "ids": ["b"]}"#] {
+        assert_eq!(call(&router, "post", "/api/disconnect", true, bad).await.0, 422, "{bad}");
+    }
+    let page = |path: &'static str| call(&router, "get", path, true, "");
+    let first = page("/api/topics?prefix=a:&limit=1").await;
+    let want = json!({"topics": [{"topic": "a:1", "subscribers": 2}], "next": "a:1"});
+    assert_eq!(first, (200, want));
+    let last = page("/api/topics?prefix=a:&limit=2&after=a:1").await;
+    assert_eq!(last, (200, json!({"topics": [{"topic": "a:2", "subscribers": 2}]})));
+    for bad in ["limit=0", "limit=1001", "limit=x", "page=2"] {
+        let path = format!("/api/topics?{bad}");
+        assert_eq!(call(&router, "get", &path, true, "").await.0, 422, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn the_openapi_document_is_about_the_calls_that_there_are() {
+    let doc: Value = serde_json::from_str(control::OPENAPI).unwrap();
+    assert_eq!(doc["openapi"], "3.1.0");
+    let mut described = BTreeSet::new();
+    let (router, _) = api();
+    for (path, methods) in doc["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            described.insert((method.as_str(), path.as_str()));
+            let answers = operation["responses"].as_object().unwrap();
+            let bare = call(&router, method, path, false, "").await.0;
+            assert!(answers.contains_key(&bare.to_string()), "{method} {path} {bare}");
+            let open = operation["security"].as_array().is_some_and(Vec::is_empty);
+            assert_eq!(bare != 401, open, "{method} {path}");
+            let content = &operation["requestBody"]["content"]["application/json"];
+            let mut used = BTreeSet::new();
+            for (name, example) in content["examples"].as_object().into_iter().flatten() {
+                let body = &example["value"];
+                used.extend(body.as_object().unwrap().keys());
+                let (status, answer) = call(&router, method, path, true, &body.to_string()).await;
+                assert_eq!(status, 202, "{path} {name} {answer}");
+                let schema = &answers["202"]["content"]["application/json"]["schema"];
+                for key in answer.as_object().unwrap().keys() {
+                    assert!(schema["properties"][key].is_object(), "{path} {key}");
+                }
+                let wrong = json!({"nonsense": body}).to_string();
+                let wrong = call(&router, method, path, true, &wrong).await;
+                assert_eq!(wrong.0, 422);
+                assert!(answers.contains_key("422") && wrong.1["error"].is_string());
+            }
+            // Every property that is described is in an example that was taken.
+            let schema = content["schema"]["$ref"].as_str().and_then(|path| path.strip_prefix('#'));
+            let schema = schema.and_then(|path| doc.pointer(path));
+            let properties = schema.and_then(|schema| schema["properties"].as_object());
+            assert_eq!(used, properties.into_iter().flatten().map(|(key, _)| key).collect());
+        }
+    }
+    let routes = routes();
+    assert_eq!(described, routes.iter().map(|(method, path, _)| (*method, *path)).collect());
+    let (status, served) = call(&router, "get", "/api/openapi.json", false, "").await;
+    assert_eq!((status, served), (200, doc));
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use futures::FutureExt;
 use prometheus_client::registry::Registry;
 use sluice_node_api::config::{Adapter, NodeConfig};
 use tokio::net::TcpListener;
@@ -167,8 +168,14 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     let sink = hub.clone();
     let token = Token::new(tokens.publish.clone());
     let formed = Arc::new(AtomicBool::new(false));
-    let publish =
-        Publish::new(token, Arc::new(move |b| sink.broadcast(b)), formed.clone(), publish_metrics);
+    let lister = hub.clone();
+    let list = move |query| {
+        let hub = lister.clone();
+        async move { hub.topics(query).await }.boxed()
+    };
+    let sink = move |broadcast| sink.broadcast(broadcast);
+    let (sink, list) = (Arc::new(sink), Arc::new(list));
+    let publish = Publish::new(token, sink, list, formed.clone(), publish_metrics);
     let (waits, stop) = (links.clone(), stop_intake.clone());
     intake.spawn(async move {
         if stop.run_until_cancelled(waits.formed()).await.is_some() {

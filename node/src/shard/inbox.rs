@@ -13,6 +13,7 @@ use super::{fanout::Fanout, table::Slot};
 use crate::{
     channel::{Payload, session::Key},
     handshake::Opening,
+    hub::{TopicCount, TopicQuery},
     longpoll::Posted,
     message::{Body, Outgoing},
 };
@@ -68,6 +69,8 @@ pub(crate) enum Task {
     Post((Slot, u64), Vec<Posted>, oneshot::Sender<()>),
     /// Close so many sockets with 1012, counting them.
     Close(u64, Arc<AtomicU64>),
+    /// Count the subscribers of topics.
+    Topics(TopicQuery, oneshot::Sender<Vec<TopicCount>>),
 }
 
 impl Task {
@@ -79,7 +82,7 @@ impl Task {
             },
             Self::Post(_, messages, _) => messages.iter().map(|one| one.bytes.len()).sum(),
             Self::Socket(..) | Self::Close(..) | Self::Said(..) => 0,
-            Self::OpenPoll(..) | Self::Poll(..) => 0,
+            Self::OpenPoll(..) | Self::Poll(..) | Self::Topics(..) => 0,
         }
     }
 
@@ -89,7 +92,7 @@ impl Task {
         match self {
             Self::Close(..) => true,
             Self::Said(_, said) => !matches!(said, Said::Send(_)),
-            Self::Socket(..) | Self::Fanout(_) => false,
+            Self::Socket(..) | Self::Fanout(_) | Self::Topics(..) => false,
             Self::OpenPoll(..) | Self::Poll(..) | Self::Post(..) => false,
         }
     }

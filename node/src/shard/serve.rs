@@ -90,6 +90,10 @@ impl Shard {
                 Task::Poll(at, answer) => self.poll(at, answer),
                 Task::Post(at, messages, taken) => self.post(at, messages, taken),
                 Task::Said(address, said) => self.said(address, said),
+                Task::Topics(query, answer) => {
+                    // Who asked may be gone.
+                    let _ = answer.send(query.pick(self.table.borrow().counts()));
+                }
                 Task::Close(count, moved) => self.move_away(count, &moved),
             }
             if self.appended.get() > BURST {

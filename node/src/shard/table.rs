@@ -98,6 +98,11 @@ impl Table {
         self.names.get(name).map_or(&[], |topic| &self.topics[*topic].slots)
     }
 
+    /// Every topic, and how many subscribe it.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {
+        self.topics.iter().map(|(_, topic)| (&topic.name, topic.slots.len()))
+    }
+
     /// Takes a socket out of a topic's list; the list's last takes its place.
     fn vacate(&mut self, place: Place) {
         let slots = &mut self.topics[place.topic].slots;
