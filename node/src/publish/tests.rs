@@ -118,7 +118,7 @@ fn api() -> (Router, Said) {
         Box::pin(async move { Some(query.pick(all.iter().map(|c| (&c.topic, c.subscribers)))) })
     });
     let formed = Arc::new(AtomicBool::new(true));
-    let token = Token::new(Some(&token));
+    let token = Token::new(Some(Keys::new(token)));
     (Publish::new(token, sink, list, formed, PublishMetrics::default()).router(), said)
 }
 
