@@ -9,6 +9,7 @@ mod chat;
 mod clusters;
 mod deploys;
 mod drains;
+mod evictions;
 mod faults;
 mod live_config;
 mod page;
