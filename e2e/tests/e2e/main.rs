@@ -11,6 +11,7 @@ mod clusters;
 mod deploys;
 mod drains;
 mod edges;
+mod evictions;
 mod faults;
 mod live_config;
 mod obstacles;

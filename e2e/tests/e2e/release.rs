@@ -11,7 +11,7 @@ use sluice_crds::ChannelCluster;
 
 use crate::{
     figure,
-    support::{Clients, LONG, eventually, place::OPERATOR_NAMESPACE, spec, test},
+    support::{Clients, LONG, Space, eventually, place::OPERATOR_NAMESPACE, spec, test},
 };
 
 #[test]
@@ -57,6 +57,13 @@ fn helm_install_upgrade_uninstall_leave_clusters_running() {
         clients.open("all", &cluster.urls().await?, "room:lobby", 3).await?;
         let before = cluster.identities().await?;
 
+        let certificate = eventually("the webhook's certificate", LONG, async || {
+            let webhook = webhook(space, release).await?;
+            ensure!(webhook.iter().all(|part| !part.is_empty()), "{webhook:?}");
+            Ok(webhook)
+        })
+        .await?;
+
         install(&["--set", "logFormat=json"]).await.context("upgrade")?;
         eventually("the upgraded operator", LONG, async || {
             let deployment = deployments.get(&name).await?;
@@ -65,6 +72,7 @@ fn helm_install_upgrade_uninstall_leave_clusters_running() {
         })
         .await?;
         cluster.wait_ready().await?;
+        ensure!(webhook(space, release).await? == certificate, "the upgrade took the certificate");
         space.helm(&["uninstall", release, "--namespace", &space.name, "--wait"]).await?;
         let crds = Api::<CustomResourceDefinition>::all(space.client.clone());
         crds.get("channelclusters.sluice.dev").await.context("the CRD survives")?;
@@ -98,6 +106,18 @@ fn helm_install_upgrade_uninstall_leave_clusters_running() {
         );
         Ok(())
     });
+}
+
+/// What the operator wrote for its webhook: the certificate, and whom the API server trusts.
+async fn webhook(space: &Space, release: &str) -> Result<[String; 2]> {
+    let secret = format!("{release}-operator-webhook");
+    let certificate =
+        space.kubectl(&["get", "secret", &secret, "--output=jsonpath={.data.tls\\.crt}"]).await?;
+    let selector = format!("--selector=app.kubernetes.io/instance={release}");
+    let trusted = "--output=jsonpath={.items[*].webhooks[*].clientConfig.caBundle}";
+    let trusted =
+        space.kubectl(&["get", "validatingwebhookconfigurations", &selector, trusted]).await?;
+    Ok([certificate, trusted])
 }
 
 fn available(deployment: &Deployment) -> i32 {
