@@ -5,9 +5,15 @@ mod conformance;
 mod plane;
 
 use conformance::{ask, binary, join, joined, node, push, reply};
-use plane::{Client, ok};
+use plane::{Client, Node, ok};
 use serde_json::{Value, json};
+use sluice_node::{
+    channel::{self, Channel, Ctx, Handled, JoinError, Mount, Payload, Router},
+    server::Builder,
+};
+use sluice_node_api::config::NodeConfig;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
 
 const CLOSE: &str = "phx_close";
 
@@ -238,4 +244,40 @@ async fn p_con_10_a_channel_disconnects_the_sockets_of_a_user() {
     let replied = ask(&mut other, json!(["1", "2", "quiet:a", "publish", away])).await;
     assert_eq!(replied, ok("1", "2", "quiet:a"));
     assert_eq!(anna.close_code().await, Some(1001));
+}
+
+/// Panics wherever it is asked to.
+struct Panics;
+
+impl Channel for Panics {
+    type Info = ();
+
+    async fn join(payload: Payload, _: &Ctx) -> Result<(Self, Payload), JoinError> {
+        assert!(payload.value().is_object(), "on purpose");
+        Ok((Self, Payload::empty()))
+    }
+
+    async fn handle_in(&mut self, message: channel::Message, ctx: &Ctx) -> Handled {
+        ctx.push("before", message.payload)?;
+        panic!("on purpose")
+    }
+}
+
+#[tokio::test]
+async fn p_join_3_p_err_1_a_panic_is_that_channels_alone() {
+    let mut config = NodeConfig::default();
+    config.listen.http = "127.0.0.1:0".into();
+    let mount = Mount::open("/socket").channels(Router::new().channel::<Panics>("*"));
+    let shutdown = CancellationToken::new();
+    let builder = Builder::new(&config).mount(mount).shards(1);
+    let (hub, address) = builder.start(shutdown.clone()).await.expect("a free port");
+    let node = Node { hub, address, shutdown };
+    let mut client = joined(&node, "one").await;
+    let refused = ask(&mut client, json!(["2", "2", "two", "phx_join", null])).await;
+    assert_eq!(refused[4]["response"]["reason"], "join crashed");
+    join(&mut client, "three").await;
+    assert_eq!(ask(&mut client, json!(["1", "3", "three", "x", {}])).await[3], "before");
+    let reason = json!({"reason": "channel_crash"});
+    assert_eq!(client.next().await, json!(["1", "1", "three", "phx_error", reason]));
+    assert_eq!(ask(&mut client, json!(["1", "4", "one", "x", {}])).await[3], "before");
 }

@@ -196,7 +196,11 @@ impl Shard {
             Said::Send(message) => effects.push(Effect::Send(message)),
             Said::Joined(response) => session.joined(address.key, response, &mut effects),
             Said::Refused(response) => session.refused(address.key, response, &mut effects),
-            Said::Close => session.closed(address.key, &mut effects),
+            Said::Close => {
+                // What is broadcast from now on is not for it, but for a channel that comes after.
+                channels.remove(address.key);
+                session.closed(address.key, &mut effects);
+            }
             Said::Ended => {
                 channels.remove(address.key);
                 session.ended(address.key, &mut effects);
