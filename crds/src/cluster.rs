@@ -4,8 +4,8 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ChannelClusterStatus, Disruption, Drain, PodTemplate, PubSub, Rebalance, Redis, ScaleDown,
-    Service, UpdateStrategy, spec::*,
+    Auth, ChannelClusterStatus, Disruption, Drain, PodTemplate, PubSub, Rebalance, Redis,
+    ScaleDown, Service, UpdateStrategy, spec::*,
 };
 use sluice_node_api::config::ChannelRule;
 
@@ -61,6 +61,8 @@ use sluice_node_api::config::ChannelRule;
         .message("pubsub.adapter Redis needs a Redis: set redis.mode to Managed or External"),
     validation = Rule::new("self.channels.all(c, c.topic.matches('^[^*]*[*]?$'))")
         .message("channels: a topic may have one '*', at its end: `room:*`, not `room:*:chat`"),
+    validation = Rule::new("has(self.auth.jwt) || !self.channels.exists(c, has(c.join))")
+        .message("channels: join needs auth.jwt: a client without a token has no claims, and nobody could join"),
     // Not a list of type `map`, which keeps keys apart too: the order counts, so that a list is
     // applied as a whole.
     validation = Rule::new("self.channels.all(c, self.channels.exists_one(d, d.topic == c.topic))")
@@ -90,6 +92,9 @@ pub struct ChannelClusterSpec {
     /// The Redis that `pubsub.adapter: Redis` uses.
     #[serde(default)]
     pub redis: Redis,
+    /// Who may connect. A change is a deploy.
+    #[serde(default)]
+    pub auth: Auth,
     /// Rules of the stock node, by topic; the first that matches a topic counts. A change is
     /// loaded by running nodes, nothing is restarted.
     #[serde(default = "defaults::channels")]

@@ -4,6 +4,7 @@
 //! [`schema::crd`] is the CustomResourceDefinition as it is published; `crdgen` writes it, and the
 //! API reference, to their files. This crate talks to no API server.
 
+mod auth;
 mod cluster;
 pub mod names;
 pub mod node_files;
@@ -14,6 +15,7 @@ pub mod schema;
 mod spec;
 mod status;
 
+pub use auth::*;
 pub use cluster::{ChannelCluster, ChannelClusterSpec};
 pub use pod_template::*;
 pub use redis::*;

@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 use kube::core::cel::{ErrorKind, Validator, compile_schema};
 
 use super::*;
-use crate::{ChannelClusterSpec, reference};
+use crate::{ChannelClusterSpec, node_files, reference};
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -77,6 +77,8 @@ fn generated_files_are_fresh() {
             manifest(&keep).unwrap(),
         ),
         ("../docs/api-reference.md", reference::markdown()),
+        ("../node/schema/config.json", node_files::config()),
+        ("../node/schema/live.json", node_files::live()),
     ] {
         let found = fs::read_to_string(folder(file)).unwrap();
         assert!(found == wanted, "{file} is stale: cargo run -p sluice-crds --bin crdgen");

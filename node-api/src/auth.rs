@@ -129,6 +129,20 @@ pub struct Jwks {
     pub ca_file: Option<String>,
 }
 
+impl Jwks {
+    /// The set at `url`, with the defaults.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            algorithms: public_algorithms(),
+            refresh_seconds: five_minutes(),
+            unknown_kid_seconds: ten(),
+            timeout_seconds: five(),
+            ca_file: None,
+        }
+    }
+}
+
 fn public_algorithms() -> Vec<Algorithm> {
     vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]
 }

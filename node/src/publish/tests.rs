@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
+use crate::keys::Keys;
 
 fn status(body: &str) -> u16 {
     parse(body.as_bytes()).map_or_else(|e| e.status().as_u16(), |_| 202)

@@ -26,11 +26,9 @@ impl Signer {
     pub fn new(algorithm: &str) -> Self {
         match algorithm {
             "HS256" => Self::Secret((0..32).map(|_| rand::random()).collect()),
-            "RS256" => Self::Pair(Box::new(KeyPair::from_pem(RSA).unwrap())),
-            "ES256" => {
-                Self::Pair(Box::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()))
-            }
-            "EdDSA" => Self::Pair(Box::new(KeyPair::generate_for(&PKCS_ED25519).unwrap())),
+            "RS256" => Self::Pair(KeyPair::from_pem(RSA).unwrap().into()),
+            "ES256" => Self::Pair(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap().into()),
+            "EdDSA" => Self::Pair(KeyPair::generate_for(&PKCS_ED25519).unwrap().into()),
             other => panic!("{other}"),
         }
     }

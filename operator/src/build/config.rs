@@ -59,6 +59,7 @@ pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
             redis: (spec.pubsub.adapter == Adapter::Redis)
                 .then(|| RedisPubSub { url_file: format!("{DIRECTORY}/redis/url") }),
         },
+        auth: super::auth::config(&spec.auth),
         live_file: Some(format!("{DIRECTORY}/live.yaml")),
         shutdown_seconds: SHUTDOWN_SECONDS,
         ..NodeConfig::default()

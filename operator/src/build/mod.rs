@@ -4,6 +4,7 @@
 //! Objects are rendered as the JSON that is applied, so that what is sent is exactly what stands
 //! here: a typed struct would also send the defaults of its required fields.
 
+mod auth;
 mod config;
 mod meta;
 mod network;

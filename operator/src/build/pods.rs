@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 use sluice_crds::{Adapter, RedisMode, names};
 
-use super::{Cluster, Error, NODE_CONFIG, config, node_selector, redis};
+use super::{Cluster, Error, NODE_CONFIG, auth, config, node_selector, redis};
 
 /// The user and group of nodes and of a managed Redis.
 pub(super) const USER: u32 = 65532;
@@ -141,6 +141,7 @@ fn volumes(cluster: &Cluster<'_>) -> (Vec<Value>, Vec<Value>) {
             "name": name, "items": [{ "key": key, "path": "redis/url" }],
         } }));
     }
+    sources.extend(auth::sources(&cluster.spec.auth));
     let mut volumes = vec![json!({
         "name": "config", "projected": { "defaultMode": 0o440, "sources": sources },
     })];

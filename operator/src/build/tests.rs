@@ -286,3 +286,36 @@ fn no_image_is_an_error_that_names_the_way_out() {
     let error = build(&Cluster::new(&object, &none).unwrap()).unwrap_err();
     assert!(error.to_string().contains("--node-image"), "{error}");
 }
+
+#[test]
+fn who_may_connect_is_in_the_nodes_file_and_the_keys_are_where_it_says() {
+    let rendering = rendered(
+        "auth: {jwt: {socketId: 'users:{sub}', keys: [
+            {algorithm: HS256, secretRef: {name: jwt, key: secret}},
+            {algorithm: ES256, kid: a, secretRef: {name: jwt, key: es256.pem}}],
+          jwks: {url: 'https://issuer/jwks.json', caSecretRef: {name: ca, key: ca.crt}}}}",
+    );
+    let template = &rendering.workload.template;
+    let text = template["metadata"]["annotations"][NODE_CONFIG].as_str().unwrap();
+    let config: NodeConfig = serde_saphyr::from_str(text).unwrap();
+    let jwt = config.auth.jwt.unwrap();
+    assert_eq!(jwt.socket_id.as_deref(), Some("users:{sub}"));
+    let sources = &template["spec"]["volumes"][0]["projected"]["sources"];
+    let mounted: Vec<_> = sources
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|source| source["secret"]["items"][0]["path"].as_str())
+        .map(|path| format!("/etc/sluice/{path}"))
+        .collect();
+    let files = [
+        jwt.keys[0].secret_file.clone(),
+        jwt.keys[1].public_key_file.clone(),
+        jwt.jwks.unwrap().ca_file,
+    ];
+    for file in files {
+        let file = file.unwrap();
+        assert!(mounted.contains(&file), "{file} is not in {mounted:?}");
+    }
+    assert!(!rendered("{}").workload.template.to_string().contains("auth/"));
+}
