@@ -51,6 +51,7 @@ test("a client that is closed and joins again has moved once, with its close cod
   assert.deepEqual(figures.moves, { mean: 1, counts: { 1: 1 } });
   assert.deepEqual(figures.closeCodes, { 1012: 1 });
   assert.equal(client.away.length, 1);
+  assert.deepEqual(figures.rejoins, [Math.round(client.joins[1].at)]);
   assert.ok(figures.lastClose["chat-0"] <= now());
 });
 

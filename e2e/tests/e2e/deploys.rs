@@ -38,6 +38,8 @@ async fn deploy(space: &Space, change: Value) -> Result<Outcome> {
         "a pod had {peak:.2} times its share: {}",
         outcome.report.samples
     );
+    let busiest = outcome.report.busiest_second();
+    figure!(space, "at most {busiest} clients came back within a second");
     let status = cluster.status().await?;
     ensure!(status.updated_replicas == 3 && status.replicas == 3, "{status:?}");
     ensure!(status.drains.is_empty() && status.rollout.is_none(), "{status:?}");

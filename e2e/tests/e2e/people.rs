@@ -58,8 +58,9 @@ async fn wait(space: &Space, roll: &Roll<'_>, arguments: &[&str]) -> Result<()> 
 #[test]
 fn kubectl_wait_and_kstatus_tell_when_a_deploy_is_done() {
     test("kubectl_wait_and_kstatus_tell_when_a_deploy_is_done", async |space| {
-        let deadline = json!({ "progressDeadlineSeconds": 600 });
-        let cluster = space.cluster("chat", spec(2, deadline)).await?;
+        // Balancers must have heard of a drain before it closes anyone, or some are moved twice.
+        let patient = json!({ "drain": { "initialDelaySeconds": 3 } });
+        let cluster = space.cluster("chat", spec(2, patient)).await?;
         space.kubectl(&["wait", "chc/chat", "--for=condition=Ready", "--timeout=170s"]).await?;
         let roll = Roll::start(&cluster, 20).await?;
         let before = cluster.status().await?.update_revision;

@@ -125,7 +125,7 @@ impl<I: Send + 'static> Ctx<I> {
     }
 
     /// The topic.
-    pub fn topic(&self) -> &Arc<str> {
+    pub fn topic(&self) -> &str {
         &self.inner.topic
     }
 

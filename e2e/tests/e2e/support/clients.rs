@@ -81,10 +81,23 @@ pub struct Report {
     pub away: Away,
     pub deliveries: Deliveries,
     pub peak_over_mean: Peak,
+    /// When clients were back, in milliseconds since the epoch, in order.
+    pub rejoins: Vec<u64>,
     /// When a pod's last client left it, in milliseconds since the epoch.
     pub last_close: BTreeMap<String, f64>,
     pub errors: BTreeMap<String, usize>,
     pub samples: Value,
+}
+
+impl Report {
+    /// The most clients that were back within one second, wherever that begins.
+    pub fn busiest_second(&self) -> usize {
+        let windows = self.rejoins.iter().enumerate();
+        let within = |(i, first): (usize, &u64)| {
+            self.rejoins[i..].iter().take_while(|at| **at < first + 1000).count()
+        };
+        windows.map(within).max().unwrap_or(0)
+    }
 }
 
 /// How often clients were moved.

@@ -50,7 +50,8 @@ fn operator_killed_at_random_moments_of_a_rollout_moves_each_client_once() {
         let mut chance = Chance::new(space)?;
         // As slow as that many kills need.
         let drain = json!({ "drain": {
-            "batchSize": 1, "batchIntervalSeconds": kills.div_ceil(6), "timeoutSeconds": 1800,
+            "initialDelaySeconds": 3, "batchSize": 1, "batchIntervalSeconds": kills.div_ceil(6),
+            "timeoutSeconds": 1800,
         } });
         let cluster = space.cluster("chat", spec(3, drain)).await?;
         cluster.wait_ready().await?;
