@@ -7,11 +7,13 @@ mod tokens;
 
 use std::path::PathBuf;
 
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use plane::{Client, refusal};
 use serde_json::{Value, json};
 use sluice_node::run::Node;
 use support::{Dir, end, node, publish, until};
 use tokens::{Issuer, Signer, claims, time};
+use tokio_tungstenite::tungstenite::{Error, client::IntoClientRequest};
 
 const ALL: [&str; 4] = ["HS256", "RS256", "ES256", "EdDSA"];
 
@@ -91,6 +93,25 @@ async fn tokens_of_every_algorithm_are_taken_and_what_is_wrong_with_one_is_403()
         assert!(metrics.contains(&line), "{line}\n{metrics}");
     }
     assert!(metrics.contains("sluice_refused_total{reason=\"connect\"} 29"), "{metrics}");
+    end(node).await;
+}
+
+#[tokio::test]
+async fn p_con_6_a_token_comes_as_a_subprotocol_too() {
+    let (dir, signer) = (Dir::new(), Signer::new("HS256"));
+    let node = node("a", &config(&dir, &[("HS256", &signer)], "")).await;
+    let offer = async |claims: &Value| {
+        let token = STANDARD_NO_PAD.encode(signer.sign(&json!({ "alg": "HS256" }), claims));
+        let mut request = url(&node, "").into_client_request().unwrap();
+        let protocols = format!("phoenix, base64url.bearer.phx.{token}");
+        request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
+        tokio_tungstenite::connect_async(request).await
+    };
+    let (_, answer) = offer(&claims("anna")).await.expect("let in");
+    assert_eq!(answer.headers()["sec-websocket-protocol"], "phoenix");
+    let late = json!({ "sub": "anna", "exp": time(-60.0) });
+    let refused = offer(&late).await.map(|(_, answer)| answer.status().as_u16());
+    assert!(matches!(refused, Err(Error::Http(answer)) if answer.status() == 403));
     end(node).await;
 }
 

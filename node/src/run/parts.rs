@@ -89,7 +89,7 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
 
     let mut builder = Builder::new(&config).name(&env.node).live(live.config()).shards(shards);
     if let Some(auth) = &auth {
-        builder = builder.mount(Mount::new(&config.socket.path, auth.clone()));
+        builder = builder.mount(Mount::new(&config.socket.path, auth.clone()).auth_token());
     }
     let (hub, http) = builder.start(stop_sockets.clone()).await?;
 
