@@ -15,8 +15,8 @@ use crate::{
 };
 
 const CLIENTS: usize = 60;
-/// Steering is done once a second and heard of by balancers within another; a batch is a quarter of a pod's share.
-const HIGHEST_PEAK: f64 = 1.15 + 3.0 * 0.25;
+/// No pod gets more than this many times its share.
+const HIGHEST_PEAK: f64 = 1.15;
 
 async fn deploy(space: &Space, change: Value) -> Result<Outcome> {
     // Balancers must have heard of a drain before it closes anyone, or some are moved to a pod that is next.
