@@ -175,7 +175,15 @@ pub async fn admin(node: &Node, method: &str, path: &str, body: Option<Value>) -
 /// Publishes over HTTP.
 pub async fn publish(node: &Node, body: String) -> (u16, Value) {
     let url = format!("http://{}/api/publish", node.addresses.publish);
-    call("POST", &url, Some(PUBLISH_TOKEN), Some(body)).await
+    let end = Instant::now() + BOUND;
+    loop {
+        let answer = call("POST", &url, Some(PUBLISH_TOKEN), Some(body.clone())).await;
+        // As every publisher must: a node that has just started may not know its peers yet.
+        if answer.0 != 503 || Instant::now() > end {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Any call; status and JSON, or null.
