@@ -11,8 +11,8 @@ use crate::SecretKeyRef;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Auth {
-    /// Clients bear a JSON Web Token, as the connect parameter `token`. Others are answered 403. A
-    /// socket is closed when its token is over.
+    /// Clients bear a JSON Web Token, as the connect parameter `token` or phoenix.js's `authToken`.
+    /// Others are answered 403. A socket is closed when its token is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Jwt>,
 }

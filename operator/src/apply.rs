@@ -57,6 +57,11 @@ use crate::{
     stores::{self, Stores},
 };
 
+/// How a patch that is no apply is written: in the operator's name.
+pub(crate) fn managed() -> PatchParams {
+    PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() }
+}
+
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -284,14 +289,18 @@ impl Applier<'_> {
             "metadata": { "resourceVersion": live.metadata.resource_version },
             "spec": spec,
         });
-        let params =
-            PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..Default::default() };
-        self.may_write()?;
-        self.api(Kind::StatefulSet)
-            .patch(name, &params, &Patch::Merge(patch))
-            .await
-            .map_err(|source| Error::api("patch", Kind::StatefulSet, name, source))?;
+        self.patch(Kind::StatefulSet, name, Patch::Merge(patch)).await?;
         Ok(true)
+    }
+
+    /// Patches an object in the operator's name.
+    async fn patch(&self, kind: Kind, name: &str, patch: Patch<Value>) -> Result<(), Error> {
+        self.may_write()?;
+        self.api(kind)
+            .patch(name, &managed(), &patch)
+            .await
+            .map(drop)
+            .map_err(|source| Error::api("patch", kind, name, source))
     }
 
     /// Reads the object; an error when it is not this cluster's.
@@ -333,13 +342,7 @@ impl Applier<'_> {
         let Some(patch) = heal::ports_patch(value, &serde_json::to_value(&live)?) else {
             return Ok(false);
         };
-        let params =
-            PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..Default::default() };
-        self.may_write()?;
-        self.api(*kind)
-            .patch(name, &params, &Patch::Merge(patch))
-            .await
-            .map_err(|source| Error::api("patch", *kind, name, source))?;
+        self.patch(*kind, name, Patch::Merge(patch)).await?;
         tracing::info!(?kind, name, "the ports were changed by somebody else: replaced");
         Ok(true)
     }

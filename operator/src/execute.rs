@@ -9,23 +9,23 @@
 mod confirm;
 mod wake;
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, api::Patch};
 use serde_json::{Value, json};
 use sluice_crds::names;
 
 use crate::{
-    apply::{Applier, Error},
+    apply::{Applier, Error, managed},
     build::Rendering,
     model::{Action, Cursor, DrainCommitment, Observed, Plan, PodRef, TemplateStep},
-    node_client::NodeClient,
+    node_client::{self, NodeClient},
     observe::Seen,
     secrets::AdminToken,
 };
@@ -135,22 +135,23 @@ impl Executor<'_> {
             }
             Action::SetAccepting { pods, at } => self.set_accepting(pods, *at, versions).await?,
             Action::Cordon { pod, request } => {
-                self.applier.may_write()?;
-                let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
-                let answer = self.nodes.cordon(address, self.token, request).await;
-                return Ok(noted(pod, answer));
+                return self
+                    .tell(pod, async |address| {
+                        self.nodes.cordon(address, self.token, request).await
+                    })
+                    .await;
             }
             Action::Uncordon { pod } => {
-                self.applier.may_write()?;
-                let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
-                let answer = self.nodes.uncordon(address, self.token).await;
-                return Ok(noted(pod, answer));
+                return self
+                    .tell(pod, async |address| self.nodes.uncordon(address, self.token).await)
+                    .await;
             }
             Action::StartDrain { pod, request } => {
-                self.applier.may_write()?;
-                let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
-                let answer = self.nodes.start_drain(address, self.token, request).await;
-                return Ok(noted(pod, answer));
+                return self
+                    .tell(pod, async |address| {
+                        self.nodes.start_drain(address, self.token, request).await
+                    })
+                    .await;
             }
             Action::Shed { pod, request } => {
                 self.applier.may_write()?;
@@ -161,13 +162,23 @@ impl Executor<'_> {
                 }
             }
             Action::CancelDrain { pod } => {
-                self.applier.may_write()?;
-                let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
-                let answer = self.nodes.cancel_drain(address, self.token).await;
-                return Ok(noted(pod, answer));
+                return self
+                    .tell(pod, async |address| self.nodes.cancel_drain(address, self.token).await)
+                    .await;
             }
         }
         Ok(true)
+    }
+
+    /// Calls a pod's node; whether it did as it was told.
+    async fn tell<T>(
+        &self,
+        pod: &PodRef,
+        call: impl AsyncFnOnce(IpAddr) -> Result<T, node_client::Error>,
+    ) -> Result<bool, Error> {
+        self.applier.may_write()?;
+        let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
+        Ok(noted(pod, call(address).await))
     }
 
     /// Labels that go on first: whoever connects in between finds a pod that stays.
@@ -223,10 +234,8 @@ impl Executor<'_> {
         if let Some(version) = version {
             patch["metadata"]["resourceVersion"] = version.into();
         }
-        let params =
-            PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..Default::default() };
         self.applier.may_write()?;
-        let patched = self.pods().patch(&pod.name, &params, &Patch::Merge(patch)).await;
+        let patched = self.pods().patch(&pod.name, &managed(), &Patch::Merge(patch)).await;
         let patched = patched.map_err(|source| gone_is_stale(&pod.name, source))?;
         Ok(patched.metadata.resource_version.unwrap_or_default())
     }

@@ -48,7 +48,7 @@ const STEADY: Duration = Duration::from_secs(15);
 /// While a node does not take the token: it reads the new one soon.
 const DENIED: Duration = Duration::from_secs(3);
 /// After something changed between plan and step.
-const STALE: Duration = Duration::from_millis(500);
+pub(crate) const STALE: Duration = Duration::from_millis(500);
 /// After an object changed under a write, again and again.
 const CONTENDED: Duration = Duration::from_secs(15);
 /// Between two looks at the pods of a cluster that is being deleted.
@@ -234,9 +234,8 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
     if seen.observed.all_terminate() && namespace_goes(context, cluster.namespace).await {
         return Err(Error::NamespaceGoes);
     }
-    if context.own_template(&applier, &seen).await? {
-        let next = Action::requeue(STALE);
-        return Ok(Passed { next, refused: None });
+    if let Some(again) = context.own_template(&applier, &seen).await? {
+        return Ok(Passed { next: Action::requeue(again), refused: None });
     }
     // Whole seconds: what is written is what is read back.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(now);

@@ -7,30 +7,33 @@ use kube::runtime::reflector::ObjectRef;
 use crate::{
     apply::{Applier, Error},
     observe::Seen,
-    reconcile::Context,
+    reconcile::{Context, STALE},
 };
 
-/// Who changes it again so soon after it was put right does not get an answer at once.
-const SOON: Duration = Duration::from_secs(15);
-/// The pause in which nothing is answered.
+/// Who changes it again so soon after it was put right gets no answer before that time is over.
 const PAUSE: Duration = Duration::from_secs(5);
 
 impl Context {
-    /// Takes out of the pod template what others put in; whether there was something, and this
-    /// pass is over.
-    pub async fn own_template(&self, applier: &Applier<'_>, seen: &Seen) -> Result<bool, Error> {
-        let Some(live) = &seen.stateful_set else { return Ok(false) };
-        match applier.own_template(live).await {
-            Ok(false) => return Ok(false),
-            Ok(true) => self.metrics.wrote(),
-            Err(Error::Stale(_)) => return Ok(true),
+    /// Takes out of the pod template what others put in. If there was something, this pass is over:
+    /// when to look again.
+    pub async fn own_template(
+        &self,
+        applier: &Applier<'_>,
+        seen: &Seen,
+    ) -> Result<Option<Duration>, Error> {
+        let Some(live) = &seen.stateful_set else { return Ok(None) };
+        let Some(foreign) = applier.foreign(live)? else { return Ok(None) };
+        let reference = ObjectRef::new(applier.cluster.name).within(applier.cluster.namespace);
+        let before = self.owned.lock().get(&reference).map(Instant::elapsed);
+        if let Some(wait) = before.and_then(|before| PAUSE.checked_sub(before)) {
+            return Ok(Some(wait.max(STALE)));
+        }
+        match applier.own_template(foreign).await {
+            Ok(()) => self.metrics.wrote(),
+            Err(Error::Stale(_)) => return Ok(Some(STALE)),
             Err(error) => return Err(error),
         }
-        let reference = ObjectRef::new(applier.cluster.name).within(applier.cluster.namespace);
-        let before = self.owned.lock().insert(reference, Instant::now());
-        if before.is_some_and(|before| before.elapsed() < SOON) {
-            tokio::time::sleep(PAUSE).await;
-        }
-        Ok(true)
+        self.owned.lock().insert(reference, Instant::now());
+        Ok(Some(STALE))
     }
 }

@@ -10,18 +10,14 @@ use std::{sync::Arc, time::Duration};
 use axum::{Json, extract::State};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-    core::DeserializeGuard,
-};
+use kube::{Api, Client, api::Patch, core::DeserializeGuard};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_crds::{ChannelCluster, names};
 use tokio::time::timeout;
 
 use super::{Answer, decide};
-use crate::{metrics::Metrics, observe, telemetry};
+use crate::{apply::managed, metrics::Metrics, observe, telemetry};
 
 /// Longer takes no answer: the API server gives up after five seconds by default.
 const IN_TIME: Duration = Duration::from_secs(4);
@@ -77,7 +73,10 @@ pub async fn review(
     let request = &review.request;
     let judged = timeout(IN_TIME, reviewer.judge(request)).await.unwrap_or(Err(Error::Late));
     let (answer, word) = match judged {
-        Ok(answer) => (answer.clone(), answer.as_str()),
+        Ok(answer) => {
+            let word = answer.as_str();
+            (answer, word)
+        }
         Err(error) => {
             let error = telemetry::told(&error);
             let (pod, namespace) = (&request.name, &request.namespace);
@@ -130,11 +129,7 @@ impl Reviewer {
                 "uid": state.uid,
                 "annotations": { names::EVICTION_REQUESTED_AT: now.to_string() },
             } });
-            let params = PatchParams {
-                field_manager: Some(names::FIELD_MANAGER.into()),
-                ..Default::default()
-            };
-            let noted = pods.patch(&request.name, &params, &Patch::Merge(note)).await;
+            let noted = pods.patch(&request.name, &managed(), &Patch::Merge(note)).await;
             noted.map_err(|error| Error::Note(Box::new(error)))?;
             tracing::info!(
                 pod = request.name,

@@ -5,23 +5,20 @@
 //! until the next rotation: at no moment does the API server meet a certificate that it doubts. The
 //! chart makes both objects, empty; no right to create any is needed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     admissionregistration::v1::ValidatingWebhookConfiguration, core::v1::Secret,
 };
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, Client, api::Patch};
+use rustls::sign::CertifiedKey;
 use serde_json::{Value, json};
-use sluice_crds::names;
 use tokio_util::sync::CancellationToken;
 
 use super::certificate::{self, first, make, served};
-use crate::leader::Leadership;
+use crate::{apply::managed, leader::Leadership};
 
 /// Key of the certificate in the Secret.
 pub const CERTIFICATE: &str = "tls.crt";
@@ -100,22 +97,20 @@ async fn pass(
         .get(&place.configuration)
         .await
         .map_err(failed("read the webhook's configuration"))?;
-    let mut held = Held::of(&secret);
-    let params =
-        PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..Default::default() };
-    let renewal = if held.is_good(&place.host(), now) {
+    let mut kept = Held::of(&secret);
+    let renewal = if kept.is_good(&place.host(), now) {
         None
     } else {
         let made = make(&place.host(), now)?;
-        let before = first(&held.authorities).unwrap_or_default();
-        held.authorities = format!("{}{before}", made.authority);
+        let before = first(&kept.authorities).unwrap_or_default();
+        kept.authorities = format!("{}{before}", made.authority);
         Some(made)
     };
-    if let Some(patch) = trust(&configuration, &held.authorities)
+    if let Some(patch) = trust(&configuration, &kept.authorities)
         && leadership.still_valid()
     {
         configurations
-            .patch(&place.configuration, &params, &Patch::Strategic(patch))
+            .patch(&place.configuration, &managed(), &Patch::Strategic(patch))
             .await
             .map_err(failed("tell the API server whom to trust"))?;
     }
@@ -130,16 +125,26 @@ async fn pass(
             "data": {
                 CERTIFICATE: STANDARD.encode(&made.certificate),
                 KEY: STANDARD.encode(&made.key),
-                AUTHORITIES: STANDARD.encode(&held.authorities),
+                AUTHORITIES: STANDARD.encode(&kept.authorities),
             },
         });
         secrets
-            .patch(&place.secret, &params, &Patch::Merge(patch))
+            .patch(&place.secret, &managed(), &Patch::Merge(patch))
             .await
             .map_err(failed("write the webhook's Secret"))?;
         tracing::info!(renewed = %made.renew_at, "the webhook has a new certificate");
     }
     Ok(())
+}
+
+/// The certificate that a Secret holds.
+pub fn held(secret: &Secret) -> Result<Arc<CertifiedKey>, certificate::Error> {
+    served(bytes(secret, CERTIFICATE), bytes(secret, KEY))
+}
+
+fn bytes<'a>(secret: &'a Secret, key: &str) -> &'a [u8] {
+    let found = secret.data.as_ref().and_then(|data| data.get(key));
+    found.map(|bytes| bytes.0.as_slice()).unwrap_or_default()
 }
 
 /// What a Secret holds.
@@ -152,14 +157,11 @@ struct Held {
 
 impl Held {
     fn of(secret: &Secret) -> Self {
-        let none = BTreeMap::new();
-        let data = secret.data.as_ref().unwrap_or(&none);
-        let bytes = |key| data.get(key).map(|bytes| bytes.0.as_slice()).unwrap_or_default();
         let annotations = secret.metadata.annotations.as_ref();
         let annotation = |key| annotations.and_then(|all| all.get(key));
-        let authorities = String::from_utf8_lossy(bytes(AUTHORITIES)).into_owned();
+        let authorities = String::from_utf8_lossy(bytes(secret, AUTHORITIES)).into_owned();
         Self {
-            usable: served(bytes(CERTIFICATE), bytes(KEY)).is_ok() && first(&authorities).is_some(),
+            usable: held(secret).is_ok() && first(&authorities).is_some(),
             authorities,
             host: annotation(HOST).cloned().unwrap_or_default(),
             renew_at: annotation(RENEW_AT).and_then(|at| at.parse().ok()),
@@ -193,6 +195,8 @@ fn trust(configuration: &ValidatingWebhookConfiguration, authorities: &str) -> O
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use jiff::SignedDuration;
     use k8s_openapi::ByteString;
 

@@ -26,9 +26,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    certificate::served,
     review::{Reviewer, review},
-    rotation::{CERTIFICATE, KEY, Place},
+    rotation::{Place, held},
 };
 
 /// Connections at the same time: the API server keeps one or a few.
@@ -56,11 +55,7 @@ impl ResolvesServerCert for Served {
 impl Served {
     /// Takes over what the Secret holds. What can't be used changes nothing.
     fn take(&self, secret: &Secret) -> bool {
-        let bytes = |key| {
-            let data = secret.data.as_ref();
-            data.and_then(|data| data.get(key)).map(|bytes| bytes.0.as_slice()).unwrap_or_default()
-        };
-        match served(bytes(CERTIFICATE), bytes(KEY)) {
+        match held(secret) {
             Ok(key) => *self.0.write() = Some(key),
             Err(error) => tracing::debug!(%error, "no certificate to serve"),
         }
@@ -166,7 +161,13 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
-    use crate::{metrics::Metrics, webhook::certificate::make};
+    use crate::{
+        metrics::Metrics,
+        webhook::{
+            certificate::make,
+            rotation::{CERTIFICATE, KEY},
+        },
+    };
 
     const HOST: &str = "sluice-webhook.sluice-system.svc";
 
