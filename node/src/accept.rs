@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{plane::Plane, shard::inbox::Task};
+use crate::{pace::Pace, plane::Plane, shard::inbox::Task};
 
 /// Why a handshake is refused, with 503 and `Retry-After`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,22 +53,21 @@ pub(crate) struct Door {
     draining: AtomicBool,
     /// Most connections; 0 is no limit.
     most: AtomicU32,
-    bucket: Mutex<Bucket>,
-}
-
-/// A token bucket that holds one second's worth.
-struct Bucket {
-    rate: f64,
-    tokens: f64,
-    at: Instant,
+    rate: u32,
+    pace: Mutex<Pace>,
 }
 
 impl Door {
     /// An open door that lets in `rate` a second.
     pub(crate) fn new(rate: u32, now: Instant) -> Self {
-        let rate = f64::from(rate.max(1));
-        let bucket = Mutex::new(Bucket { rate, tokens: rate, at: now });
-        Self { cordon: Mutex::new(Cordon::Off), draining: false.into(), most: 0.into(), bucket }
+        let rate = rate.max(1);
+        Self {
+            cordon: Mutex::new(Cordon::Off),
+            draining: false.into(),
+            most: 0.into(),
+            rate,
+            pace: Mutex::new(Pace::new(rate, now)),
+        }
     }
 
     /// Asks for one connection, with `held` of them there already.
@@ -83,14 +82,9 @@ impl Door {
         if most > 0 && held >= u64::from(most) {
             return Err(Refusal::Full);
         }
-        let mut bucket = self.bucket.lock();
-        let elapsed = now.saturating_duration_since(bucket.at).as_secs_f64();
-        bucket.at = now;
-        bucket.tokens = (bucket.tokens + elapsed * bucket.rate).min(bucket.rate);
-        if bucket.tokens < 1.0 {
+        if !self.pace.lock().take(self.rate, now) {
             return Err(Refusal::Rate);
         }
-        bucket.tokens -= 1.0;
         Ok(())
     }
 

@@ -47,6 +47,7 @@ pub fn join(
     let mesh = Mesh::start(config, listener, Arc::new(Tcp), Arc::new(hub.clone()));
     hub.set_adapter(Arc::new(mesh.clone()));
     mesh.set_discovered(&peers.iter().copied().collect::<BTreeSet<_>>());
+    mesh.set_whole();
     Ok(mesh)
 }
 

@@ -30,6 +30,7 @@ mod longpoll;
 pub mod mesh;
 pub mod message;
 mod origin;
+mod pace;
 pub mod places;
 mod plane;
 mod presence;

@@ -5,12 +5,18 @@
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
+use serde_json::json;
 
 use crate::pubsub::Kind;
 
 /// Longest `ref` or `join_ref` in bytes of JSON, and longest topic and event in bytes
 /// (`P-BIN-5` has no room for more).
 pub const MAX_FIELD: usize = 255;
+
+/// The response of a bare reply (`P-RPL-1`).
+pub(crate) const EMPTY: Bytes = Bytes::from_static(b"{}");
+/// Why there is no channel (`P-JOIN-1`, `P-PUSH-3`).
+pub(crate) const UNMATCHED: &str = "unmatched topic";
 
 /// A `ref` or `join_ref`: opaque JSON that goes back as it came (`P-V2-2`), or null.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +83,38 @@ pub struct Incoming<'a> {
     pub event: Cow<'a, str>,
     /// The payload.
     pub payload: Payload<'a>,
+}
+
+impl Incoming<'_> {
+    /// A reply with a response in JSON.
+    pub(crate) fn reply(&self, join_ref: Ref, status: Status, response: Bytes) -> Outgoing {
+        Outgoing {
+            join_ref,
+            reference: self.reference.clone(),
+            topic: self.topic.as_ref().into(),
+            body: Body::Reply(status, Kind::Json, response),
+        }
+    }
+
+    /// A reply that says why not.
+    pub(crate) fn refuse(&self, join_ref: Ref, reason: &str) -> Outgoing {
+        let response = json!({ "reason": reason }).to_string();
+        self.reply(join_ref, Status::Error, response.into())
+    }
+
+    /// Whether it belongs to an earlier join of its topic than that of `join_ref`, whose messages
+    /// carry `effective` (`P-PUSH-1`, `P-PUSH-2`).
+    pub(crate) fn is_stale(&self, join_ref: &Ref, effective: &Ref) -> bool {
+        !self.join_ref.is_null() && self.join_ref != *join_ref && self.join_ref != *effective
+    }
+}
+
+/// Whether a pattern, a topic or a prefix with one trailing `*`, is for this topic (`P-JOIN-1`).
+pub(crate) fn matches(pattern: &str, topic: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => topic.starts_with(prefix),
+        None => topic == pattern,
+    }
 }
 
 /// The status of a reply (`P-RPL-1`).

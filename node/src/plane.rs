@@ -108,15 +108,16 @@ impl Plane {
         shards: usize,
         shutdown: CancellationToken,
     ) -> Self {
+        let instance = rand::random();
         let plane = Self {
             shortest_idle,
             rules: RwLock::new(Arc::new(Rules::new(live, &node))),
             node,
-            instance: rand::random(),
+            instance,
             secret,
             polls: Polls::default(),
             interest: Interest::default(),
-            presence: Presence::default(),
+            presence: Presence::new(instance),
             shards: (0..shards).map(|_| ShardHandle::default()).collect(),
             door: Door::new(socket.max_connects_per_second, Instant::now()),
             metrics: HubMetrics::default(),

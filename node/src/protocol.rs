@@ -8,21 +8,18 @@
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use serde_json::json;
 use smallvec::SmallVec;
 
 use crate::{
     auth::Identity,
-    message::{Body, Incoming, Outgoing, Payload, Ref, Status},
+    message::{Body, EMPTY, Incoming, Outgoing, Payload, Ref, Status, UNMATCHED},
+    pace::Pace,
     pubsub::{Broadcast, Kind},
-    relay::{Rule, Rules, pace::Pace},
+    relay::{Rule, Rules},
 };
 
 #[cfg(test)]
 mod tests;
-
-const EMPTY: Bytes = Bytes::from_static(b"{}");
-const UNMATCHED: &str = "unmatched topic";
 
 /// What the driver of a [`Session`] must do next.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,6 +39,12 @@ pub enum Effect {
     },
     /// A rule refused what the client wants: count it under this word.
     Reject(&'static str),
+}
+
+impl From<Outgoing> for Effect {
+    fn from(message: Outgoing) -> Self {
+        Self::Send(message)
+    }
 }
 
 /// One channel of a socket.
@@ -98,18 +101,18 @@ impl Session {
     ) {
         if message.topic == "phoenix" {
             return effects.push(match message.event.as_ref() {
-                "heartbeat" => reply(message, Ref::NULL, Status::Ok, EMPTY),
-                _ => refuse(message, Ref::NULL, UNMATCHED),
+                "heartbeat" => message.reply(Ref::NULL, Status::Ok, EMPTY).into(),
+                _ => message.refuse(Ref::NULL, UNMATCHED).into(),
             });
         }
         let at = self.channels.iter().position(|joined| *joined.topic == *message.topic);
         match (message.event.as_ref(), at) {
             ("phx_join", at) => self.join(message, at, rules, effects),
             ("phx_leave", None) => {
-                effects.push(reply(message, message.join_ref.clone(), Status::Ok, EMPTY));
+                effects.push(message.reply(message.join_ref.clone(), Status::Ok, EMPTY).into());
             }
-            (_, None) => effects.push(refuse(message, Ref::NULL, UNMATCHED)),
-            (_, Some(at)) if self.channels[at].is_stale(&message.join_ref) => {}
+            (_, None) => effects.push(message.refuse(Ref::NULL, UNMATCHED).into()),
+            (_, Some(at)) if self.channels[at].is_before(message) => {}
             ("phx_leave", Some(at)) => self.leave(message, at, effects),
             (_, Some(at)) => push(message, &mut self.channels[at], rules, now, effects),
         }
@@ -123,11 +126,11 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         let Some(rule) = rules.find(&message.topic) else {
-            return effects.push(refuse(message, Ref::NULL, UNMATCHED));
+            return effects.push(message.refuse(Ref::NULL, UNMATCHED).into());
         };
         if !rule.admits(self.identity.as_deref(), &message.topic) {
             effects.push(Effect::Reject("unauthorized"));
-            return effects.push(refuse(message, message.join_ref.clone(), "unauthorized"));
+            return effects.push(message.refuse(message.join_ref.clone(), "unauthorized").into());
         }
         let joined = |topic| Joined {
             topic,
@@ -140,12 +143,12 @@ impl Session {
             let topic = self.channels[at].topic.clone();
             let old = std::mem::replace(&mut self.channels[at], joined(topic));
             let response = rule.join_response().clone();
-            effects.push(reply(message, message.join_ref.clone(), Status::Ok, response));
+            effects.push(message.reply(message.join_ref.clone(), Status::Ok, response).into());
             return effects.push(old.close());
         }
         if self.channels.len() >= self.max_channels {
             let reason = "too many channels joined";
-            return effects.push(refuse(message, message.join_ref.clone(), reason));
+            return effects.push(message.refuse(message.join_ref.clone(), reason).into());
         }
         self.joining = Some(Box::new(Joining {
             join_ref: message.join_ref.clone(),
@@ -173,15 +176,14 @@ impl Session {
             self.channels.shrink_to_fit();
         }
         effects.push(Effect::Unsubscribe(joined.topic.clone()));
-        effects.push(reply(message, joined.effective.clone(), Status::Ok, EMPTY));
+        effects.push(message.reply(joined.effective.clone(), Status::Ok, EMPTY).into());
         effects.push(joined.close());
     }
 }
 
 impl Joined {
-    /// Whether a message belongs to an earlier join (`P-PUSH-1`, `P-PUSH-2`).
-    fn is_stale(&self, join_ref: &Ref) -> bool {
-        !join_ref.is_null() && *join_ref != self.join_ref && *join_ref != self.effective
+    fn is_before(&self, message: &Incoming<'_>) -> bool {
+        message.is_stale(&self.join_ref, &self.effective)
     }
 
     /// Whether the rule lets it push one more message.
@@ -211,25 +213,25 @@ fn push(
 ) {
     let join_ref = joined.effective.clone();
     let Some(rule) = rules.find(&message.topic) else {
-        return effects.push(refuse(message, join_ref, UNMATCHED));
+        return effects.push(message.refuse(join_ref, UNMATCHED).into());
     };
     if !joined.is_in_pace(rule, now) {
         let rate = rule.max_messages().unwrap_or_default();
         effects.push(Effect::Reject("rate"));
         let reason = format!("too many messages, at most {rate} a second");
-        return effects.push(refuse(message, join_ref, &reason));
+        return effects.push(message.refuse(join_ref, &reason).into());
     }
     match payload(message, rule) {
         Err((word, reason)) => {
             effects.push(Effect::Reject(word));
-            effects.push(refuse(message, join_ref, &reason));
+            effects.push(message.refuse(join_ref, &reason).into());
         }
         Ok((kind, payload)) => {
             let event = message.event.as_ref().into();
             let broadcast = Broadcast { topic: joined.topic.clone(), event, kind, payload };
             effects.push(Effect::Publish { broadcast, to_sender: rule.include_sender() });
             // P-BC-5: the broadcast precedes the reply, which is JSON for binary too (P-BIN-8).
-            effects.push(reply(message, join_ref, Status::Ok, EMPTY));
+            effects.push(message.reply(join_ref, Status::Ok, EMPTY).into());
         }
     }
 }
@@ -255,18 +257,4 @@ fn payload(
         return Err(("payload", "payload must be an object".into()));
     }
     Ok((kind, Bytes::copy_from_slice(bytes)))
-}
-
-fn reply(message: &Incoming<'_>, join_ref: Ref, status: Status, response: Bytes) -> Effect {
-    Effect::Send(Outgoing {
-        join_ref,
-        reference: message.reference.clone(),
-        topic: message.topic.as_ref().into(),
-        body: Body::Reply(status, Kind::Json, response),
-    })
-}
-
-fn refuse(message: &Incoming<'_>, join_ref: Ref, reason: &str) -> Effect {
-    let response = json!({ "reason": reason }).to_string().into();
-    reply(message, join_ref, Status::Error, response)
 }

@@ -4,10 +4,8 @@ use bytes::Bytes;
 use serde_json::json;
 use sluice_node_api::config::{ChannelRule, LiveConfig};
 
-use crate::auth::{Identity, Join, matches};
-use crate::message::MAX_FIELD;
-
-pub(crate) mod pace;
+use crate::auth::{Identity, Join};
+use crate::message::{MAX_FIELD, matches};
 
 /// The topic rules in force.
 #[derive(Debug, Default)]

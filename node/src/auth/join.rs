@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use sluice_node_api::config::JoinRule;
 
 use super::template::{Template, claim};
+use crate::message::matches;
 
 /// A [`JoinRule`], compiled.
 #[derive(Debug)]
@@ -39,14 +40,6 @@ impl Join {
             Some(Value::String(pattern)) => matches(pattern, topic),
             _ => false,
         })
-    }
-}
-
-/// Whether a pattern, a topic or a prefix with one trailing `*`, is for this topic (`P-JOIN-1`).
-pub(crate) fn matches(pattern: &str, topic: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(prefix) => topic.starts_with(prefix),
-        None => topic == pattern,
     }
 }
 

@@ -24,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 
 pub use identity::Identity;
 pub use join::Join;
-pub(crate) use join::matches;
 pub use keys::{Key, Keys};
 pub use template::Template;
 pub use token::Denied;

@@ -6,7 +6,7 @@ use super::{
     behaviour::Channel,
     task::{Starter, starter},
 };
-use crate::message::MAX_FIELD;
+use crate::message::{MAX_FIELD, matches};
 
 /// Topic patterns in their order.
 ///
@@ -51,12 +51,9 @@ impl Router {
 
     /// The first route that matches; none for a topic over 255 bytes.
     pub(crate) fn find(&self, topic: &str) -> Option<&Route> {
-        let matches = |pattern: &str| match pattern.strip_suffix('*') {
-            Some(prefix) => topic.starts_with(prefix),
-            None => topic == pattern,
-        };
         let fits = topic.len() <= MAX_FIELD;
-        self.routes.iter().find(|(pattern, _)| fits && matches(pattern)).map(|(_, route)| route)
+        let mut routes = self.routes.iter();
+        routes.find(|(pattern, _)| fits && matches(pattern, topic)).map(|(_, route)| route)
     }
 }
 

@@ -6,19 +6,16 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use bytes::Bytes;
 use serde_json::json;
 
 use super::payload::Payload;
 use crate::{
-    message::{Body, Incoming, Outgoing, Ref, Status},
+    message::{Body, EMPTY, Incoming, Outgoing, Ref, Status, UNMATCHED},
     pubsub::Kind,
 };
 
 #[cfg(test)]
 mod tests;
-
-const UNMATCHED: &str = "unmatched topic";
 
 /// A channel's number within its socket, never used twice.
 pub(crate) type Key = u64;
@@ -47,6 +44,12 @@ pub(crate) enum Effect {
     Forget(Arc<str>),
     /// The socket no longer subscribes to the topic.
     Unsubscribe(Arc<str>),
+}
+
+impl From<Outgoing> for Effect {
+    fn from(message: Outgoing) -> Self {
+        Self::Send(message)
+    }
 }
 
 /// One channel.
@@ -98,20 +101,20 @@ impl Session {
     ) {
         if message.topic == "phoenix" {
             return effects.push(match message.event.as_ref() {
-                "heartbeat" => reply(message, Ref::NULL, Status::Ok, ().into()),
-                _ => refuse(message, Ref::NULL, UNMATCHED),
+                "heartbeat" => message.reply(Ref::NULL, Status::Ok, EMPTY).into(),
+                _ => message.refuse(Ref::NULL, UNMATCHED).into(),
             });
         }
         let at = self.channels.iter().position(|entry| *entry.topic == *message.topic);
         match (message.event.as_ref(), at) {
             ("phx_join", at) => self.join(message, at, routed, effects),
             ("phx_leave", None) => {
-                effects.push(reply(message, message.join_ref.clone(), Status::Ok, ().into()));
+                effects.push(message.reply(message.join_ref.clone(), Status::Ok, EMPTY).into());
             }
-            (_, None) => effects.push(refuse(message, Ref::NULL, UNMATCHED)),
+            (_, None) => effects.push(message.refuse(Ref::NULL, UNMATCHED).into()),
             (event, Some(at)) => {
                 let entry = &mut self.channels[at];
-                if entry.is_stale(&message.join_ref) {
+                if message.is_stale(&entry.join_ref, &entry.effective) {
                     return;
                 }
                 effects.push(match event {
@@ -135,11 +138,11 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         if !routed {
-            return effects.push(refuse(message, Ref::NULL, UNMATCHED));
+            return effects.push(message.refuse(Ref::NULL, UNMATCHED).into());
         }
         if at.is_none() && self.channels.len() >= self.max_channels {
             let reason = "too many channels joined";
-            return effects.push(refuse(message, message.join_ref.clone(), reason));
+            return effects.push(message.refuse(message.join_ref.clone(), reason).into());
         }
         let replaced = at.map(|at| self.channels.swap_remove(at));
         let topic = replaced.as_ref().map(|old| old.topic.clone());
@@ -204,7 +207,7 @@ impl Session {
     /// A message finds no room in the mailbox of channel `key`: the client is told.
     pub(crate) fn busy(&self, key: Key, message: &Incoming<'_>, effects: &mut Vec<Effect>) {
         if let Some(entry) = self.channels.iter().find(|entry| entry.key == key) {
-            effects.push(refuse(message, entry.effective.clone(), "too many messages wait"));
+            effects.push(message.refuse(entry.effective.clone(), "too many messages wait").into());
         }
     }
 
@@ -231,11 +234,6 @@ impl Joining {
 }
 
 impl Entry {
-    /// Whether a message belongs to an earlier join (`P-PUSH-1`, `P-PUSH-2`).
-    fn is_stale(&self, join_ref: &Ref) -> bool {
-        !join_ref.is_null() && *join_ref != self.join_ref && *join_ref != self.effective
-    }
-
     fn close(&self) -> Effect {
         self.exit("phx_close", ().into())
     }
@@ -248,18 +246,4 @@ impl Entry {
             body: Body::Event(Cow::Borrowed(event), Kind::Json, payload.into_parts().1),
         })
     }
-}
-
-fn reply(message: &Incoming<'_>, join_ref: Ref, status: Status, response: Payload) -> Effect {
-    let response: Bytes = response.into_parts().1;
-    Effect::Send(Outgoing {
-        join_ref,
-        reference: message.reference.clone(),
-        topic: message.topic.as_ref().into(),
-        body: Body::Reply(status, Kind::Json, response),
-    })
-}
-
-fn refuse(message: &Incoming<'_>, join_ref: Ref, reason: &str) -> Effect {
-    reply(message, join_ref, Status::Error, json!({ "reason": reason }).into())
 }

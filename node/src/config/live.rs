@@ -121,17 +121,12 @@ impl LiveFile {
         if self.0.path.is_none() {
             return;
         }
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(interval) => {}
-            }
-            // A mounted volume may hang; the runtime's threads must not hang with it.
-            let this = self.clone();
-            if let Ok(Some(config)) = tokio::task::spawn_blocking(move || this.look()).await {
+        let apply = move |config| {
+            if let Some(config) = config {
                 apply(config);
             }
-        }
+        };
+        super::every(interval, stop, move || self.look(), apply).await;
     }
 
     /// Registers the count of reloads.

@@ -11,8 +11,10 @@ mod locate;
 mod tokens;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sluice_node_api::config::{Adapter, NodeConfig};
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::Bearer;
 
@@ -68,6 +70,25 @@ pub fn load(path: Option<&Path>, env: Env) -> Result<Loaded, ConfigError> {
     }
     let live = LiveFile::open(config.live_file.as_ref().map(PathBuf::from))?;
     Ok(Loaded { config, env, tokens, auth: bearer, live })
+}
+
+/// Looks at files every `interval` and hands what was found to `apply`, until `stop`.
+async fn every<T: Send + 'static>(
+    interval: Duration,
+    stop: CancellationToken,
+    look: impl Fn() -> T + Clone + Send + 'static,
+    apply: impl Fn(T) + Send,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+        // A mounted volume may hang; the runtime's threads must not hang with it.
+        if let Ok(found) = tokio::task::spawn_blocking(look.clone()).await {
+            apply(found);
+        }
+    }
 }
 
 #[cfg(test)]

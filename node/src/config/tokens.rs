@@ -93,15 +93,7 @@ impl Tokens {
         if self.files.is_empty() {
             return;
         }
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(interval) => {}
-            }
-            // A mounted volume may hang; the runtime's threads must not hang with it.
-            let this = self.clone();
-            let _ = tokio::task::spawn_blocking(move || this.look(Instant::now())).await;
-        }
+        super::every(interval, stop, move || self.look(Instant::now()), drop).await;
     }
 }
 

@@ -85,13 +85,19 @@ async fn serve(
     match *request.method() {
         Method::OPTIONS => StatusCode::OK.into_response(),
         Method::GET => {
-            if let Some((token, session)) = session {
-                match ask(plane, session, Question::Poll(window)).await {
+            let gone = match session {
+                None => false,
+                Some((token, session)) => match ask(plane, session, Question::Poll(window)).await {
                     Answer::Messages(messages) => return messages_of(&token, messages),
-                    _ if plane.door.admit(plane.others(), Instant::now()).is_err() => {
-                        return status(410);
-                    }
-                    _ => {}
+                    _ => true,
+                },
+            };
+            match plane.door.admit(plane.others(), Instant::now()) {
+                Ok(()) => {}
+                Err(_) if gone => return status(410),
+                Err(refusal) => {
+                    plane.metrics.refuse(refusal.reason());
+                    return busy(refusal);
                 }
             }
             open(place, peer, segments, query, request).await
@@ -135,10 +141,6 @@ async fn open(
     query: Option<Pairs>,
     request: Request,
 ) -> Response {
-    if let Err(refusal) = plane.door.admit(plane.others(), Instant::now()) {
-        plane.metrics.refuse(refusal.reason());
-        return busy(refusal);
-    }
     let Some(version) = query.as_deref().and_then(vsn) else {
         plane.metrics.refuse("vsn");
         return status(403);

@@ -36,6 +36,7 @@ use tracing::warn;
 
 use crate::keys::Keys;
 use crate::pubsub::{Adapter, Broadcast, Instance, Local, Signal};
+use crate::queue::Item;
 use handshake::Identity;
 use metrics::{MeshMetrics, count};
 use peers::Peers;
@@ -195,21 +196,10 @@ impl Inner {
     }
 }
 
-impl Adapter for Mesh {
-    fn send(&self, broadcast: &Broadcast) {
-        let Some(frame) = codec::encode(broadcast) else {
-            count(&self.0.metrics.dropped, "too_long", 1);
-            return;
-        };
-        self.0.peers.each_node(|peer| {
-            let dropped = peer.queue.push(frame.clone());
-            count(&self.0.metrics.dropped, "full", dropped.full);
-            count(&self.0.metrics.dropped, "stale", dropped.stale);
-        });
-    }
-
-    fn signal(&self, to: Option<Instance>, signal: &Signal) {
-        let Some(frame) = codec::encode_signal(signal) else {
+impl Mesh {
+    /// Queues a frame for the node `to`, or for every node.
+    fn queue(&self, frame: Option<Item>, to: Option<Instance>) {
+        let Some(frame) = frame else {
             count(&self.0.metrics.dropped, "too_long", 1);
             return;
         };
@@ -220,6 +210,16 @@ impl Adapter for Mesh {
                 count(&self.0.metrics.dropped, "stale", dropped.stale);
             }
         });
+    }
+}
+
+impl Adapter for Mesh {
+    fn send(&self, broadcast: &Broadcast) {
+        self.queue(codec::encode(broadcast), None);
+    }
+
+    fn signal(&self, to: Option<Instance>, signal: &Signal) {
+        self.queue(codec::encode_signal(signal), to);
     }
 
     /// Every node gets every broadcast, so there is nothing to wait for. Routing by interest

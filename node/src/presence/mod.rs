@@ -21,7 +21,7 @@ use state::{Change, Meta, Owner, Replica, State, Word, diffs};
 
 use crate::{
     plane::Plane,
-    pubsub::{Broadcast, Kind, Signal},
+    pubsub::{Broadcast, Instance, Kind, Signal},
     shard::fanout::Fanout,
 };
 
@@ -33,13 +33,12 @@ pub(crate) const GRACE: Duration = Duration::from_millis(900);
 /// The presences that a node knows.
 pub(crate) struct Presence(Mutex<State>);
 
-impl Default for Presence {
-    fn default() -> Self {
-        Self(Mutex::new(State::new(rand::random())))
-    }
-}
-
 impl Presence {
+    /// Nobody is there yet; `me`: as other nodes know this one.
+    pub(crate) fn new(me: Instance) -> Self {
+        Self(Mutex::new(State::new(me)))
+    }
+
     /// Tracks `key` for a channel, or replaces its meta; the new `phx_ref`. `alive` is asked under
     /// the lock: a channel that has ended must not leave a ghost.
     pub(crate) fn track(

@@ -215,14 +215,19 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Broadcast>, ApiError> {
         let why = format!("`messages` has 1 to {MAX_MESSAGES} messages, not {}", messages.len());
         return Err(ApiError::unprocessable(why));
     }
-    let mut broadcasts = Vec::new();
+    let (mut broadcasts, mut bytes) = (Vec::new(), 0);
     for (i, message) in messages.into_iter().enumerate() {
-        check(i, message, &mut broadcasts)?;
+        check(i, message, &mut broadcasts, &mut bytes)?;
     }
     Ok(broadcasts)
 }
 
-fn check(i: usize, m: Message, out: &mut Vec<Broadcast>) -> Result<(), ApiError> {
+fn check(
+    i: usize,
+    m: Message,
+    out: &mut Vec<Broadcast>,
+    bytes: &mut usize,
+) -> Result<(), ApiError> {
     let wrong = |why: &str| Err(ApiError::unprocessable(format!("message {i}: {why}")));
     let topics = match (m.topic, m.topics) {
         (Some(topic), None) => vec![topic],
@@ -250,8 +255,8 @@ fn check(i: usize, m: Message, out: &mut Vec<Broadcast>) -> Result<(), ApiError>
         },
         _ => return wrong("send one of `payload` and `payloadBase64`"),
     };
-    let bytes: usize = out.iter().map(|broadcast| broadcast.payload.len()).sum();
-    if bytes + payload.len() * topics.len() > MAX_BODY {
+    *bytes += payload.len() * topics.len();
+    if *bytes > MAX_BODY {
         return wrong("a call hands on at most 8000000 bytes, a payload counted for each topic");
     }
     let event: Arc<str> = m.event.into();

@@ -44,9 +44,9 @@ pub(crate) struct Conn {
     pub(super) mount: Arc<Mount>,
     pub(super) talk: Talk,
     /// The topic whose join is under way.
-    pub(super) held: RefCell<Option<Arc<str>>>,
+    pub(super) held: Cell<Option<Arc<str>>>,
     /// The socket's own topic (`P-CON-10`).
-    pub(super) name: RefCell<Option<Arc<str>>>,
+    pub(super) name: Cell<Option<Arc<str>>>,
     /// When it is closed, whatever comes.
     pub(super) until: Cell<Option<Instant>>,
     /// When the last bytes came.
@@ -92,8 +92,8 @@ impl Conn {
             version,
             mount,
             talk,
-            held: RefCell::default(),
-            name: RefCell::default(),
+            held: Cell::default(),
+            name: Cell::default(),
             until: Cell::default(),
             seen: Cell::new(Instant::now()),
             closing: Cell::default(),

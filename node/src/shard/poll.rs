@@ -3,7 +3,6 @@
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
-use bytes::Bytes;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{Shard, conn::Conn, conn::Input, table::Slot};
@@ -116,7 +115,6 @@ impl Shard {
         if frames.is_empty() {
             return;
         }
-        self.tally.wrote(frames.len() as u64, frames.iter().map(|f| f.len() as u64).sum());
         let mut unfit = 0;
         let texts = frames.iter().filter_map(|frame| {
             // P-LP-12: bytes travel as text, if they are.
@@ -125,14 +123,16 @@ impl Shard {
             text.map(str::to_owned)
         });
         let texts: Vec<_> = texts.collect();
-        self.plane.metrics.drop("binary_longpoll", unfit);
         if !texts.is_empty()
             && let Some(poll) = waiting.take()
             && poll.send(texts).is_err()
         {
             drop(waiting);
-            frames.into_iter().for_each(|frame| conn.put_back(frame));
+            frames.into_iter().for_each(|frame| _ = conn.push(frame));
+            return;
         }
+        self.tally.wrote(frames.len() as u64, frames.iter().map(|f| f.len() as u64).sum());
+        self.plane.metrics.drop("binary_longpoll", unfit);
     }
 
     /// The session has ended: its poll is released at once (G-6), its posts are told.
@@ -145,11 +145,5 @@ impl Shard {
         }
         polled.posts.take();
         self.remove(conn);
-    }
-}
-
-impl Conn {
-    fn put_back(&self, frame: Bytes) {
-        self.push(frame);
     }
 }

@@ -134,9 +134,9 @@ impl Shard {
         // Without it a stalled client hides megabytes in the kernel. Not every kernel has it.
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_LOWAT);
         let Some(conn) = self.enter(Some(stream), &opening) else { return };
-        let life = conn::drive(self.clone(), conn, early);
+        let shard = self.clone();
         tokio::task::spawn_local(async move {
-            life.await;
+            conn::drive(shard, conn, early).await;
             drop(served);
         });
     }

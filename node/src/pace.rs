@@ -1,9 +1,10 @@
-//! How many messages a second a client may send on a channel: a bucket that holds a second's worth.
+//! How much a second is let through: a bucket that holds a second's worth, of a client's messages on a
+//! channel or of handshakes at the door.
 //! Sans-I/O: the time is an argument.
 
 use std::time::Instant;
 
-/// What is left of one channel's allowance.
+/// What is left of an allowance.
 #[derive(Debug)]
 pub struct Pace {
     left: f64,
@@ -11,12 +12,12 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Full, for `rate` messages a second.
+    /// Full, for `rate` a second.
     pub fn new(rate: u32, now: Instant) -> Self {
         Self { left: rate.into(), seen: now }
     }
 
-    /// Takes one message, if there is room for it. The rate may be another than before.
+    /// Takes one, if there is room for it. The rate may be another than before.
     pub fn take(&mut self, rate: u32, now: Instant) -> bool {
         let rate = f64::from(rate);
         let passed = now.saturating_duration_since(self.seen).as_secs_f64();
