@@ -3,13 +3,13 @@
 //! The runners write to this program's own output, so that their summaries are what a reader sees last.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
 use crate::binaries::Binaries;
+use crate::cargo::cargo;
 use crate::command::{LONG, command, stream, stream_and_keep};
 use crate::steps::{heading, seconds, step};
 use crate::up::{self, Extent};
@@ -128,13 +128,6 @@ fn clients(settings: &Settings) -> Result<()> {
     }
     step("npm packages of the clients", || npm::install(settings, &folder))?;
     watched("tests of the clients", command("node", ["--test"]).current_dir(&folder))
-}
-
-fn cargo(settings: &Settings, arguments: &[&str]) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut cargo = command(PathBuf::from(cargo), arguments);
-    cargo.current_dir(&settings.repo);
-    cargo
 }
 
 fn watched(what: &str, command: &mut Command) -> Result<()> {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::binaries::{hex, sources};
+use crate::cargo::{built, cargo};
 use crate::command::{LONG, SHORT, capture, command, logged, output, tail};
 use crate::images::{Archive, Images, archive};
 use crate::processes::write_whole;
@@ -35,31 +36,20 @@ pub struct Programs {
 
 /// Builds the product's programs with cargo.
 pub fn programs(settings: &Settings) -> Result<Programs> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let log = settings.log("cargo-build");
-    let messages = settings.state.join("cargo-messages.json");
-    let mut build = command(PathBuf::from(cargo), ["build", "--release"]);
+    let mut build = cargo(settings, &["build", "--release"]);
     build
         .args(["--package", "sluice-node", "--package", "sluice-operator"])
         .args(["--bins", "--example", "chat_page"])
-        .args(["--message-format", "json-render-diagnostics"])
-        .current_dir(&settings.repo);
+        .args(["--message-format", "json-render-diagnostics"]);
     // cargo tells on its standard output where each program is; what people read goes to the log.
     let done = capture(&mut build, LONG)?;
-    write_whole(&messages, done.stdout.as_bytes())?;
     fs::create_dir_all(settings.logs())?;
     fs::write(&log, &done.stderr)?;
     if !done.success {
         bail!("cargo build failed; its log is {}, which ends:\n{}", log.display(), tail(&log, 30));
     }
-    let built = |name: &str| -> Result<PathBuf> {
-        done.stdout
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter(|message| message["target"]["name"] == name)
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .with_context(|| format!("cargo built no program {name}"))
-    };
+    let built = |name: &str| built(&done.stdout, name);
     Ok(Programs {
         channel_node: built("channel-node")?,
         operator: built("sluice-operator")?,

@@ -6,6 +6,7 @@
 //! Nothing in here may touch a process, mount, namespace, link or cgroup that it did not make itself.
 
 pub mod binaries;
+pub mod cargo;
 pub mod cgroups;
 pub mod check;
 pub mod cli;

@@ -5,12 +5,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::binaries::hex;
+use crate::cargo::{built, cargo};
 use crate::command::{LONG, capture, command, logged, stream};
 use crate::steps::step;
 use crate::{Settings, npm, packages};
@@ -25,10 +25,10 @@ pub fn run(settings: &Settings) -> Result<()> {
         let manifest = folder.join("rust/Cargo.toml").display().to_string();
         let target = settings.in_repo("target/matrix").display().to_string();
         let more = ["--locked", "--manifest-path", &manifest, "--target-dir", &target];
-        built(settings, "matrix-client", &more)
+        program(settings, "matrix-client", &more)
     })?;
     let node = step("channel-node", || {
-        built(settings, "channel-node", &["--package", "sluice-node", "--bin", "channel-node"])
+        program(settings, "channel-node", &["--package", "sluice-node", "--bin", "channel-node"])
     })?;
     step("client matrix", || {
         let mut tests = command("node", ["--test", "--test-reporter=spec"]);
@@ -62,18 +62,12 @@ fn python(settings: &Settings, folder: &Path) -> Result<PathBuf> {
 }
 
 /// Builds a program with cargo; says where it is.
-fn built(settings: &Settings, name: &str, arguments: &[&str]) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build: Command = command(PathBuf::from(cargo), ["build"]);
+fn program(settings: &Settings, name: &str, arguments: &[&str]) -> Result<PathBuf> {
+    let mut build = cargo(settings, &["build"]);
     build.args(arguments).args(["--message-format", "json-render-diagnostics"]);
-    let done = capture(build.current_dir(&settings.repo), LONG)?;
+    let done = capture(&mut build, LONG)?;
     if !done.success {
         bail!("cargo build failed:\n{}", done.stderr);
     }
-    done.stdout
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == name)
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .with_context(|| format!("cargo built no program {name}"))
+    built(&done.stdout, name)
 }

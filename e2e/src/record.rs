@@ -1,12 +1,12 @@
 //! `record`: a deploy under live clients, and the docs page with its timeline and picture made anew from it.
 
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
 use crate::Settings;
-use crate::command::{LONG, command, stream};
+use crate::cargo::cargo;
+use crate::command::{LONG, stream};
 use crate::recording::{Recording, VARIABLE};
 use crate::steps::step;
 use crate::up::{self, Extent};
@@ -23,12 +23,9 @@ pub fn record(settings: &Settings) -> Result<()> {
     npm::install(settings, &settings.in_repo("e2e/clients"))?;
     let file = settings.state.join("recording.json");
     step("a deploy, recorded", || {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut test = command(
-            PathBuf::from(cargo),
-            ["test", "--package", "sluice-e2e", "--test", "*", "--", "--exact", TEST],
-        );
-        test.current_dir(&settings.repo).envs(settings.environment()).env(VARIABLE, &file);
+        let test = ["test", "--package", "sluice-e2e", "--test", "*", "--", "--exact", TEST];
+        let mut test = cargo(settings, &test);
+        test.envs(settings.environment()).env(VARIABLE, &file);
         if !stream(&mut test, LONG)?.success() {
             bail!("what it said is above");
         }

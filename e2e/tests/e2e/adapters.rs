@@ -11,6 +11,7 @@ use sluice_crds::ConditionType;
 
 use crate::{
     figure,
+    redis::two_pods_chat,
     support::{Clients, LONG, Space, cluster::ready, eventually, roll::Roll, spec, test},
 };
 
@@ -28,14 +29,13 @@ fn adapter_changed_under_live_clients() {
             cluster.change(change).await?;
             roll.until("the cluster to be Ready, and all to be back", async || {
                 let ready = cluster.condition(ConditionType::Ready).await?;
-                Ok(ready.status == "True" && roll.clients().state("clients").await?.joined == 24)
+                Ok(ready.status == "True" && roll.state().await?.joined == 24)
             })
             .await?;
             // From clients on both pods, to all.
             let ids: Vec<String> = (0..4).map(|client| format!("{adapter} {client}")).collect();
             for (client, id) in ids.iter().enumerate() {
-                let reply = roll.clients().push("clients", client, "msg", json!({ "id": id }));
-                ensure!(reply.await?.status == "ok", "{id} was not taken");
+                roll.clients().say("clients", client, id).await?;
             }
             let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
             roll.clients().all_receive("clients", &ids).await?;
@@ -115,29 +115,17 @@ fn redis_external_chat_and_redis_lost_then_heals() {
         cluster.wait_ready().await?;
         cluster.wait_for(ConditionType::RedisReady, "True").await?;
         let clients = Clients::start(space).await?;
-        for (group, pod) in ["here", "there"].into_iter().zip(&cluster.pods().await?) {
-            clients.open(group, &[cluster.pod_url(pod)?], "room:lobby", 2).await?;
-        }
-        let say = async |from: &str, id: &str| -> Result<()> {
-            let reply = clients.push(from, 0, "msg", json!({ "id": id })).await?;
-            ensure!(reply.status == "ok", "{reply:?}");
-            Ok(())
-        };
-        say("here", "one").await?;
-        say("there", "two").await?;
-        for group in ["here", "there"] {
-            clients.all_receive(group, &["one", "two"]).await?;
-        }
+        two_pods_chat(&clients, &cluster).await?;
         let before = cluster.identities().await?;
         space.kubectl(&["scale", "deployment/bus", "--replicas=0"]).await?;
         let lost = cluster.wait_for(ConditionType::RedisReady, "False").await?;
         figure!(space, "without Redis: {} {}", lost.reason, lost.message);
-        say("here", "local").await?;
+        clients.say("here", 0, "local").await?;
         clients.all_receive("here", &["local"]).await?;
         space.kubectl(&["scale", "deployment/bus", "--replicas=1"]).await?;
         redis_up(space).await?;
         cluster.wait_for(ConditionType::RedisReady, "True").await?;
-        say("there", "again").await?;
+        clients.say("there", 0, "again").await?;
         for group in ["here", "there"] {
             clients.all_receive(group, &["again"]).await?;
         }

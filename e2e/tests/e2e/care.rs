@@ -78,19 +78,18 @@ fn idle_cluster_causes_no_writes() {
         })
         .await?;
         let mark = space.place.is_local().then(|| audit::mark(&space.place)).transpose()?;
-        let reconciled = operator::metric(&space.place, "sluice_operator_reconcile_total").await;
+        let reconciles =
+            async || operator::metric(&space.place, "sluice_operator_reconcile_total").await;
+        let from = reconciles().await?;
         let mut rounds = 0;
         for number in 0..3 {
             wake(number).await?;
-            if let Ok(from) = reconciled {
-                eventually("the operator to have looked", LONG, async || {
-                    let now =
-                        operator::metric(&space.place, "sluice_operator_reconcile_total").await?;
-                    ensure!(now > from + number as f64, "{now} reconciles");
-                    Ok(())
-                })
-                .await?;
-            }
+            eventually("the operator to have looked", LONG, async || {
+                let now = reconciles().await?;
+                ensure!(now > from + number as f64, "{now} reconciles");
+                Ok(())
+            })
+            .await?;
             rounds += 1;
         }
         // Long enough for several polls of the nodes, which must not be written down when nothing changed.
@@ -272,7 +271,7 @@ fn stateful_set_deleted_around_its_pods_is_made_anew() {
         })
         .await?;
         cluster.wait_ready().await?;
-        let state = roll.clients().state("clients").await?;
+        let state = roll.state().await?;
         figure!(space, "pods {:?}, {} closes", before.keys().collect::<Vec<_>>(), state.closes);
         ensure!(cluster.identities().await? == before, "a pod was replaced");
         ensure!(state.closes == 0, "a client noticed");

@@ -46,8 +46,7 @@ fn two_clients_on_different_pods_chat_both_ways() {
             ensure!(state.by_node.contains_key(&pod.name_any()), "on {:?}", state.by_node);
         }
         for (from, to, id) in [("here", "there", "hello"), ("there", "here", "hello yourself")] {
-            let reply = clients.push(from, 0, "msg", json!({ "id": id })).await?;
-            ensure!(reply.status == "ok", "{reply:?}");
+            clients.say(from, 0, id).await?;
             clients.all_receive(to, &[id]).await?;
             clients.all_receive(from, &[id]).await?;
         }
@@ -132,8 +131,7 @@ fn pod_deleted_clients_return_and_cluster_is_whole() {
         .await?;
         cluster.wait_ready().await?;
         cluster.wait_for(ConditionType::ClusterFormed, "True").await?;
-        let reply = clients.push("all", 0, "msg", json!({ "id": "back" })).await?;
-        ensure!(reply.status == "ok", "{reply:?}");
+        clients.say("all", 0, "back").await?;
         clients.all_receive("all", &["back"]).await?;
         let report = clients.report("all", 3).await?;
         figure!(

@@ -9,13 +9,10 @@ use sluice_crds::{ConditionType, names};
 use crate::{
     figure,
     support::{
-        Clients, Cluster, LONG, PodWatch, eventually, local_test, operator, roll::Roll, spec, test,
+        Clients, Cluster, LONG, PodWatch, colour, eventually, local_test, operator, roll::Roll,
+        spec, test,
     },
 };
-
-fn colour(value: &str) -> Value {
-    json!({ "podTemplate": { "env": [{ "name": "COLOUR", "value": value }] } })
-}
 
 /// Slow enough to be met in the middle.
 fn slow() -> Value {
@@ -23,7 +20,7 @@ fn slow() -> Value {
 }
 
 async fn moved(roll: &Roll<'_>) -> Result<usize> {
-    Ok(roll.clients().state("clients").await?.moved)
+    Ok(roll.state().await?.moved)
 }
 
 #[test]
@@ -47,7 +44,7 @@ fn another_change_in_the_middle_keeps_the_drain_and_replaces_what_is_outdated() 
             drains.keys().filter(|pod| !outcome.old.contains(*pod)).collect();
         figure!(space, "drained twice as often, for there were two changes: {between:?}");
         ensure!(!between.is_empty(), "who came in between is drained again: {drains:?}");
-        ensure!(drains.values().all(|drains| *drains == 1), "a drain was begun anew: {drains:?}");
+        outcome.drained_once_each()?;
         ensure!(cluster.status().await?.updated_replicas == 3, "all are green");
         Ok(())
     });
@@ -96,9 +93,7 @@ fn a_single_pod_is_replaced_without_a_gap_and_drains_before_there_is_none() {
         })
         .await?;
         let outcome = roll.finish(1).await?;
-        outcome.nobody_was_dropped(1)?;
-        outcome.moved_once_each()?;
-        outcome.all_pods_replaced()?;
+        outcome.all_replaced_once()?;
         figure!(space, "available at each of {looks} looks");
 
         let clients = Clients::start(space).await?;

@@ -1,16 +1,13 @@
 //! Faults of the operator itself, in the middle of a drain. They stop processes of this machine: local only.
 
 use anyhow::{Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt, api::DeleteParams};
+use kube::ResourceExt;
 use serde_json::json;
 use sluice_crds::DrainReportPhase;
 
 use crate::{
     figure,
-    support::{
-        LONG, Space, eventually, local_test, operator, place::OPERATOR_NAMESPACE, roll::Roll, spec,
-    },
+    support::{LONG, Space, colour, eventually, local_test, operator, roll::Roll, spec},
 };
 
 /// A deploy that is slow enough to be met in the middle, stopped where clients are being moved.
@@ -21,26 +18,14 @@ pub(crate) async fn deploy_in_the_middle<'a>(
     let cluster = space.cluster("chat", spec(2, drain)).await?;
     cluster.wait_ready().await?;
     let roll = Roll::start(&cluster, 24).await?;
-    let env = json!([{ "name": "COLOUR", "value": "blue" }]);
-    cluster.change(json!({ "podTemplate": { "env": env } })).await?;
+    cluster.change(colour("blue")).await?;
     roll.until("a drain in its middle", async || {
         let status = cluster.status().await?;
         let closing = status.drains.iter().any(|drain| drain.phase == DrainReportPhase::Closing);
-        Ok(closing && roll.clients().state("clients").await?.moved > 0)
+        Ok(closing && roll.state().await?.moved > 0)
     })
     .await?;
     Ok((cluster, roll))
-}
-
-/// What holds whoever leads: each client is moved once, and each pod drained once, one at a time.
-async fn finished_as_by_one(roll: Roll<'_>) -> Result<()> {
-    let outcome = roll.finish(2).await?;
-    outcome.nobody_was_dropped(1)?;
-    outcome.moved_once_each()?;
-    outcome.all_pods_replaced()?;
-    let drains = outcome.watch.drains();
-    ensure!(drains.values().all(|drains| *drains == 1), "{drains:?}");
-    Ok(())
 }
 
 #[test]
@@ -50,13 +35,10 @@ fn operator_killed_mid_drain() {
         operator::wait_whole(&space.place).await?;
         let (_cluster, roll) = deploy_in_the_middle(space).await?;
         let old = operator::leader(&space.place).await?;
-        let moved = roll.clients().state("clients").await?.moved;
+        let moved = roll.state().await?.moved;
         operator::process(&space.place, &old)?.kill()?;
-        // Gone with its pod, or its container would be back within a second and lead again.
-        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-        let pods = Api::<Pod>::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
-        pods.delete(&old.name_any(), &now).await?;
-        finished_as_by_one(roll).await?;
+        operator::remove(&space.place, &old).await?;
+        roll.finish(2).await?.all_replaced_once()?;
         let new = operator::leader(&space.place).await?;
         figure!(
             space,
@@ -89,7 +71,7 @@ fn leader_cut_off_does_not_act_twice() {
         // Whatever came of it, it must not stay frozen.
         process.resume()?;
         met?;
-        finished_as_by_one(roll).await?;
+        roll.finish(2).await?.all_replaced_once()?;
         let new = operator::leader(&space.place).await?;
         figure!(space, "{} was frozen and woken while {} leads", old.name_any(), new.name_any());
         ensure!(new.name_any() != old.name_any(), "the old leader took the lease back");

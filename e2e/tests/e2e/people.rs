@@ -6,12 +6,8 @@ use sluice_crds::ConditionType;
 
 use crate::{
     figure,
-    support::{Cluster, Space, eventually, roll::Roll, spec, test, wait::SHORT},
+    support::{Cluster, Space, colour, eventually, roll::Roll, spec, test, wait::SHORT},
 };
-
-fn colour(value: &str) -> Value {
-    json!({ "podTemplate": { "env": [{ "name": "COLOUR", "value": value }] } })
-}
 
 /// What kstatus, and with it Flux, Argo CD and `kpt live`, makes of an object with conditions: its own rules, in its order.
 fn kstatus(object: &Value) -> &'static str {
@@ -46,13 +42,7 @@ async fn look(cluster: &Cluster<'_>) -> Result<(&'static str, i32)> {
 /// Runs `kubectl wait` while the clients go on.
 async fn wait(space: &Space, roll: &Roll<'_>, arguments: &[&str]) -> Result<()> {
     let all = [&["wait", "channelcluster/chat", "--timeout=170s"], arguments].concat();
-    let mut waiting = std::pin::pin!(space.kubectl(&all));
-    loop {
-        tokio::select! {
-            done = &mut waiting => break done.map(drop),
-            step = roll.step() => step?,
-        }
-    }
+    roll.during(space.kubectl(&all)).await.map(drop)
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn rebalance_after_scale_2_4_moves_no_more_than_it_must() {
         })
         .await?;
         let took = began.elapsed().as_secs();
-        let state = roll.clients().state("clients").await?;
+        let state = roll.state().await?;
         figure!(space, "even after {took} s and {} closes: {:?}", state.closes, state.by_node);
         ensure!(state.closes >= 26, "at least 26 were too many on their pods: {state:?}");
         // The planner's bound: half as many again, and three a pod.

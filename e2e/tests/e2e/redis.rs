@@ -19,8 +19,21 @@ use sluice_crds::{ConditionType, names};
 
 use crate::{
     figure,
-    support::{Clients, LONG, eventually, spec, test},
+    support::{Clients, Cluster, LONG, eventually, spec, test},
 };
+
+/// Two clients on each of two pods, in groups `here` and `there`: what is said on one pod is heard on both.
+pub async fn two_pods_chat(clients: &Clients, cluster: &Cluster<'_>) -> Result<()> {
+    for (group, pod) in ["here", "there"].into_iter().zip(&cluster.pods().await?) {
+        clients.open(group, &[cluster.pod_url(pod)?], "room:lobby", 2).await?;
+    }
+    clients.say("here", 0, "one").await?;
+    clients.say("there", 0, "two").await?;
+    for group in ["here", "there"] {
+        clients.all_receive(group, &["one", "two"]).await?;
+    }
+    Ok(())
+}
 
 #[test]
 fn redis_managed_chat_and_redis_killed_then_heals() {
@@ -30,20 +43,7 @@ fn redis_managed_chat_and_redis_killed_then_heals() {
         cluster.wait_ready().await?;
         cluster.wait_for(ConditionType::RedisReady, "True").await?;
         let clients = Clients::start(space).await?;
-        let pods = cluster.pods().await?;
-        for (group, pod) in ["here", "there"].into_iter().zip(&pods) {
-            clients.open(group, &[cluster.pod_url(pod)?], "room:lobby", 2).await?;
-        }
-        let say = async |from: &str, id: &str| -> Result<()> {
-            let reply = clients.push(from, 0, "msg", json!({ "id": id })).await?;
-            ensure!(reply.status == "ok", "{reply:?}");
-            Ok(())
-        };
-        say("here", "one").await?;
-        say("there", "two").await?;
-        for group in ["here", "there"] {
-            clients.all_receive(group, &["one", "two"]).await?;
-        }
+        two_pods_chat(&clients, &cluster).await?;
         let before = cluster.identities().await?;
 
         // A quota keeps the controller from making another Redis at once.
@@ -64,7 +64,7 @@ fn redis_managed_chat_and_redis_killed_then_heals() {
         space.api::<Pod>().delete(&format!("{name}-0"), &now).await?;
         let lost = cluster.wait_for(ConditionType::RedisReady, "False").await?;
         figure!(space, "without Redis: {} {}", lost.reason, lost.message);
-        say("here", "local").await?;
+        clients.say("here", 0, "local").await?;
         clients.all_receive("here", &["local"]).await?;
 
         space.api::<ResourceQuota>().delete("no-more", &DeleteParams::default()).await?;
@@ -72,7 +72,7 @@ fn redis_managed_chat_and_redis_killed_then_heals() {
         let wake = Patch::Merge(json!({ "metadata": { "annotations": { "e2e/wake": "now" } } }));
         space.api::<StatefulSet>().patch(&name, &PatchParams::default(), &wake).await?;
         cluster.wait_for(ConditionType::RedisReady, "True").await?;
-        say("there", "again").await?;
+        clients.say("there", 0, "again").await?;
         clients.all_receive("here", &["again"]).await?;
         clients.all_receive("there", &["again"]).await?;
         ensure!(cluster.identities().await? == before, "nodes are not replaced because of Redis");

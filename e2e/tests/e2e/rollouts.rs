@@ -3,17 +3,13 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use sluice_crds::ConditionType;
 
 use crate::{
     figure,
-    support::{Cluster, roll::Roll, spec, test},
+    support::{Cluster, colour, roll::Roll, spec, test},
 };
-
-fn colour(value: &str) -> Value {
-    json!({ "podTemplate": { "env": [{ "name": "COLOUR", "value": value }] } })
-}
 
 async fn uids(cluster: &Cluster<'_>) -> Result<BTreeSet<String>> {
     Ok(cluster.identities().await?.into_values().map(|(uid, _)| uid).collect())
@@ -59,7 +55,7 @@ fn canary_stands_until_it_is_let_go_on() {
         })
         .await?;
         let status = cluster.status().await?;
-        let moved = roll.clients().state("clients").await?.moved;
+        let moved = roll.state().await?.moved;
         figure!(space, "{} of 3 pods updated, {moved} clients moved", status.updated_replicas);
         ensure!(status.updated_replicas == 1 && status.replicas == 3, "{status:?}");
         let all = json!({ "updateStrategy": { "rollingUpdate": { "partition": 0 } } });

@@ -24,7 +24,7 @@ fn scale_3_5_2() {
             Ok(status.ready_replicas == 5 && ready.status == "True")
         })
         .await?;
-        let state = roll.clients().state("clients").await?;
+        let state = roll.state().await?;
         figure!(space, "at five pods {} closes, clients on {:?}", state.closes, state.by_node);
         ensure!(state.closes == 0, "growing moves nobody");
         cluster.change(json!({ "replicas": 2 })).await?;
@@ -48,10 +48,7 @@ fn scale_4_3_4_undoes_the_drain_and_keeps_every_pod() {
         let before = cluster.identities().await?;
         let roll = Roll::start(&cluster, 24).await?;
         cluster.change(json!({ "replicas": 3 })).await?;
-        roll.until("a client to be moved", async || {
-            Ok(roll.clients().state("clients").await?.moved > 0)
-        })
-        .await?;
+        roll.until("a client to be moved", async || Ok(roll.state().await?.moved > 0)).await?;
         cluster.change(json!({ "replicas": 4 })).await?;
         roll.until("the drain to be undone", async || {
             let nodes = cluster.node_statuses().await?;

@@ -259,6 +259,13 @@ impl Clients {
         self.ask("push", command).await
     }
 
+    /// Says something from one client, which the topic's rule takes.
+    pub async fn say(&self, group: &str, client: usize, id: &str) -> Result<()> {
+        let reply = self.push(group, client, "msg", json!({ "id": id })).await?;
+        ensure!(reply.status == "ok", "{id}: {reply:?}");
+        Ok(())
+    }
+
     /// Waits until every client of the group has the messages; says who lacks which.
     pub async fn all_receive(&self, group: &str, ids: &[&str]) -> Result<()> {
         let command = json!({ "group": group, "ids": ids, "timeoutMs": 15_000 });

@@ -44,6 +44,17 @@ pub fn spec(replicas: i32, more: Value) -> Value {
     spec
 }
 
+/// A change of the pods that is a deploy, and nothing else.
+pub fn colour(value: &str) -> Value {
+    json!({ "podTemplate": { "env": [{ "name": "COLOUR", "value": value }] } })
+}
+
+/// How often a pod's containers were started anew.
+pub fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    statuses.map(|status| status.restart_count).sum()
+}
+
 fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
@@ -142,12 +153,7 @@ impl<'a> Cluster<'a> {
         let pods = self.pods().await?;
         Ok(pods
             .iter()
-            .map(|pod| {
-                let statuses =
-                    pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-                let restarts = statuses.map(|status| status.restart_count).sum();
-                (pod.name_any(), (pod.uid().unwrap_or_default(), restarts))
-            })
+            .map(|pod| (pod.name_any(), (pod.uid().unwrap_or_default(), restarts(pod))))
             .collect())
     }
 

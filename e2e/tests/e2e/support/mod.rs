@@ -18,7 +18,7 @@ pub mod space;
 pub mod wait;
 
 pub use clients::Clients;
-pub use cluster::{Cluster, spec};
+pub use cluster::{Cluster, colour, spec};
 pub use cut::Cut;
 pub use pod_watch::PodWatch;
 pub use space::{Space, hardy_test, local_test, test, test_without_operator};

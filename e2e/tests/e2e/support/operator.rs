@@ -4,7 +4,10 @@
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
 use sluice_e2e::{network::CLUSTER_IP, pods::Container};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -60,10 +63,12 @@ pub async fn leading_since(place: &Place, since: Timestamp) -> Result<(Pod, Cont
     Ok((pod, process))
 }
 
-/// How often the operator's container in a pod was started anew.
-pub fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    statuses.map(|status| status.restart_count).sum()
+/// Removes an operator pod at once: its container would be back within a second, and lead again.
+pub async fn remove(place: &Place, pod: &Pod) -> Result<()> {
+    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    let pods = Api::<Pod>::namespaced(place.client.clone(), OPERATOR_NAMESPACE);
+    pods.delete(&pod.name_any(), &now).await?;
+    Ok(())
 }
 
 /// Puts the API server out of reach of every operator pod of this moment: calls get no answer, open connections neither.

@@ -8,7 +8,7 @@ use sluice_crds::{ConditionType, names};
 
 use super::{
     Clients, Cluster, PodWatch, Space,
-    clients::{Published, Report},
+    clients::{Published, Report, State},
     cluster::brief,
     wait::LONG,
 };
@@ -25,6 +25,7 @@ pub struct Roll<'a> {
     clients: Clients,
     watch: PodWatch,
     old: BTreeSet<String>,
+    count: usize,
 }
 
 /// What a change did.
@@ -52,12 +53,17 @@ impl<'a> Roll<'a> {
         let urls = cluster.publish_urls().await?;
         clients.publish_by_http("http", (GROUP, TOPIC), HTTP_EVERY_MS, (&urls, &token)).await?;
         let watch = PodWatch::start(cluster).await?;
-        Ok(Self { cluster: cluster.clone(), clients, watch, old })
+        Ok(Self { cluster: cluster.clone(), clients, watch, old, count })
     }
 
     /// The live clients.
     pub fn clients(&self) -> &Clients {
         &self.clients
+    }
+
+    /// How the clients are now.
+    pub async fn state(&self) -> Result<State> {
+        self.clients.state(GROUP).await
     }
 
     /// The pods before the change.
@@ -95,11 +101,22 @@ impl<'a> Roll<'a> {
             }
             if tokio::time::Instant::now() >= deadline {
                 let status = self.cluster.status().await.map(|status| brief(&status));
-                let state = self.clients.state(GROUP).await;
+                let state = self.state().await;
                 anyhow::bail!(
                     "{what}: not within {} s: {answer:?}; {status:?}; {state:?}",
                     LONG.as_secs()
                 );
+            }
+        }
+    }
+
+    /// Goes on while `work` is done.
+    pub async fn during<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                step = self.step() => step?,
             }
         }
     }
@@ -121,8 +138,7 @@ impl<'a> Roll<'a> {
         })
         .await?;
         self.until("all clients to be joined", async || {
-            let state = self.clients.state(GROUP).await?;
-            Ok(state.joined == self.clients.report(GROUP, replicas).await?.clients)
+            Ok(self.state().await?.joined == self.count)
         })
         .await?;
         let push = self.clients.stop_publishing("push").await?;
@@ -188,6 +204,25 @@ impl Outcome {
             "every client is to be moved exactly once, and moves were {:?}; over time: {}",
             moves.counts,
             self.report.samples
+        );
+        Ok(())
+    }
+
+    /// What holds for a whole deploy: nobody is dropped, each client moves once, each pod drains once, one at a time, and
+    /// no old one is left.
+    pub fn all_replaced_once(&self) -> Result<()> {
+        self.nobody_was_dropped(1)?;
+        self.moved_once_each()?;
+        self.drained_once_each()?;
+        self.all_pods_replaced()
+    }
+
+    /// No drain was decided twice.
+    pub fn drained_once_each(&self) -> Result<()> {
+        let drains = self.watch.drains();
+        ensure!(
+            drains.values().all(|drains| *drains == 1),
+            "a drain was decided twice: {drains:?}"
         );
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt, api::DeleteParams};
+use kube::ResourceExt;
 use serde_json::json;
 use sluice_e2e::pods::Container;
 
@@ -14,8 +14,8 @@ use crate::{
     support::{
         Space,
         chance::{Chance, number},
-        operator,
-        place::OPERATOR_NAMESPACE,
+        cluster::restarts,
+        colour, operator,
         roll::Roll,
         spec, test_without_operator,
     },
@@ -30,12 +30,10 @@ const LONGEST_LIFE: u64 = 3_000;
 /// Kills the process that leads. Its container is back at once, under the same name, and leads again; or, the second time,
 /// which Kubernetes would make wait, it goes with its pod, and the other replica takes over.
 async fn kill(space: &Space, pod: &Pod, process: &Container) -> Result<bool> {
-    let with_pod = operator::restarts(pod) > 0;
+    let with_pod = restarts(pod) > 0;
     process.kill()?;
     if with_pod {
-        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-        let pods = Api::<Pod>::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
-        pods.delete(&pod.name_any(), &now).await?;
+        operator::remove(&space.place, pod).await?;
     }
     Ok(with_pod)
 }
@@ -56,8 +54,7 @@ fn operator_killed_at_random_moments_of_a_rollout_moves_each_client_once() {
         let cluster = space.cluster("chat", spec(3, drain)).await?;
         cluster.wait_ready().await?;
         let roll = Roll::start(&cluster, CLIENTS).await?;
-        let env = json!([{ "name": "COLOUR", "value": "blue" }]);
-        cluster.change(json!({ "podTemplate": { "env": env } })).await?;
+        cluster.change(colour("blue")).await?;
 
         let mut since = Timestamp::now();
         let mut moved = Vec::new();
@@ -77,7 +74,7 @@ fn operator_killed_at_random_moments_of_a_rollout_moves_each_client_once() {
                 "done after {} kills: slow it down",
                 moved.len()
             );
-            moved.push(roll.clients().state("clients").await?.moved);
+            moved.push(roll.state().await?.moved);
             if let Some((pod, process)) = leader {
                 with_pod += u32::from(kill(space, &pod, &process).await?);
             }
@@ -88,14 +85,7 @@ fn operator_killed_at_random_moments_of_a_rollout_moves_each_client_once() {
             space,
             "killed {kills} times, {with_pod} times with its pod, when of {CLIENTS} clients {moved:?} had moved"
         );
-        outcome.nobody_was_dropped(1)?;
-        outcome.moved_once_each()?;
-        outcome.all_pods_replaced()?;
-        let drains = outcome.watch.drains();
-        ensure!(
-            drains.values().all(|drains| *drains == 1),
-            "a drain was decided twice: {drains:?}"
-        );
+        outcome.all_replaced_once()?;
         let status = cluster.status().await?;
         ensure!(status.drains.is_empty() && status.rollout.is_none(), "{status:?}");
         operator::wait_whole(&space.place).await
