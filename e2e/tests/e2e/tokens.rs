@@ -55,13 +55,14 @@ fn tokens_deleted_under_live_clients() {
         })
         .await?;
         let new = cluster.token(names::PUBLISH_TOKEN).await?;
-        let body = json!({ "topic": "room:lobby", "event": "msg", "payload": { "id": "anew" } });
         let url = cluster.publish_urls().await?.remove(0);
-        for (token, status) in [(&new, 202), (&old, 202), (&"wrong".to_owned(), 401)] {
+        let sent = [("new", new, 202), ("old", old, 202), ("wrong", "wrong".to_owned(), 401)];
+        for (id, token, status) in sent {
+            let body = json!({ "topic": "room:lobby", "event": "msg", "payload": { "id": id } });
             let answer = http()?.post(&url).bearer_auth(token).json(&body).send().await?.status();
             ensure!(answer.as_u16() == status, "published with a token: {answer}, not {status}");
         }
-        roll.clients().all_receive("clients", &["anew"]).await?;
+        roll.clients().all_receive("clients", &["new", "old"]).await?;
         ensure!(cluster.identities().await? == before, "a pod was replaced");
         let state = roll.state().await?;
         figure!(space, "{} of 30 clients closed", state.closes);
