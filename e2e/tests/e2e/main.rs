@@ -5,6 +5,7 @@
 
 mod adapters;
 mod api;
+mod auth;
 mod care;
 mod chat;
 mod clusters;

@@ -124,12 +124,37 @@ fn what_changes_pods_changes_both_hashes() {
         "{podTemplate: {env: [{name: A, value: b}]}}",
         "{pubsub: {mesh: {peerBuffer: 64Mi}}}",
         "{discovery: {intervalSeconds: 9}}",
+        "{auth: {jwt: {keys: [{algorithm: HS256, secretRef: {name: jwt, key: secret}}]}}}",
         REDIS,
     ] {
         let workload = rendered(spec).workload;
         assert_ne!(workload.template_hash, base.template_hash, "{spec}");
         assert_ne!(workload.spec_hash, base.spec_hash, "{spec}");
     }
+}
+
+/// Whoever adds a field to the spec says here whether it is in the pod template; if it is, the test above has a case.
+#[test]
+fn of_every_part_of_the_spec_it_is_known_whether_it_changes_pods() {
+    const IN_TEMPLATE: [&str; 6] = ["auth", "discovery", "image", "podTemplate", "pubsub", "redis"];
+    const LIVE: [&str; 3] = ["channels", "drain", "limits"];
+    const OF_THE_OPERATOR: [&str; 9] = [
+        "disruption",
+        "minReadySeconds",
+        "paused",
+        "progressDeadlineSeconds",
+        "rebalance",
+        "replicas",
+        "scaleDown",
+        "service",
+        "updateStrategy",
+    ];
+    let schema = sluice_crds::schema::crd();
+    let spec = &schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let there: Vec<&String> = spec["properties"].as_object().unwrap().keys().collect();
+    let mut known = [&IN_TEMPLATE[..], &LIVE[..], &OF_THE_OPERATOR[..]].concat();
+    known.sort_unstable();
+    assert_eq!(there, known);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The StatefulSet of a cluster's nodes: a rendered template, and the cut of a cursor through it.
 
 use serde_json::{Value, json};
-use sluice_crds::{RedisMode, names};
+use sluice_crds::{Auth, RedisMode, names};
 
 use super::{Cluster, Error, Kind, Object, TEMPLATE, node_selector, pods, short_hash};
 
@@ -91,11 +91,16 @@ impl Workload {
 fn template_inputs(cluster: &Cluster<'_>) -> Result<Value, Error> {
     let spec = cluster.spec;
     let external = spec.redis.url_secret_ref.as_ref();
-    Ok(json!({
+    let mut inputs = json!({
         "image": spec.image,
         "podTemplate": spec.pod_template,
         "discovery": spec.discovery,
         "pubsub": spec.pubsub,
         "redis": { "managed": spec.redis.mode == RedisMode::Managed, "external": external },
-    }))
+    });
+    // Absent by default: a field that a later operator knows must not roll those who do not use it.
+    if spec.auth != Auth::default() {
+        inputs["auth"] = serde_json::to_value(&spec.auth)?;
+    }
+    Ok(inputs)
 }

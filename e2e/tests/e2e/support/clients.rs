@@ -205,7 +205,21 @@ impl Clients {
         topic: &str,
         count: usize,
     ) -> Result<State> {
-        let command = json!({ "group": group, "urls": urls, "topic": topic, "count": count });
+        self.open_with(group, urls, topic, count, json!({})).await
+    }
+
+    /// As [`Self::open`], with connect parameters.
+    pub async fn open_with(
+        &self,
+        group: &str,
+        urls: &[String],
+        topic: &str,
+        count: usize,
+        params: Value,
+    ) -> Result<State> {
+        let command = json!({
+            "group": group, "urls": urls, "topic": topic, "count": count, "params": params,
+        });
         let state: State = self.ask("open", command).await?;
         let joined: usize = state.by_node.values().sum();
         ensure!(
