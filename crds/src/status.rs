@@ -194,6 +194,8 @@ pub enum Reason {
     PodStuck,
     /// A Kubernetes node is not ready.
     NodeUnreachable,
+    /// A node has not loaded the live settings yet.
+    WaitingForSettings,
     /// Redis is not reached.
     RedisUnavailable,
     /// A pod has four fifths of the connections that it holds, or more.

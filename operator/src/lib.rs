@@ -25,6 +25,7 @@ pub mod node_client;
 pub mod observe;
 pub mod plan;
 pub mod reconcile;
+mod redis_pod;
 pub mod report;
 pub mod run;
 pub mod secrets;

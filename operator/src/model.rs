@@ -79,6 +79,9 @@ pub struct PodState {
     pub running: bool,
     /// Why it can't start, if it can't.
     pub stuck: Option<StuckReason>,
+    /// It is not Ready, and its node ended with an error before: between two such ends of a crash
+    /// loop nothing else tells of it.
+    pub crashed: bool,
     /// What its kubelet, or the node's own last words, say of that; empty when nothing.
     pub stuck_message: String,
     /// Its Kubernetes node is not Ready, or its phase is Unknown.

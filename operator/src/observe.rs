@@ -243,6 +243,7 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
         terminating,
         running: runs(pod),
         stuck: stuck.as_ref().map(|(reason, _)| *reason),
+        crashed: !ready.is_some_and(holds) && crashed(pod),
         stuck_message: stuck.map(|(_, message)| message).unwrap_or_default(),
         node_unreachable: node_unreachable(pod),
         accepting,
@@ -325,7 +326,7 @@ fn node_unreachable(pod: &Pod) -> bool {
 }
 
 /// Why a pod can't start, and what there is to tell of it.
-fn stuck(pod: &Pod, now: Timestamp) -> Option<(StuckReason, String)> {
+pub(crate) fn stuck(pod: &Pod, now: Timestamp) -> Option<(StuckReason, String)> {
     let waiting = container_statuses(pod).find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
         let said = waiting.message.as_deref().unwrap_or_default();
@@ -351,6 +352,14 @@ fn stuck(pod: &Pod, now: Timestamp) -> Option<(StuckReason, String)> {
         let said = scheduled.message.as_deref().unwrap_or_default();
         (unschedulable && for_long).then(|| (StuckReason::Unschedulable, brief(said)))
     })
+}
+
+/// Whether the node's container ended with an error before the one that is there now.
+fn crashed(pod: &Pod) -> bool {
+    let last = |container: &ContainerStatus| container.last_state.clone()?.terminated;
+    container_statuses(pod)
+        .filter(|container| container.name == names::NODE_CONTAINER)
+        .any(|container| last(container).is_some_and(|ended| ended.exit_code != 0))
 }
 
 /// How a container that does not stay up ended last: its own words, or else its exit code.

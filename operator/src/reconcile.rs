@@ -32,7 +32,7 @@ use crate::{
     node_client::NodeClient,
     observe::{self, Seen, observe},
     plan::plan,
-    report, settings,
+    redis_pod, report, settings,
     status::Facts,
     stores::Stores,
     telemetry,
@@ -45,8 +45,8 @@ pub type Guarded = DeserializeGuard<ChannelCluster>;
 /// How often a cluster is looked at when nothing happens: counts of connections are told by no
 /// watch.
 const STEADY: Duration = Duration::from_secs(15);
-/// While a node does not take the token: it reads the new one soon.
-const DENIED: Duration = Duration::from_secs(3);
+/// While a node does not take the token or has not loaded the live settings: it reads them soon.
+const SOON: Duration = Duration::from_secs(3);
 /// After something changed between plan and step.
 pub(crate) const STALE: Duration = Duration::from_millis(500);
 /// After an object changed under a write, again and again.
@@ -225,7 +225,14 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
         leadership: &context.leadership,
         cluster,
     };
-    let token = context.tokens.of(&applier).await?;
+    let (token, withheld) = match context.tokens.of(&applier).await {
+        Ok(token) => (token, None),
+        // It is told, and what is under way goes on by the tokens that were there.
+        Err(error) if error.trouble(u32::MAX).is_some() => {
+            (context.tokens.known(&applier).unwrap_or_default(), Some(error))
+        }
+        Err(error) => return Err(error.into()),
+    };
     let now = Timestamp::now();
     let seen = observe(&context.client, &context.nodes, &cluster, &token, now).await?;
     if seen.doubts_tokens() {
@@ -248,7 +255,9 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
         Ok(rendering) => {
             let executor =
                 Executor { applier: &applier, nodes: &context.nodes, token: &token, seen: &seen };
-            carry_out(&executor, rendering, &plan, now, context).await.map_err(Error::from)
+            carry_out(&executor, rendering, &plan, withheld, now, context)
+                .await
+                .map_err(Error::from)
         }
         Err(_) => Ok(Outcome::default()),
     };
@@ -267,13 +276,19 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
         settings::late(&seen.observed, &rendering.live_config_hash, changed_at, now)
     });
     let hint = if hint.is_empty() { late.unwrap_or_default() } else { hint };
-    let facts = Facts { image: image(&cluster, &seen, &plan), trouble, hint, changed_at };
+    let hash = rendering.as_ref().map(|rendering| rendering.live_config_hash.as_str());
+    let unloaded = hash.ok().and_then(|hash| settings::pending(&seen.observed, hash));
+    let unloaded = unloaded.unwrap_or_default();
+    let redis = redis_pod::read(&context.client, &cluster, &seen.observed, now).await;
+    let image = image(&cluster, &seen, &plan);
+    let loading = !unloaded.is_empty();
+    let facts = Facts { image, trouble, hint, unloaded, redis, changed_at };
     report::report(object, context, &desired, &seen.observed, &plan, &facts, now).await?;
 
     rendering?;
     let outcome = outcome?;
     let again = plan.requeue_after.and_then(|after| Duration::try_from(after).ok());
-    let steady = if seen.denied() { DENIED } else { STEADY };
+    let steady = if seen.denied() || loading { SOON } else { STEADY };
     let again = if outcome.stale { STALE } else { again.unwrap_or(steady).min(steady) };
     Ok(Passed { next: Action::requeue(again), refused: outcome.refused })
 }
@@ -319,15 +334,21 @@ fn desired<'a>(
     }
 }
 
-/// Writes what must be there, takes the plan's steps, and deletes what must not be there.
+/// Writes what must be there, takes the plan's steps, and deletes what must not be there. `withheld`:
+/// why there are no tokens for the nodes; then nothing begins.
 async fn carry_out(
     executor: &Executor<'_>,
     rendering: &Rendering,
     plan: &Plan,
+    withheld: Option<apply::Error>,
     now: Timestamp,
     context: &Context,
 ) -> Result<Outcome, apply::Error> {
     let applier = executor.applier;
+    if let Some(error) = withheld {
+        executor.renew(plan).await?;
+        return Err(error);
+    }
     if applier.cluster.spec.redis.mode == RedisMode::Managed {
         applier.ensure_redis_secret().await?;
     }

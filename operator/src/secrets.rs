@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The token by which the operator calls the nodes' admin API.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct AdminToken {
     token: String,
     version: String,

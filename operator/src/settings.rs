@@ -29,6 +29,16 @@ pub fn refused(observed: &Observed) -> Option<(Reason, String)> {
     observed.pods.iter().filter(|pod| !pod.terminating).find_map(refuses)
 }
 
+/// A ready node that has not loaded the settings of this hash yet.
+pub fn pending(observed: &Observed, hash: &str) -> Option<String> {
+    let behind = |pod: &&PodState| {
+        let other = pod.node.as_ref().is_some_and(|node| node.live_config_hash != hash);
+        other && pod.ready && !pod.terminating
+    };
+    let pod = observed.pods.iter().find(behind)?;
+    Some(format!("waiting for {} to load the live settings", pod.name))
+}
+
 /// A node on which the settings of this hash are not in force although they have been there for
 /// long. `since`: when the spec was last changed.
 pub fn late(
@@ -70,6 +80,15 @@ mod tests {
         assert_eq!(reason, Reason::InvalidSpec);
         assert!(message.starts_with("chat-4 refuses the live settings"), "{message}");
         assert!(message.ends_with("live.yaml:3: unknown field `x`"), "{message}");
+    }
+
+    #[test]
+    fn a_ready_node_is_waited_for() {
+        let mut observed = seen("old", "");
+        assert_eq!(pending(&observed, "new"), None, "it is not ready for another reason");
+        observed.pods[0].ready = true;
+        assert!(pending(&observed, "new").is_some_and(|told| told.contains("chat-4")));
+        assert_eq!(pending(&observed, "old"), None);
     }
 
     #[test]

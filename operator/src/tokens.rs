@@ -53,6 +53,11 @@ impl Tokens {
         }
     }
 
+    /// The one that was last used for the cluster of `applier`, if this process has used one.
+    pub fn known(&self, applier: &Applier<'_>) -> Option<AdminToken> {
+        self.last(&reference(applier))
+    }
+
     /// The one that was last used for a cluster, if this process has used one.
     pub fn last(&self, reference: &ObjectRef<Guarded>) -> Option<AdminToken> {
         self.0.lock().get(reference).map(|known| known.token.clone())

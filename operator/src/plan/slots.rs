@@ -69,17 +69,14 @@ pub(crate) struct Slots<'a> {
 }
 
 impl<'a> Slots<'a> {
-    /// Lays out what was seen.
+    /// Lays out what was seen of the cluster of that name.
     pub(crate) fn new(
+        cluster: &str,
         spec: &ChannelClusterSpec,
         observed: &'a Observed,
         sts: &StatefulSetState,
         now: Timestamp,
     ) -> Self {
-        let prefix = observed
-            .pods
-            .iter()
-            .find_map(|p| p.name.strip_suffix(&format!("-{}", p.ordinal)).map(str::to_owned));
         let slot = |index: i32| {
             let ordinal = sts.ordinals_start + index;
             let pod = observed.pods.iter().find(|p| p.ordinal == ordinal);
@@ -100,11 +97,7 @@ impl<'a> Slots<'a> {
                             && p.drain_override != Some(DrainOverride::Cancel)
                             && p.eviction.is_some_and(|e| e.wanted(now))
                     }),
-                name: match (pod, &prefix) {
-                    (Some(p), _) => p.name.clone(),
-                    (None, Some(prefix)) => format!("{prefix}-{ordinal}"),
-                    (None, None) => ordinal.to_string(),
-                },
+                name: pod.map_or_else(|| format!("{cluster}-{ordinal}"), |p| p.name.clone()),
             };
             s.serving = s.available
                 && pod.is_some_and(|p| {

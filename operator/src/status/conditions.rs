@@ -54,9 +54,9 @@ pub(super) fn all(
     let before = previous.map(|s| s.conditions.as_slice()).unwrap_or_default();
     let late = progress::overdue(desired, observed, progress, facts, before, now);
     let summary = summary(desired, progress, status, plan, facts);
-    let stalled = stalled(desired, plan, facts, status, late, &summary);
-    let redis = redis(desired, observed);
-    let ready = ready(desired, plan, progress, status, &stalled, redis.as_ref(), &summary);
+    let stalled = stalled(desired, observed, plan, facts, status, before, late, &summary);
+    let redis = redis(desired, observed, facts);
+    let ready = ready(desired, plan, progress, status, facts, &stalled, redis.as_ref(), &summary);
     let mut verdicts = vec![
         ready,
         stalled,
@@ -133,11 +133,14 @@ fn summary(
     text
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is one of the things that may be in the way")]
 fn stalled(
     desired: &Desired<'_>,
+    observed: &Observed,
     plan: &Plan,
     facts: &Facts,
     status: &ChannelClusterStatus,
+    before: &[Condition],
     late: bool,
     summary: &str,
 ) -> Verdict {
@@ -147,6 +150,18 @@ fn stalled(
     }
     if let Some(w) = plan.waiting.iter().find(|w| w.reason == Reason::PodStuck) {
         return it(Reason::PodStuck, w.message.clone());
+    }
+    // It is being tried once more, which makes it no better until it is Ready.
+    let stuck = find(before, ConditionType::Stalled).filter(|c| {
+        c.status == "True"
+            && c.reason == reason_name(Reason::PodStuck)
+            && c.observed_generation == Some(desired.generation)
+    });
+    if let Some(c) = stuck.filter(|_| observed.pods.iter().any(|p| p.crashed && !p.terminating)) {
+        return it(Reason::PodStuck, c.message.clone());
+    }
+    if !facts.redis.is_empty() {
+        return it(Reason::RedisUnavailable, facts.redis.clone());
     }
     if let Some(d) = status.drains.iter().find(|d| d.phase == DrainReportPhase::Held) {
         let message = format!(
@@ -167,11 +182,13 @@ fn stalled(
     verdict(ConditionType::Stalled, false, Reason::AsExpected, message)
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is one of the things that must be right")]
 fn ready(
     desired: &Desired<'_>,
     plan: &Plan,
     progress: &Progress,
     status: &ChannelClusterStatus,
+    facts: &Facts,
     stalled: &Verdict,
     redis: Option<&Verdict>,
     summary: &str,
@@ -211,6 +228,9 @@ fn ready(
             Reason::WaitingForPodReady
         };
         return no(reason, summary);
+    }
+    if !facts.unloaded.is_empty() {
+        return no(Reason::WaitingForSettings, &facts.unloaded);
     }
     let reason =
         if progress.kept > 0 { Reason::PartitionReached } else { Reason::AllReplicasUpdated };
@@ -357,7 +377,7 @@ fn capacity(observed: &Observed) -> Verdict {
     verdict(type_, true, Reason::NearCapacity, message)
 }
 
-fn redis(desired: &Desired<'_>, observed: &Observed) -> Option<Verdict> {
+fn redis(desired: &Desired<'_>, observed: &Observed, facts: &Facts) -> Option<Verdict> {
     let spec = desired.spec;
     if spec.redis.mode == RedisMode::Disabled || spec.pubsub.adapter != Adapter::Redis {
         return None;
@@ -369,7 +389,10 @@ fn redis(desired: &Desired<'_>, observed: &Observed) -> Option<Verdict> {
         .filter_map(|p| p.node.as_ref()?.redis_connected)
         .collect();
     let up = known.iter().filter(|up| **up).count();
-    let message = format!("{up} of {} ready nodes are connected to Redis", known.len());
+    let mut message = format!("{up} of {} ready nodes are connected to Redis", known.len());
+    if !facts.redis.is_empty() {
+        message = format!("{message}; {}", facts.redis);
+    }
     Some(Verdict {
         type_: ConditionType::RedisReady,
         holds: (!known.is_empty()).then_some(up == known.len()),

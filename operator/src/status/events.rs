@@ -26,6 +26,8 @@ pub enum EventReason {
     DrainCompleted,
     /// A drain was undone.
     DrainCancelled,
+    /// Somebody who evicts a pod was told to try again later.
+    EvictionDeferred,
     /// `spec.paused` was set.
     Paused,
     /// `spec.paused` was taken back.

@@ -39,6 +39,10 @@ pub struct Facts {
     pub trouble: Option<(Reason, String)>,
     /// What Kubernetes' events say of what is in the way; empty when nothing.
     pub hint: String,
+    /// A node that has not loaded the live settings yet; empty when there is none.
+    pub unloaded: String,
+    /// Why the managed Redis can't start; empty when nothing is in its way.
+    pub redis: String,
     /// When the spec was last changed, if that is known.
     pub changed_at: Option<Timestamp>,
 }

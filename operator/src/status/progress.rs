@@ -42,7 +42,7 @@ pub fn progress(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> P
     let mut spec = desired.spec.clone();
     // What is left to do counts while paused, too.
     spec.paused = false;
-    let slots = Slots::new(&spec, observed, sts, now);
+    let slots = Slots::new(desired.name, &spec, observed, sts, now);
     let shape = plan::shape(&spec, &slots);
     let settled = plan::settled(sts);
     // Until its controller has seen the template, the revisions that it tells are the last ones.

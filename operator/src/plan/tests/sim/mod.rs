@@ -210,6 +210,7 @@ impl World {
                 terminating: p.terminating,
                 running: up || self.now < p.node_down_until,
                 stuck: (self.bad.contains(&p.template)).then_some(StuckReason::ImagePull),
+                crashed: false,
                 stuck_message: String::new(),
                 node_unreachable: self.now < p.node_down_until,
                 accepting: p.accepting,
