@@ -148,6 +148,7 @@ impl<S: LeaseStore> Elector<S> {
 
     /// Waits until this process leads. `false`: `stop` came first.
     pub async fn acquire(&mut self, stop: &CancellationToken) -> bool {
+        let mut told = String::new();
         loop {
             let begun = Instant::now();
             let attempt = tokio::select! {
@@ -161,7 +162,13 @@ impl<S: LeaseStore> Elector<S> {
                     tracing::info!(identity = self.identity, "leading");
                     return true;
                 }
-                Ok(Ok(false)) => {}
+                Ok(Ok(false)) => {
+                    let holder = self.holder();
+                    if holder != told {
+                        tracing::info!(holder, "standing by");
+                        told = holder;
+                    }
+                }
                 Ok(Err(StoreError::Conflict)) => tracing::debug!("somebody else wrote the lease"),
                 Ok(Err(error)) => tracing::warn!(%error, "can't get the lease"),
                 Err(_) => tracing::warn!("getting the lease took too long"),
