@@ -59,6 +59,8 @@ use sluice_node_api::config::ChannelRule;
 #[x_kube(
     validation = Rule::new("self.pubsub.adapter != 'Redis' || self.redis.mode != 'Disabled'")
         .message("pubsub.adapter Redis needs a Redis: set redis.mode to Managed or External"),
+    validation = Rule::new("self.progressDeadlineSeconds > self.minReadySeconds")
+        .message("progressDeadlineSeconds must be more than minReadySeconds: every deploy would be late"),
     validation = Rule::new("self.channels.all(c, c.topic.matches('^[^*]*[*]?$'))")
         .message("channels: a topic may have one '*', at its end: `room:*`, not `room:*:chat`"),
     validation = Rule::new("has(self.auth.jwt) || !self.channels.exists(c, has(c.join))")

@@ -57,6 +57,10 @@ pub const NODE_CONTAINER: &str = "node";
 pub fn headless_service(cluster: &str) -> String {
     format!("{cluster}-headless")
 }
+/// Name of the Service that backends publish to in cluster `cluster`.
+pub fn publish_service(cluster: &str) -> String {
+    format!("{cluster}-publish")
+}
 /// Name of the Secret with the tokens of cluster `cluster`: keys [`MESH_TOKEN`], [`ADMIN_TOKEN`],
 /// [`PUBLISH_TOKEN`].
 pub fn tokens_secret(cluster: &str) -> String {

@@ -81,7 +81,9 @@ pub struct PodTemplate {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.mountPath != '/etc/sluice' && !self.mountPath.startsWith('/etc/sluice/')")
-        .message("podTemplate.secretMounts: mountPath may not be /etc/sluice or below: the node's own files are there")
+        .message("podTemplate.secretMounts: mountPath may not be /etc/sluice or below: the node's own files are there"),
+    validation = Rule::new("self.mountPath.matches('^(/[^/]+)+$') && !self.mountPath.matches('/[.]{1,2}(/|$)') && self.mountPath != '/etc'")
+        .message("podTemplate.secretMounts: mountPath must be a path such as /etc/tls, without '//', '.' or '..', and not /etc, where the node's own files are")
 )]
 pub struct SecretMount {
     /// The Secret's name, in the cluster's namespace.

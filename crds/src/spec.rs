@@ -131,7 +131,9 @@ pub struct PubSub {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("quantity(string(self.peerBuffer)).compareTo(quantity('64Ki')) >= 0")
-        .message("pubsub.mesh.peerBuffer must be at least 64Ki: less would drop every broadcast of some size")
+        .message("pubsub.mesh.peerBuffer must be at least 64Ki: less would drop every broadcast of some size"),
+    validation = Rule::new("quantity(string(self.peerBuffer)).compareTo(quantity('4Gi')) <= 0")
+        .message("pubsub.mesh.peerBuffer must be at most 4Gi: it is there for each peer")
 )]
 pub struct Mesh {
     /// Bytes that may wait for one slow peer, a quantity such as `32Mi`; past that the oldest

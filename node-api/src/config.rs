@@ -347,6 +347,14 @@ impl ChannelRule {
         "rule": "has(self.claim) || has(self.topics)",
         "message": "channels: join needs a claim or topics: without both nobody could join",
     },
+    {
+        "rule": "!has(self.topics) || self.topics.all(t, t.matches('^[^{}*]*([{][^{}*]+[}][^{}*]*)*[*]?$'))",
+        "message": "channels: in join.topics a claim is named between braces, `user:{sub}`, and '*' is at the end",
+    },
+    {
+        "rule": "!has(self.claim) || bytes(self.claim).size() <= 255",
+        "message": "channels: join.claim may have 255 bytes",
+    },
 ])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JoinRule {
