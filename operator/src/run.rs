@@ -77,7 +77,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     readiness.crd_found();
 
-    webhook::start(&args, &client, &metrics, &served).await?;
+    webhook::start(&args, &client, &identity, &metrics, &served).await?;
 
     let result = if args.leader_election {
         let namespace = args.leader_election_namespace.clone().unwrap_or(own_namespace);

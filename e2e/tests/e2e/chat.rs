@@ -65,8 +65,12 @@ fn publish_over_http_reaches_all() {
         let clients = Clients::start(space).await?;
         let state = open_on_pods(&clients, &cluster, "all", 3).await?;
         let token = cluster.token(names::PUBLISH_TOKEN).await?;
-        let urls = cluster.publish_urls().await?;
-        ensure!(urls.len() == 3, "{urls:?}");
+        let urls = eventually("all pods to be behind the publish Service", LONG, async || {
+            let urls = cluster.publish_urls().await?;
+            ensure!(urls.len() == 3, "{urls:?}");
+            Ok(urls)
+        })
+        .await?;
         let mut ids = Vec::new();
         for (number, url) in urls.iter().enumerate() {
             let id = format!("news-{number}");

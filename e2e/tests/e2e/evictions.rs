@@ -134,7 +134,9 @@ fn kubectl_drain_moves_clients_once_before_their_pods_are_evicted() {
         let events = space
             .kubectl(&["get", "events", "--output=jsonpath={.items[*].note}{.items[*].message}"])
             .await?;
-        ensure!(events.contains("its Kubernetes node is being emptied"), "{events}");
+        for told in ["waits: the clients", "its Kubernetes node is being emptied"] {
+            ensure!(events.contains(told), "no event says that {told}: {events}");
+        }
         Ok(())
     });
 }

@@ -189,6 +189,7 @@ pub fn build(cluster: &Cluster<'_>) -> Result<Rendering, Error> {
     let mut objects = vec![
         network::headless_service(cluster),
         network::client_service(cluster),
+        network::publish_service(cluster),
         network::service_account(cluster),
         config::config_map(cluster, &live),
     ];

@@ -1,7 +1,8 @@
-//! Nodes of pods that are not to take new clients refuse them, with 503: a balancer that has not
-//! heard of the label yet would lead a client to a pod that is next to drain, and it would be moved
-//! twice. A cordon follows the label. Of a draining or terminating node there is none: it refuses by
-//! itself.
+//! Nodes of pods that are next to drain, or that shed clients, refuse new ones with 503: a balancer
+//! that has not heard of the label yet would lead a client there, and it would be moved twice. A
+//! cordon follows the label. Of a draining or terminating node there is none: it refuses by itself.
+//! Nor of a pod that stays and is merely spared for now: a client that comes late may stay, and a
+//! refusal would cost it time for nothing.
 //!
 //! Nobody must be turned away for whom there is no other place, so a cordon only begins, and is only
 //! renewed, while some pod is an [`anchor`]; and it ends by itself when nobody renews it.
@@ -23,11 +24,12 @@ pub(crate) struct Cordons {
 }
 
 /// Decides about cordons. `wanted`: the pods that take clients from now on. `leaving`: those whose
-/// drain begins now.
+/// drain begins now. `next`: whether the pod at an index is about to drain or to shed.
 pub(crate) fn decide(
     spec: &ChannelClusterSpec,
     observed: &Observed,
     slots: &Slots<'_>,
+    next: impl Fn(usize) -> bool,
     wanted: &[&str],
     leaving: &[&str],
     now: Timestamp,
@@ -41,13 +43,18 @@ pub(crate) fn decide(
         .filter(|p| stays(p) && is(p, wanted) && cordoned(p))
         .map(|p| Action::Uncordon { pod: p.into() })
         .collect();
-    let inside = || slots.list.iter().filter_map(|s| Some((s, s.pod?))).filter(|(_, p)| stays(p));
-    if !inside().any(|(_, p)| is(p, wanted) && anchor(spec, p, now)) {
+    let inside = || {
+        let pods = slots.list.iter().enumerate().filter_map(|(i, s)| Some((i, s, s.pod?)));
+        pods.filter(|(_, _, p)| stays(p))
+    };
+    if !inside().any(|(_, _, p)| is(p, wanted) && anchor(spec, p, now)) {
         return Cordons { lifted, begun: vec![] };
     }
     let begun = inside()
-        .filter(|(s, p)| !is(p, wanted) && known(s) && p.node.as_ref().is_some_and(due))
-        .map(|(_, p)| Action::Cordon {
+        .filter(|(i, s, p)| {
+            next(*i) && !is(p, wanted) && known(s) && p.node.as_ref().is_some_and(due)
+        })
+        .map(|(_, _, p)| Action::Cordon {
             pod: p.into(),
             request: CordonRequest { ttl_seconds: DRAIN_TTL_SECONDS },
         })

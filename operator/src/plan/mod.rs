@@ -57,7 +57,7 @@ pub fn plan(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> Plan 
         p.waiting.clear();
         return p;
     }
-    let slots = Slots::new(desired.spec, observed, sts, now);
+    let slots = Slots::new(desired.name, desired.spec, observed, sts, now);
     let shape = shape(desired.spec, &slots);
     let mut p =
         Plan { cursor: release::cursor(desired.spec, sts, &slots, &shape, now), ..Plan::default() };
@@ -65,7 +65,8 @@ pub fn plan(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> Plan 
     let leaving: Vec<&str> = drains.commits.iter().map(|(s, _)| s.name()).collect();
     let skew = rebalance::skew(desired.spec, observed, sts, &slots, &shape, p.cursor);
     let wanted = steer::accepting(desired.spec, observed, &slots, &shape, skew.as_ref(), &leaving);
-    let cordons = cordon::decide(desired.spec, observed, &slots, &wanted, &leaving, now);
+    let next = |index| skew.is_some() || shape.victim(index).is_some();
+    let cordons = cordon::decide(desired.spec, observed, &slots, next, &wanted, &leaving, now);
     let labels = steer::labels(observed, &wanted, &leaving, now);
     let steered = labels.is_none();
     p.actions.extend(cordons.lifted);
@@ -132,7 +133,7 @@ fn hold(
     sts: &StatefulSetState,
     now: Timestamp,
 ) -> Plan {
-    let slots = Slots::new(desired.spec, observed, sts, now);
+    let slots = Slots::new(desired.name, desired.spec, observed, sts, now);
     Plan {
         actions: drain::renew_all(desired.spec, &slots, now),
         cursor: at(sts),

@@ -75,7 +75,13 @@ pub(crate) fn of(spec: &ChannelClusterSpec, list: &[Slot<'_>]) -> Shape {
     let is_old = |&(i, s): &(usize, &Slot<'_>)| !s.updated || (i == 0 && alone);
     let prefix = list.iter().enumerate().take_while(is_old).count() as i32;
 
-    let mut bottom = prefix.min(todo);
+    // A canary keeps pods that serve: of those that can't start, the ones that no healthy one stands
+    // above are replaced where they are, and first.
+    let useless = |s: &&Slot<'_>| s.updated || s.stuck().is_some();
+    let dead = list.iter().rev().take_while(useless).filter(|s| !s.updated).count() as i32;
+    let dead = if kept > 0 { dead.min(todo) } else { 0 };
+
+    let mut bottom = prefix.min(todo - dead);
     let (needed, total);
     if surge > 0 {
         needed = (n - (r - bottom)).max(0);

@@ -10,14 +10,21 @@ use std::{sync::Arc, time::Duration};
 use axum::{Json, extract::State};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client, api::Patch, core::DeserializeGuard};
+use kube::{Api, Client, api::Patch, core::DeserializeGuard, runtime::events::Recorder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_crds::{ChannelCluster, names};
 use tokio::time::timeout;
 
 use super::{Answer, decide};
-use crate::{apply::managed, metrics::Metrics, observe, telemetry};
+use crate::{
+    apply::managed,
+    events,
+    metrics::Metrics,
+    observe,
+    status::{Event, EventReason},
+    telemetry,
+};
 
 /// Longer takes no answer: the API server gives up after five seconds by default.
 const IN_TIME: Duration = Duration::from_secs(4);
@@ -32,6 +39,8 @@ pub struct Reviewer {
     pub namespaces: Vec<String>,
     /// Counts answers.
     pub metrics: Arc<Metrics>,
+    /// Tells that an eviction waits.
+    pub recorder: Recorder,
 }
 
 /// An AdmissionReview, as far as it matters.
@@ -131,6 +140,9 @@ impl Reviewer {
             } });
             let noted = pods.patch(&request.name, &managed(), &Patch::Merge(note)).await;
             noted.map_err(|error| Error::Note(Box::new(error)))?;
+            if let (None, Answer::Defer(why), Some(cluster)) = (last, &answer, cluster) {
+                self.tell(cluster, (request.name.clone(), state.uid), why);
+            }
             tracing::info!(
                 pod = request.name,
                 namespace,
@@ -139,6 +151,19 @@ impl Reviewer {
             );
         }
         Ok(answer)
+    }
+}
+
+impl Reviewer {
+    /// Tells that the eviction of a pod, given by name and UID, waits. Beside the answer, which is
+    /// not to wait for it; once for each pod, so there are not many.
+    fn tell(&self, cluster: ChannelCluster, pod: (String, String), why: &str) {
+        let message = format!("The eviction of {} waits: {why}", pod.0);
+        let event = Event { reason: EventReason::EvictionDeferred, pod: Some(pod), message };
+        let recorder = self.recorder.clone();
+        tokio::spawn(async move {
+            _ = timeout(IN_TIME, events::publish(&recorder, &cluster, vec![event])).await;
+        });
     }
 }
 

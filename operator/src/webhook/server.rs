@@ -214,8 +214,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let nowhere = kube::Config::new("http://127.0.0.1:9".parse().expect("an address"));
+        let client = Client::try_from(nowhere).expect("a client");
         let reviewer = Reviewer {
-            client: Client::try_from(nowhere).expect("a client"),
+            recorder: crate::events::recorder(client.clone(), "test"),
+            client,
             namespaces: vec!["team".into()],
             metrics: Arc::new(Metrics::new()),
         };

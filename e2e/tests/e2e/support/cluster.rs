@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::{
-    api::core::v1::{Pod, Secret, Service},
+    api::{
+        core::v1::{Pod, Secret, Service},
+        discovery::v1::EndpointSlice,
+    },
     apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::{
@@ -16,6 +19,9 @@ use sluice_crds::{ChannelCluster, ChannelClusterStatus, ConditionType, names};
 use sluice_node_api::admin::NodeStatus;
 
 use super::{Space, eventually, space::MANAGER, wait::LONG};
+
+/// On an EndpointSlice: whose it is.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// A cluster in a test's namespace.
 #[derive(Clone)]
@@ -180,17 +186,22 @@ impl<'a> Cluster<'a> {
         Ok(String::from_utf8(token.0.clone())?)
     }
 
-    /// Publish URLs of the pods that are ready and not about to go.
+    /// Publish URLs of the pods behind the publish Service now.
     pub async fn publish_urls(&self) -> Result<Vec<String>> {
-        let pods = self.pods().await?;
-        let staying = pods.iter().filter(|pod| {
-            ready(pod)
-                && pod.metadata.deletion_timestamp.is_none()
-                && !pod.annotations().contains_key(names::DRAIN_STARTED_AT)
+        let service = names::publish_service(&self.name);
+        let slices = ListParams::default().labels(&format!("{SERVICE_NAME}={service}"));
+        let slices = self.space.api::<EndpointSlice>().list(&slices).await?;
+        let endpoints =
+            slices.items.into_iter().flat_map(|slice| slice.endpoints.unwrap_or_default());
+        let ready = endpoints.filter(|endpoint| {
+            endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true))
         });
-        staying
-            .map(|pod| Ok(format!("http://{}:{}/api/publish", ip(pod)?, names::PUBLISH_PORT)))
-            .collect()
+        let addresses = ready.flat_map(|endpoint| endpoint.addresses);
+        let urls: Vec<String> = addresses
+            .map(|address| format!("http://{address}:{}/api/publish", names::PUBLISH_PORT))
+            .collect();
+        ensure!(!urls.is_empty(), "no pod is behind the Service {service}");
+        Ok(urls)
     }
 
     /// What a node says of itself.

@@ -21,7 +21,7 @@ pub use clients::Clients;
 pub use cluster::{Cluster, colour, spec};
 pub use cut::Cut;
 pub use pod_watch::PodWatch;
-pub use space::{Space, hardy_test, local_test, test, test_without_operator};
+pub use space::{Space, hardy_test, local_test, quiet_test, test, test_without_operator};
 pub use wait::{LONG, eventually};
 
 /// Prints one line of a test's figures, also when the test passes: the test runner holds back only what `print!` writes.

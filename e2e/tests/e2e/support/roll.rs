@@ -16,8 +16,10 @@ use crate::figure;
 
 const GROUP: &str = "clients";
 const TOPIC: &str = "room:lobby";
-const PUSH_EVERY_MS: u64 = 60;
-const HTTP_EVERY_MS: u64 = 60;
+/// Milliseconds between two messages of a publisher.
+const PUBLISH_EVERY: u64 = 60;
+/// Clients for each millisecond between two messages, at the most: the program that all of them run in has one thread.
+const CLIENTS_A_MILLISECOND: u64 = 5;
 
 /// A cluster with live clients on it, and publishers at work.
 pub struct Roll<'a> {
@@ -48,10 +50,11 @@ impl<'a> Roll<'a> {
         let opened =
             clients.open_evenly(GROUP, &cluster.urls().await?, TOPIC, count, old.len()).await?;
         figure!(cluster.space, "{} clients on {:?}", opened.joined, opened.by_node);
-        clients.publish_by_push("push", GROUP, PUSH_EVERY_MS).await?;
+        let every = PUBLISH_EVERY.max(count as u64 / CLIENTS_A_MILLISECOND);
+        clients.publish_by_push("push", GROUP, every).await?;
         let token = cluster.token(names::PUBLISH_TOKEN).await?;
         let urls = cluster.publish_urls().await?;
-        clients.publish_by_http("http", (GROUP, TOPIC), HTTP_EVERY_MS, (&urls, &token)).await?;
+        clients.publish_by_http("http", (GROUP, TOPIC), every, (&urls, &token)).await?;
         let watch = PodWatch::start(cluster).await?;
         Ok(Self { cluster: cluster.clone(), clients, watch, old, count })
     }

@@ -25,6 +25,8 @@ const LIMIT: Duration = Duration::from_secs(420);
 
 /// Held by each test that counts on an operator that works, and alone by one that takes the operator away for long.
 static OPERATOR: RwLock<()> = RwLock::const_new(());
+/// Held by every test, and alone by one whose figures others would spoil. Taken before [`OPERATOR`].
+static MACHINE: RwLock<()> = RwLock::const_new(());
 
 /// What a test needs of the operator, and of the machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ enum Need {
     LocalOperator,
     /// No other test beside that needs the operator, on the local Kubernetes.
     Alone,
+    /// An operator that works, and no other test beside.
+    Quiet,
     /// Nothing: it bears an operator that is away.
     Nothing,
 }
@@ -71,6 +75,11 @@ pub fn test_without_operator(
     run(name, Need::Alone, limit, body);
 }
 
+/// As [`test`], for figures that other tests beside would spoil.
+pub fn quiet_test(name: &str, body: impl AsyncFnOnce(&Space) -> Result<()>) {
+    run(name, Need::Quiet, LIMIT, body);
+}
+
 /// As [`test`], for what holds although the operator is away for a while: it may run beside such a test.
 pub fn hardy_test(name: &str, limit: Duration, body: impl AsyncFnOnce(&Space) -> Result<()>) {
     run(name, Need::Nothing, limit, body);
@@ -87,6 +96,14 @@ fn run(name: &str, need: Need, limit: Duration, body: impl AsyncFnOnce(&Space) -
         .build()
         .expect("a runtime needs two threads");
     let outcome = runtime.block_on(async {
+        let _quiet = match need {
+            Need::Quiet => Some(MACHINE.write().await),
+            _ => None,
+        };
+        let _beside = match need {
+            Need::Quiet => None,
+            _ => Some(MACHINE.read().await),
+        };
         let _alone = match need {
             Need::Alone => Some(OPERATOR.write().await),
             _ => None,

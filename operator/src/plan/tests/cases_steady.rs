@@ -101,6 +101,21 @@ fn a_canary_stands_at_the_partition_and_goes_on_when_it_is_lowered() {
 }
 
 #[test]
+fn a_canary_gives_up_a_pod_that_cannot_start_before_one_that_serves() {
+    let mut w = settled(3, 10);
+    w.bad = [4].into();
+    w.spec.update_strategy.rolling_update.partition = 2;
+    w.template = 4;
+    until(&mut w, "the new pod is there, and can't start", |w| w.pods.len() == 4);
+    (0..30).for_each(|_| w.step());
+    assert!(w.pods.values().any(|p| p.template == 4), "nobody leaves for it");
+    w.template = 3;
+    w.settle(500);
+    let at = |template| w.pods.values().filter(|p| p.template == template).count();
+    assert_eq!((at(1), at(3), at(4)), (2, 1, 0));
+}
+
+#[test]
 fn an_operator_upgrade_rolls_nothing_unless_told_to() {
     let mut w = settled(3, 4);
     let o = w.observe();

@@ -153,10 +153,8 @@ fn run(seed: u64, clients: usize, replicas: i32, events: &[Event]) -> World {
     if w.bad.contains(&w.template) {
         w.template = 3;
     }
-    let coming = w.set.iter().flat_map(|s| [s.template, s.spec_template]);
-    let there = w.pods.values().map(|p| p.template);
-    if !w.calm || there.chain(coming).any(|t| w.bad.contains(&t)) {
-        // A canary that can't start is kept: only a person may end that.
+    if !w.calm {
+        // A canary whose pods a fault took is kept: only a person may end that.
         w.spec.update_strategy.rolling_update.partition = 0;
     }
     w.settle(6000);
