@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::settings::{CONTEXT_VARIABLE, REGISTRY_VARIABLE, Target};
 use crate::up::{self, Extent};
-use crate::{Cluster, Settings, check, down, lock, matrix, record, status};
+use crate::{Cluster, Settings, check, down, fuzz, lock, matrix, record, status};
 
 /// A real three-node Kubernetes on this machine with Sluice on it, and everything that is checked.
 #[derive(Debug, Parser)]
@@ -45,6 +45,14 @@ enum Action {
     },
     /// Try unmodified Phoenix clients of several versions and languages on a node, without a cluster.
     Clients,
+    /// Fuzz everything in the node that reads bytes from outside, guided by coverage.
+    Fuzz {
+        /// Only this target of `node/fuzz`.
+        target: Option<String>,
+        /// For how long each target runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Record a deploy under live clients, and make the docs' timeline and picture of it.
     Record,
     /// End the local cluster, leaving nothing of it; uninstall from a cluster of yours.
@@ -113,6 +121,7 @@ fn run(arguments: Arguments) -> Result<()> {
             check::test(&settings, filter.as_deref(), threads)
         }
         Action::Clients => matrix::run(&settings),
+        Action::Fuzz { target, seconds } => fuzz::run(&settings, target.as_deref(), seconds),
         Action::Record => {
             let _lock = changing(&settings)?;
             record::record(&settings)

@@ -82,6 +82,19 @@ pub enum Algorithm {
     EdDSA,
 }
 
+impl Algorithm {
+    /// By the name that tokens and key sets use: RFC 9864 gives EdDSA on Ed25519 a second one.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "HS256" => Some(Self::HS256),
+            "RS256" => Some(Self::RS256),
+            "ES256" => Some(Self::ES256),
+            "EdDSA" | "Ed25519" => Some(Self::EdDSA),
+            _ => None,
+        }
+    }
+}
+
 /// One key. It is for its algorithm alone: a token can't choose another for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

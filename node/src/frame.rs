@@ -9,8 +9,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 #[cfg(test)]
 mod autobahn;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 /// Close codes that a node sends (`P-CODE`). 1000 is missing on purpose: phoenix.js before 1.8.16
 /// does not come back after it.

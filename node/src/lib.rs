@@ -19,8 +19,8 @@ pub mod config;
 pub mod discovery;
 pub mod drain;
 pub mod frame;
-#[cfg(test)]
-mod fuzz;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod handshake;
 pub mod hub;
 mod interest;

@@ -196,3 +196,44 @@ async fn p_drain_6_g_6_a_drain_releases_a_waiting_poll_at_once() {
     let polled = polled.expect("released");
     assert_ne!(polled["status"], 200, "no message");
 }
+
+#[tokio::test]
+async fn p_lp_12_bytes_that_are_text_travel_and_others_are_dropped() {
+    let node = node().await;
+    let session = Session::open(&node, "/socket").await;
+    session.join("quiet:a").await;
+    let echo = |reference, payload: &[u8]| {
+        STANDARD.encode(push("1", reference, "quiet:a", "echo", payload))
+    };
+    // Of the three replies the second is no UTF-8: the session goes on without it.
+    let lines = [echo("2", b"plain"), echo("3", &[0xff, 0xfe]), echo("4", b"after")];
+    assert_eq!(session.post(&lines).await, 200);
+    let mut texts = Vec::new();
+    while texts.len() < 2 {
+        let polled = session.http.get(format!("{}&token={}", session.url, session.token));
+        let messages = answer(polled).await["messages"].take();
+        let more = messages.as_array().expect("a list").clone();
+        texts.extend(more.iter().map(|text| text.as_str().expect("text").to_owned()));
+    }
+    let ends: Vec<_> = texts.iter().map(|text| text.contains("plain")).collect();
+    assert_eq!((ends, texts[1].ends_with("after")), (vec![true, false], true));
+    assert_eq!(session.post(&[json!(["1", "5", "quiet:a", "ack", {}]).to_string()]).await, 200);
+    assert_eq!(session.messages(1).await, [ok("1", "5", "quiet:a")]);
+}
+
+#[tokio::test]
+async fn p_lp_13_an_auth_token_comes_raw_in_a_header() {
+    let node = node().await;
+    for (path, want) in [("/auth", json!("a.b%c=")), ("/socket", Value::Null)] {
+        let url = format!("http://{}{path}/longpoll?vsn=2.0.0", node.address);
+        let http = Client::new();
+        let opened = answer(http.get(&url).header("X-Phoenix-AuthToken", "a.b%c=")).await;
+        let token = opened["token"].as_str().expect("a token").to_owned();
+        let session = Session { http, url, token };
+        session.join("quiet:a").await;
+        let info = json!(["1", "2", "quiet:a", "info", {}]).to_string();
+        assert_eq!(session.post(&[info]).await, 200);
+        let said = session.messages(1).await;
+        assert_eq!(said[0][4]["response"]["auth_token"], want, "{path}");
+    }
+}

@@ -79,7 +79,7 @@ impl Key {
             _ => return None,
         };
         let key = Self { kid: jwk.kid, material: material.ok()? };
-        let named = |name: &str| name == key.algorithm_name();
+        let named = |name: &str| Algorithm::named(name) == Some(key.algorithm());
         jwk.alg.as_deref().is_none_or(named).then_some(key)
     }
 
@@ -89,15 +89,6 @@ impl Key {
             Material::Rsa(_) => Algorithm::RS256,
             Material::P256(_) => Algorithm::ES256,
             Material::Ed25519(_) => Algorithm::EdDSA,
-        }
-    }
-
-    fn algorithm_name(&self) -> &'static str {
-        match self.algorithm() {
-            Algorithm::HS256 => "HS256",
-            Algorithm::RS256 => "RS256",
-            Algorithm::ES256 => "ES256",
-            Algorithm::EdDSA => "EdDSA",
         }
     }
 
@@ -164,6 +155,13 @@ impl Keys {
         Self(keys)
     }
 
+    /// These, and another.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn and(mut self, key: Key) -> Self {
+        self.0.push(key);
+        self
+    }
+
     /// A JSON Web Key Set: its first 64 keys of these algorithms; others are passed over.
     ///
     /// # Errors
@@ -193,5 +191,24 @@ impl Keys {
         let mut fitting = self.0.iter().filter(fits).peekable();
         fitting.peek()?;
         Some(fitting.any(|key| key.verifies(token)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ed25519_key_is_taken_by_either_name_of_its_algorithm() {
+        let set = |alg: &str| {
+            let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+            let key = serde_json::json!({"kty": "OKP", "crv": "Ed25519", "alg": alg, "x": x});
+            let set = serde_json::json!({ "keys": [key] }).to_string();
+            Keys::jwks(set.as_bytes(), &[Algorithm::EdDSA]).is_ok()
+        };
+        assert!(set("EdDSA") && set("Ed25519"));
+        for other in ["Ed448", "ES256", "HS256", "none", ""] {
+            assert!(!set(other), "{other}");
+        }
     }
 }

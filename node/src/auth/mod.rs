@@ -129,3 +129,18 @@ impl UserSocket for Bearer {
         })
     }
 }
+
+/// Whether one of `keys` has signed a token; if so its claims go through all that reads them.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn judge(text: &str, keys: &Keys) -> bool {
+    let Ok(token) = Token::parse(text) else { return false };
+    if keys.verify(&token) != Some(true) {
+        return false;
+    }
+    let Ok(claims) = token.claims() else { return true };
+    assert_eq!(Identity::new(&claims).claims(), claims);
+    let jwt = Jwt { audiences: vec!["a".into()], ..Jwt::default() };
+    let at = |now| token::check(&claims, &jwt, now);
+    assert!(at(0.0).is_err() || at(f64::MAX).is_err(), "a token without an end");
+    true
+}

@@ -80,13 +80,7 @@ impl<'a> Token<'a> {
         }
         let header: Header =
             serde_json::from_slice(&part(header)?).map_err(|_| Denied::Malformed)?;
-        let algorithm = match header.alg.as_str() {
-            "HS256" => Algorithm::HS256,
-            "RS256" => Algorithm::RS256,
-            "ES256" => Algorithm::ES256,
-            "EdDSA" | "Ed25519" => Algorithm::EdDSA,
-            _ => return Err(Denied::Algorithm),
-        };
+        let algorithm = Algorithm::named(&header.alg).ok_or(Denied::Algorithm)?;
         if header.crit.is_some() {
             return Err(Denied::Algorithm);
         }

@@ -3,7 +3,8 @@
 
 use super::{
     code::{BAD_UTF8, PROTOCOL},
-    tests::{Got, LIMIT, MASK, client, decode},
+    oracle::{Got, LIMIT, decode},
+    tests::{MASK, client},
 };
 
 /// Frames: first byte and payload.

@@ -1,34 +1,13 @@
 use proptest::prelude::*;
 use tokio_tungstenite::tungstenite::{
-    self, Message,
-    protocol::{Role, WebSocketConfig, WebSocketContext},
+    Message,
+    protocol::{Role, WebSocketContext},
 };
 
-use super::*;
-
-pub(super) const LIMIT: usize = 1000;
-
-/// An owned [`Item`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Got {
-    Text(String),
-    Binary(Vec<u8>),
-    Ping(Vec<u8>),
-    Pong,
-    Close(Option<u16>),
-}
-
-impl From<Item<'_>> for Got {
-    fn from(item: Item<'_>) -> Self {
-        match item {
-            Item::Text(text) => Self::Text(text.into_owned()),
-            Item::Binary(bytes) => Self::Binary(bytes.into_owned()),
-            Item::Ping(bytes) => Self::Ping(bytes.into_owned()),
-            Item::Pong => Self::Pong,
-            Item::Close(code) => Self::Close(code),
-        }
-    }
-}
+use super::{
+    oracle::{Got, LIMIT, check, decode},
+    *,
+};
 
 /// A client's frame.
 pub(super) fn client(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
@@ -40,30 +19,6 @@ pub(super) fn client(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     out.extend(mask);
     out.extend(payload.iter().enumerate().map(|(i, byte)| byte ^ mask[i % 4]));
     out
-}
-
-/// Decodes `bytes`, handed over in pieces that end at `cuts`.
-pub(super) fn decode(bytes: &[u8], cuts: &[usize]) -> (Vec<Got>, Option<Violation>) {
-    let mut decoder = Decoder::default();
-    let mut got = Vec::new();
-    let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
-    ends.push(bytes.len());
-    ends.sort_unstable();
-    let mut start = 0;
-    for end in ends {
-        let mut piece = bytes[start..end].to_vec();
-        let mut input = piece.as_mut_slice();
-        start = end;
-        loop {
-            match decoder.next(&mut input, LIMIT) {
-                Ok(Some(item)) => got.push(item.into()),
-                Ok(None) => break,
-                Err(violation) => return (got, Some(violation)),
-            }
-        }
-        assert!(input.is_empty(), "everything is used before more is asked for");
-    }
-    (got, None)
 }
 
 fn violation(bytes: &[u8]) -> Option<Violation> {
@@ -223,74 +178,5 @@ proptest! {
             }
         }
         check(&bytes);
-    }
-}
-
-const FORBIDDEN_CLOSE: &str = "close code that may not be sent";
-
-/// The same however the bytes are split, and as tungstenite has it.
-pub(crate) fn check(bytes: &[u8]) {
-    let (got, violation) = decode(bytes, &[]);
-    let every: Vec<usize> = (0..bytes.len()).collect();
-    assert_eq!(decode(bytes, &every), (got.clone(), violation));
-    // It also takes lengths in a longer form than need be; RFC 6455 5.2 forbids them.
-    if violation == Some(Violation::Protocol("length not in its shortest form")) {
-        return;
-    }
-    // It reads nothing after a close; here the socket's driver sees to that.
-    let closed = got.iter().position(|got| matches!(got, Got::Close(_)));
-    let (want, refused) = match oracle(bytes) {
-        // It looks at the text of each fragment, we at that of a whole message.
-        (want, Some(tungstenite::Error::Utf8(_))) => return assert!(got.starts_with(&want)),
-        // It gives a close with a code of its own for one with a forbidden code.
-        (mut want, refused) if violation == Some(Violation::Protocol(FORBIDDEN_CLOSE)) => {
-            want.pop_if(|last| *last == Got::Close(Some(code::PROTOCOL)));
-            (want, refused)
-        }
-        (want, refused) => (want, refused),
-    };
-    // It refuses a frame when it has it whole, we when we have its header.
-    assert!(refused.is_none() || violation.is_some(), "{refused:?}");
-    assert_eq!(got[..closed.map_or(got.len(), |at| at + 1)], want);
-}
-
-/// What tungstenite makes of `bytes`: messages, and why it refused the rest.
-fn oracle(bytes: &[u8]) -> (Vec<Got>, Option<tungstenite::Error>) {
-    struct Wire<'a>(&'a [u8]);
-    impl std::io::Read for Wire<'_> {
-        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-            if self.0.is_empty() {
-                return Err(std::io::ErrorKind::WouldBlock.into());
-            }
-            std::io::Read::read(&mut self.0, buf)
-        }
-    }
-    impl std::io::Write for Wire<'_> {
-        fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-            Ok(buf.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let config =
-        WebSocketConfig::default().max_message_size(Some(LIMIT)).max_frame_size(Some(LIMIT));
-    let mut oracle = WebSocketContext::new(Role::Server, Some(config));
-    let mut wire = Wire(bytes);
-    let mut got = Vec::new();
-    loop {
-        match oracle.read(&mut wire) {
-            Ok(Message::Text(text)) => got.push(Got::Text(text.to_string())),
-            Ok(Message::Binary(bytes)) => got.push(Got::Binary(bytes.to_vec())),
-            Ok(Message::Ping(bytes)) => got.push(Got::Ping(bytes.to_vec())),
-            Ok(Message::Pong(_)) => got.push(Got::Pong),
-            Ok(Message::Close(frame)) => {
-                got.push(Got::Close(frame.map(|frame| frame.code.into())));
-                return (got, None);
-            }
-            Ok(Message::Frame(_)) => {}
-            Err(tungstenite::Error::Io(_)) => return (got, None),
-            Err(error) => return (got, Some(error)),
-        }
     }
 }

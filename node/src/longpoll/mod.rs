@@ -26,6 +26,8 @@ use tokio::sync::oneshot;
 pub(crate) use body::Posted;
 use remote::{Answer, Question, ask};
 use token::Session;
+#[cfg(any(test, fuzzing))]
+pub(crate) use {body::messages, token::judge as judge_token};
 
 use crate::{
     channel::{Connect, Transport, params},

@@ -51,6 +51,16 @@ pub(crate) fn verify(token: &str, secret: &[u8], now: u64) -> Option<Session> {
     })
 }
 
+/// A token that is taken is one that was signed, to the letter.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn judge(token: &str) {
+    const SECRET: &[u8] = b"corpus";
+    let known = Session { node: [7; 16], shard: 1, slot: 2, id: 3 };
+    let taken = verify(token, SECRET, 0);
+    assert_eq!(taken.is_some(), token == sign(&known, SECRET, 0));
+    assert!(taken.is_none_or(|session| session == known));
+}
+
 #[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]
 fn mac(secret: &[u8], body: &[u8]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key of any length");

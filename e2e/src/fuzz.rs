@@ -1,0 +1,100 @@
+//! The fuzz targets of `node/fuzz` under libFuzzer, each from its committed corpus for a bounded time, two at once.
+//!
+//! `cargo fuzz` builds them: on stable Rust, with the coverage of LLVM and no sanitizer, since there is no unsafe code.
+//! What is found stays in the state folder; nothing is written to the checkout.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cargo::cargo;
+use crate::command::{LONG, command, logged, output};
+use crate::steps::{long_step, step};
+use crate::{Settings, settings};
+
+/// The `cargo fuzz` that is installed.
+const VERSION: &str = "0.13.2";
+/// Targets that run at the same time.
+const AT_ONCE: usize = 2;
+/// What is taken for a hang, in seconds, and for a leak, in megabytes.
+const BOUNDS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=1024"];
+
+/// Builds the targets and runs each for some seconds; with a name, that one.
+pub fn run(settings: &Settings, only: Option<&str>, seconds: u32) -> Result<()> {
+    let targets = targets(settings, only)?;
+    let program = step("cargo fuzz", || install(settings))?;
+    let built = long_step("fuzz targets", || build(settings, &program, only))?;
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
+            step(&format!("fuzz {target}"), || fuzz(settings, &built, target, seconds))?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(done) => done,
+            Err(_) => bail!("a thread that ran fuzz targets panicked"),
+        })
+    })
+}
+
+/// The names of the targets, in order.
+fn targets(settings: &Settings, only: Option<&str>) -> Result<Vec<String>> {
+    let folder = settings.in_repo("node/fuzz/fuzz_targets");
+    let entries = fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if only.is_none_or(|only| only == name) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    ensure!(!names.is_empty(), "there is no such target in {}", folder.display());
+    Ok(names)
+}
+
+/// `cargo fuzz` of one version, in the user's cache.
+fn install(settings: &Settings) -> Result<PathBuf> {
+    let root = settings::cache()?.join(format!("cargo-fuzz-{VERSION}"));
+    let program = root.join("bin/cargo-fuzz");
+    if !program.exists() {
+        let version = ["--locked", "--version", VERSION];
+        let mut install = cargo(settings, &["install", "cargo-fuzz"]);
+        logged(install.args(version).arg("--root").arg(&root), &settings.log("fuzz"), LONG)?;
+    }
+    Ok(program)
+}
+
+/// Builds the targets; gives the folder that they are in.
+fn build(settings: &Settings, program: &Path, only: Option<&str>) -> Result<PathBuf> {
+    let folder = settings.in_repo("target/fuzz");
+    let version = output(&mut command("rustc", ["-vV"]))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    let host = host.context("rustc names no host")?;
+    let mut build = command(program, ["fuzz", "build", "--sanitizer", "none", "--target", host]);
+    build.arg("--target-dir").arg(&folder).args(only).current_dir(settings.in_repo("node"));
+    logged(&mut build, &settings.log("fuzz"), LONG)?;
+    Ok(folder.join(host).join("release"))
+}
+
+/// Runs one target.
+fn fuzz(settings: &Settings, built: &Path, target: &str, seconds: u32) -> Result<()> {
+    let found = settings.state.join("fuzz").join(target);
+    fs::create_dir_all(&found).with_context(|| format!("making {}", found.display()))?;
+    let failed = settings.state.join("fuzz").join(format!("{target}-failed-"));
+    let mut fuzz = command(built.join(target), BOUNDS);
+    fuzz.arg(format!("-max_total_time={seconds}"));
+    fuzz.arg(format!("-artifact_prefix={}", failed.display()));
+    fuzz.arg(&found).arg(settings.in_repo("node/corpus").join(target));
+    let limit = Duration::from_secs(u64::from(seconds) * 2 + 120);
+    logged(&mut fuzz, &settings.log(&format!("fuzz-{target}")), limit)
+        .with_context(|| format!("put the input into node/corpus/{target} once it is understood"))
+}

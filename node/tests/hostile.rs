@@ -1,0 +1,131 @@
+//! Clients that mean harm, over real sockets: each is refused or served within its bounds, and the
+//! node serves the others as before.
+
+mod conformance;
+mod plane;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use plane::{Node, PATIENCE};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// Sends `bytes` as far as they are taken, and reads to the end.
+async fn exchange(node: &Node, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(node.address).await.expect("taken");
+    let mut said = Vec::new();
+    let talk = async {
+        let (mut read, mut write) = stream.split();
+        // A node that has heard enough stops reading, and may end before all is sent.
+        let send = async { _ = write.write_all(bytes).await };
+        tokio::join!(send, async { _ = read.read_to_end(&mut said).await });
+    };
+    timeout(PATIENCE, talk).await.expect("an end");
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+/// A socket is served as if nothing had been.
+async fn serves(node: &Node) {
+    node.joined("room:after").await.is_quiet().await;
+}
+
+#[tokio::test]
+async fn a_head_of_a_megabyte_is_never_held() {
+    let node = Node::start().await;
+    let long = "x".repeat(1 << 20);
+    for head in [format!("GET /{long}"), format!("GET / HTTP/1.1\r\nhost: a\r\nx: {long}")] {
+        let said = exchange(&node, head.as_bytes()).await;
+        let refused = ["HTTP/1.1 431 ", "HTTP/1.1 414 "].iter().any(|line| said.starts_with(line));
+        // What was not read may take the answer with it.
+        assert!(refused || said.is_empty(), "{said}");
+    }
+    serves(&node).await;
+}
+
+#[tokio::test]
+async fn more_than_a_hundred_headers_are_refused() {
+    let node = Node::start().await;
+    let head = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(200));
+    assert!(exchange(&node, head.as_bytes()).await.starts_with("HTTP/1.1 431 "));
+    serves(&node).await;
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_each_answered_in_turn() {
+    let node = Node::start().await;
+    let mut all = "GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n".repeat(500);
+    all.push_str("GET /nothing HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let said = exchange(&node, all.as_bytes()).await;
+    assert_eq!(said.matches("HTTP/1.1 404 ").count(), 501);
+    serves(&node).await;
+}
+
+#[tokio::test]
+async fn frames_that_come_with_the_handshake_are_heard() {
+    let node = Node::start().await;
+    let text = br#"[null,"1","phoenix","heartbeat",{}]"#;
+    let mut bytes = b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nhost: a\r\n\
+        connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        .to_vec();
+    bytes.extend([0x81, 0x80 | u8::try_from(text.len()).expect("short"), 0, 0, 0, 0]);
+    bytes.extend(text);
+    // A close, so that the node ends it.
+    bytes.extend([0x88, 0x80, 0, 0, 0, 0]);
+    let said = exchange(&node, &bytes).await;
+    assert!(said.starts_with("HTTP/1.1 101 ") && said.contains("phx_reply"), "{said}");
+}
+
+#[tokio::test]
+async fn a_long_poll_body_is_read_for_a_session_only_and_up_to_a_frame() {
+    let node = conformance::node().await;
+    let head = |token: &str| {
+        let length = "content-length: 100000000\r\nconnection: close\r\n\r\n";
+        format!("POST /socket/longpoll?token={token} HTTP/1.1\r\nhost: a\r\n{length}")
+    };
+    let said = exchange(&node, head("x").as_bytes()).await;
+    assert!(said.contains(r#"{"status":410}"#), "{said}");
+
+    let opened = reqwest::get(format!("http://{}/socket/longpoll?vsn=2.0.0", node.address)).await;
+    let opened: serde_json::Value = opened.expect("an answer").json().await.expect("JSON");
+    let token = opened["token"].as_str().expect("a token");
+    let mut body = head(token).into_bytes();
+    body.resize(body.len() + 8_000_001, b' ');
+    assert!(exchange(&node, &body).await.starts_with("HTTP/1.1 413 "));
+    conformance::joined(&node, "quiet:a").await.is_quiet().await;
+}
+
+#[tokio::test]
+async fn a_session_that_posts_garbage_ends_alone() {
+    let node = conformance::node().await;
+    let url = format!("http://{}/socket/longpoll", node.address);
+    let http = reqwest::Client::new();
+    let garbage = STANDARD.encode([0xff; 64]);
+    for body in ["[]", "[1", &garbage] {
+        let opened = http.get(format!("{url}?vsn=2.0.0")).send().await.expect("an answer");
+        let opened: serde_json::Value = opened.json().await.expect("JSON");
+        let post = http.post(format!("{url}?token={}", opened["token"].as_str().expect("one")));
+        let post = post.header("content-type", "application/x-ndjson").body(body.to_owned());
+        let said: serde_json::Value =
+            post.send().await.expect("an answer").json().await.expect("JSON");
+        assert!(said == json!({"status": 200}) || said == json!({"status": 410}), "{said}");
+    }
+    node.until("the sessions are gone", |hub| hub.counts().connections == 0).await;
+}
+
+#[tokio::test]
+async fn hundreds_of_half_open_connections_leave_room_for_a_socket() {
+    let node = Node::start().await;
+    let mut held = Vec::new();
+    for n in 0..400 {
+        let mut stream = TcpStream::connect(node.address).await.expect("taken");
+        if n % 2 == 0 {
+            stream.write_all(b"GET /socket/websocket HTTP/1.1\r\nx-slow: ").await.expect("taken");
+        }
+        held.push(stream);
+    }
+    serves(&node).await;
+}

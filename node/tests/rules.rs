@@ -1,0 +1,105 @@
+//! `docs/protocol.md` against the tests: every test that it names is there, every rule that a test names is in its
+//! row, and a rule without a test says why.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+/// The files whose tests stand for rules.
+fn sources(folder: &Path, all: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, all);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all.push(fs::read_to_string(&path).expect("text"));
+        }
+    }
+}
+
+/// The names of all test functions that begin with a rule.
+fn tests() -> BTreeSet<String> {
+    let mut all = Vec::new();
+    for folder in ["src", "tests"] {
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut all);
+    }
+    let functions = all.iter().flat_map(|text| text.split("fn ").skip(1));
+    let names = functions.filter_map(|rest| rest.split_once('(').map(|(name, _)| name));
+    names.filter(|name| !rules(name).is_empty()).map(str::to_owned).collect()
+}
+
+/// The rules that a test's name says it stands for: `p_lp_2_to_5_…` is four of them.
+fn rules(name: &str) -> BTreeSet<String> {
+    let words: Vec<_> = name.split('_').collect();
+    let mut found = BTreeSet::new();
+    for (at, word) in words.iter().enumerate().filter(|(_, word)| **word == "p") {
+        let Some(area) = words.get(at + 1) else { continue };
+        let number = |at: usize| words.get(at).and_then(|word| word.parse::<u32>().ok());
+        let Some(first) = number(at + 2) else { continue };
+        let to = words.get(at + 3) == Some(&"to");
+        let last = number(at + 4).filter(|_| to).unwrap_or(first);
+        let rule = |number| format!("{word}-{area}-{number}").to_uppercase();
+        found.extend((first..=last).map(rule));
+    }
+    found
+}
+
+/// Each rule's row.
+fn table() -> BTreeMap<String, String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
+    let text = fs::read_to_string(file).expect("the table");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| P-")?.split_once(" | "));
+    rows.map(|(rule, row)| (format!("P-{rule}"), row.trim_end_matches(" |").to_owned())).collect()
+}
+
+/// What stands between backticks and names a test; one that ends in `…` is the begin of a name.
+fn named(row: &str) -> impl Iterator<Item = &str> {
+    row.split('`').skip(1).step_by(2).filter(|name| name.starts_with("p_"))
+}
+
+#[test]
+fn every_test_that_the_table_names_is_there() {
+    let tests = tests();
+    for (rule, row) in table() {
+        for name in named(&row) {
+            let found = match name.strip_suffix('…') {
+                Some(begin) => tests.iter().any(|test| test.starts_with(begin)),
+                None => tests.contains(name),
+            };
+            assert!(found, "{rule}: there is no test {name}");
+        }
+    }
+}
+
+#[test]
+fn every_rule_that_a_test_names_is_in_the_table_with_it() {
+    let table = table();
+    for test in tests() {
+        for rule in rules(&test) {
+            let row = table.get(&rule).unwrap_or_else(|| panic!("{rule} of {test} has no row"));
+            let begins = |name: &str| name.strip_suffix('…').is_some_and(|n| test.starts_with(n));
+            let named = named(row).any(|name| name == test || begins(name));
+            assert!(named, "the row of {rule} does not name {test}");
+        }
+    }
+}
+
+#[test]
+fn a_rule_without_a_test_says_why() {
+    for (rule, row) in table() {
+        let why = row.strip_prefix("– ").is_some_and(|why| why.len() > 10);
+        let elsewhere = row.starts_with("as P-") || row.starts_with("every test of ");
+        assert!(named(&row).next().is_some() || why || elsewhere, "{rule}: {row}");
+    }
+}
+
+#[test]
+fn a_name_is_read_as_the_rules_it_stands_for() {
+    let read = |name| rules(name).into_iter().collect::<Vec<_>>();
+    assert_eq!(read("p_lp_2_to_4_x"), ["P-LP-2", "P-LP-3", "P-LP-4"]);
+    assert_eq!(read("p_con_6_p_con_7_a_token"), ["P-CON-6", "P-CON-7"]);
+    assert_eq!(read("p_v1_2_and_p_bc_3_clients"), ["P-BC-3", "P-V1-2"]);
+    assert_eq!(read("joins_and_pings"), [""; 0]);
+}
