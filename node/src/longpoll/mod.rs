@@ -29,7 +29,7 @@ use token::Session;
 
 use crate::{
     channel::{Connect, Transport, params},
-    handshake::{Opening, Place, busy, connected, vsn},
+    handshake::{Opening, Place, busy, vsn},
     plane::Plane,
     shard::inbox::Task,
 };
@@ -73,7 +73,7 @@ async fn serve(
     request: Request,
 ) -> Response {
     let Place { plane, mount } = place;
-    let Some(window) = mount.longpoll.filter(|_| mount.router.is_some()) else {
+    let Some(window) = mount.longpoll else {
         return StatusCode::NOT_FOUND.into_response();
     };
     if !mount.origins.as_ref().is_none_or(|origins| origins.admits(request.headers())) {
@@ -156,8 +156,7 @@ async fn open(
         auth_token: auth.and_then(|token| token.to_str().ok()).map(str::to_owned),
         transport: Transport::Longpoll,
     });
-    let Some(connector) = &mount.connect else { return status(403) };
-    let Ok(accept) = connected(connector(connect.clone())).await else {
+    let Ok(accept) = mount.let_in(Some(&connect)).await else {
         plane.metrics.refuse("connect");
         return status(403);
     };
