@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::DrainMode;
 use crate::auth::Auth;
 pub use crate::origin::{CheckOrigin, Origin};
+pub use crate::presence::PresenceRule;
 
 /// Port of client connections, `/socket/websocket`.
 pub const HTTP_PORT: u16 = 4000;
@@ -197,6 +198,10 @@ pub struct Socket {
     pub max_channels: u32,
     /// Connections taken a second; past that 503 with `Retry-After`.
     pub max_connects_per_second: u32,
+    /// Whether clients may connect by HTTP requests that wait, at `<path>/longpoll`, as phoenix.js
+    /// does when a WebSocket can't be opened (`P-LP-2`).
+    #[serde(skip_serializing_if = "is_true")]
+    pub longpoll: bool,
     /// Which pages may open a socket (`P-CON-5`).
     #[serde(skip_serializing_if = "CheckOrigin::is_off")]
     pub check_origin: CheckOrigin,
@@ -213,6 +218,7 @@ impl Default for Socket {
             max_frame_bytes: 8_000_000,
             max_channels: 100,
             max_connects_per_second: 10_000,
+            longpoll: true,
             check_origin: CheckOrigin::Off,
             host: None,
         }
@@ -317,6 +323,10 @@ pub struct ChannelRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100_000)))]
     pub max_messages_per_second: Option<u32>,
+    /// Who is on a topic, told to all on it; absent: nobody is. Clients follow it with `Presence` of
+    /// phoenix.js.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence: Option<PresenceRule>,
     /// Whether the reply to a join names the node: `{"node": "chat-0"}`. Meant for examples and
     /// for finding faults.
     #[serde(default)]
@@ -333,6 +343,7 @@ impl ChannelRule {
             max_payload_bytes: payload_limit(),
             join: None,
             max_messages_per_second: None,
+            presence: None,
             announce_node: false,
         }
     }
@@ -377,6 +388,10 @@ fn any_event() -> Vec<String> {
 }
 fn yes() -> bool {
     true
+}
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 fn payload_limit() -> u32 {
     65_536

@@ -37,7 +37,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Opening {
     pub(crate) version: Version,
     pub(crate) accept: Accept,
-    /// What the connect callback was told; none was asked on a stock mount.
+    /// What is known of it; nothing when no callback is asked and no rule needs to know.
     pub(crate) connect: Option<Arc<Connect>>,
     pub(crate) mount: Arc<Mount>,
 }
@@ -111,8 +111,9 @@ async fn websocket(
     let Some(version) = query.as_deref().and_then(vsn) else { return refuse("vsn") };
     let query = query.unwrap_or_default();
     let pairs = query.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    // A stock mount asks nobody.
-    let connect = mount.connect.as_ref().map(|_| {
+    // A stock mount asks nobody, and its rules may need to know nothing.
+    let known = mount.connect.is_some() || plane.rules.read().need_channels();
+    let connect = known.then(|| {
         Arc::new(Connect {
             params: params::nested(pairs.chain(&segments)),
             headers: request.headers().clone(),
@@ -122,15 +123,12 @@ async fn websocket(
             transport: Transport::Websocket,
         })
     });
-    let accept = match mount.connect.as_ref().zip(connect.clone()) {
-        None => Accept::default(),
-        Some((connector, connect)) => match connected(connector(connect)).await {
-            Ok(accept) => accept,
-            Err(unlet) => {
-                plane.metrics.refuse("connect");
-                return unlet.answer(&mount);
-            }
-        },
+    let accept = match mount.let_in(connect.as_ref()).await {
+        Ok(accept) => accept,
+        Err(unlet) => {
+            plane.metrics.refuse("connect");
+            return unlet.answer(&mount);
+        }
     };
     let key = match accept_key(request.version(), request.headers()) {
         Ok(key) => key,
@@ -170,16 +168,20 @@ impl Unlet {
     }
 }
 
-/// What the connect callback says. One that panics or never ends holds nothing up.
-pub(crate) async fn connected(
-    callback: impl Future<Output = Result<Accept, Refused>>,
-) -> Result<Accept, Unlet> {
-    let callback = AssertUnwindSafe(callback).catch_unwind();
-    match tokio::time::timeout(CONNECT_TIMEOUT, callback).await {
-        Ok(Ok(Ok(accept))) => Ok(accept),
-        Ok(Ok(Err(refused))) => Err(Unlet::Refused(refused)),
-        Ok(Err(_)) => Err(Unlet::Failed(StatusCode::INTERNAL_SERVER_ERROR)),
-        Err(_) => Err(Unlet::Failed(StatusCode::SERVICE_UNAVAILABLE)),
+impl Mount {
+    /// What the connect callback says, if there is one. One that panics or never ends holds nothing
+    /// up.
+    pub(crate) async fn let_in(&self, connect: Option<&Arc<Connect>>) -> Result<Accept, Unlet> {
+        let Some((connector, connect)) = self.connect.as_ref().zip(connect) else {
+            return Ok(Accept::default());
+        };
+        let callback = AssertUnwindSafe(connector(connect.clone())).catch_unwind();
+        match tokio::time::timeout(CONNECT_TIMEOUT, callback).await {
+            Ok(Ok(Ok(accept))) => Ok(accept),
+            Ok(Ok(Err(refused))) => Err(Unlet::Refused(refused)),
+            Ok(Err(_)) => Err(Unlet::Failed(StatusCode::INTERNAL_SERVER_ERROR)),
+            Err(_) => Err(Unlet::Failed(StatusCode::SERVICE_UNAVAILABLE)),
+        }
     }
 }
 

@@ -45,5 +45,6 @@ pub mod run;
 pub mod serializer;
 pub mod server;
 mod shard;
+mod stock;
 mod subprotocol;
 pub mod telemetry;

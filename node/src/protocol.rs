@@ -15,7 +15,7 @@ use crate::{
     message::{Body, EMPTY, Incoming, Outgoing, Payload, Ref, Status, UNMATCHED},
     pace::Pace,
     pubsub::{Broadcast, Kind},
-    relay::{Rule, Rules},
+    relay::Rules,
 };
 
 #[cfg(test)]
@@ -59,6 +59,15 @@ struct Joined {
     pace: Option<Box<Pace>>,
 }
 
+/// A channel that was relayed.
+pub(crate) struct Relinquished {
+    pub(crate) topic: Arc<str>,
+    /// The join's `join_ref` as it came.
+    pub(crate) join_ref: Ref,
+    /// The same, or the join's `ref` if it was null.
+    pub(crate) effective: Ref,
+}
+
 #[derive(Debug)]
 struct Joining {
     join_ref: Ref,
@@ -84,6 +93,24 @@ impl Session {
     /// The client bears this token.
     pub fn identify(&mut self, identity: Option<Arc<Identity>>) {
         self.identity = identity;
+    }
+
+    /// The client's token.
+    pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
+        self.identity.clone()
+    }
+
+    /// It may join so many channels from now on.
+    pub(crate) fn limit(&mut self, max_channels: usize) {
+        self.max_channels = max_channels;
+    }
+
+    /// Forgets a topic that is joined: the socket stays subscribed, and its next join, its close and
+    /// its end are for whoever takes it over.
+    pub(crate) fn give_up(&mut self, topic: &str) -> Option<Relinquished> {
+        let at = self.channels.iter().position(|joined| *joined.topic == *topic)?;
+        let Joined { topic, join_ref, effective, .. } = self.channels.swap_remove(at);
+        Some(Relinquished { topic, join_ref, effective })
     }
 
     /// How many channels are joined.
@@ -186,12 +213,6 @@ impl Joined {
         message.is_stale(&self.join_ref, &self.effective)
     }
 
-    /// Whether the rule lets it push one more message.
-    fn is_in_pace(&mut self, rule: &Rule, now: Instant) -> bool {
-        let Some(rate) = rule.max_messages() else { return true };
-        self.pace.get_or_insert_with(|| Box::new(Pace::new(rate, now))).take(rate, now)
-    }
-
     /// `phx_close` (`P-LEAVE-1`).
     fn close(self) -> Effect {
         Effect::Send(Outgoing {
@@ -215,46 +236,18 @@ fn push(
     let Some(rule) = rules.find(&message.topic) else {
         return effects.push(message.refuse(join_ref, UNMATCHED).into());
     };
-    if !joined.is_in_pace(rule, now) {
-        let rate = rule.max_messages().unwrap_or_default();
-        effects.push(Effect::Reject("rate"));
-        let reason = format!("too many messages, at most {rate} a second");
-        return effects.push(message.refuse(join_ref, &reason).into());
-    }
-    match payload(message, rule) {
-        Err((word, reason)) => {
-            effects.push(Effect::Reject(word));
-            effects.push(message.refuse(join_ref, &reason).into());
-        }
-        Ok((kind, payload)) => {
-            let event = message.event.as_ref().into();
-            let broadcast = Broadcast { topic: joined.topic.clone(), event, kind, payload };
-            effects.push(Effect::Publish { broadcast, to_sender: rule.include_sender() });
-            // P-BC-5: the broadcast precedes the reply, which is JSON for binary too (P-BIN-8).
-            effects.push(message.reply(join_ref, Status::Ok, EMPTY).into());
-        }
-    }
-}
-
-/// The payload to broadcast, or why there is none: a word, and a reason for the client.
-fn payload(
-    message: &Incoming<'_>,
-    rule: &Rule,
-) -> Result<(Kind, Bytes), (&'static str, Cow<'static, str>)> {
-    if !rule.allows(&message.event) {
-        return Err(("event", "event not allowed".into()));
-    }
-    let limit = rule.max_payload();
     let (kind, bytes) = match message.payload {
         Payload::Json(json) => (Kind::Json, json.as_bytes()),
         Payload::Binary(bytes) => (Kind::Binary, bytes),
     };
-    if bytes.len() > limit {
-        let reason = format!("payload too large, at most {limit} bytes");
-        return Err(("payload_size", reason.into()));
+    let in_pace = rule.check_pace(&mut joined.pace, now);
+    if let Err(refusal) = in_pace.and_then(|()| rule.check(&message.event, kind, bytes)) {
+        effects.push(Effect::Reject(refusal.word));
+        return effects.push(message.refuse(join_ref, &refusal.reason).into());
     }
-    if kind == Kind::Json && !bytes.starts_with(b"{") {
-        return Err(("payload", "payload must be an object".into()));
-    }
-    Ok((kind, Bytes::copy_from_slice(bytes)))
+    let (event, payload) = (message.event.as_ref().into(), Bytes::copy_from_slice(bytes));
+    let broadcast = Broadcast { topic: joined.topic.clone(), event, kind, payload };
+    effects.push(Effect::Publish { broadcast, to_sender: rule.include_sender() });
+    // P-BC-5: the broadcast precedes the reply, which is JSON for binary too (P-BIN-8).
+    effects.push(message.reply(join_ref, Status::Ok, EMPTY).into());
 }

@@ -1,16 +1,25 @@
 //! What a stock node does with a topic: the [`ChannelRule`]s of the live configuration, compiled.
+//!
+//! [`Rule::needs_channel`] tells which of them the relay can't keep: those are for
+//! [`StockChannel`](crate::stock::StockChannel).
+
+use std::{borrow::Cow, time::Instant};
 
 use bytes::Bytes;
 use serde_json::json;
-use sluice_node_api::config::{ChannelRule, LiveConfig};
+use sluice_node_api::config::{ChannelRule, LiveConfig, PresenceRule};
 
 use crate::auth::{Identity, Join};
 use crate::message::{MAX_FIELD, matches};
+use crate::pace::Pace;
+use crate::presence;
+use crate::pubsub::Kind;
 
 /// The topic rules in force.
 #[derive(Debug, Default)]
 pub struct Rules {
     rules: Vec<Rule>,
+    need_channels: bool,
 }
 
 /// One rule.
@@ -33,7 +42,14 @@ impl Rules {
                 Bytes::from_static(b"{}")
             },
         });
-        Self { rules: rules.collect() }
+        let rules: Vec<_> = rules.collect();
+        let need_channels = rules.iter().any(Rule::needs_channel);
+        Self { rules, need_channels }
+    }
+
+    /// Whether some rule [needs a channel](Rule::needs_channel).
+    pub fn need_channels(&self) -> bool {
+        self.need_channels
     }
 
     /// The first rule that matches: an exact topic, or a prefix with one trailing `*`
@@ -44,7 +60,63 @@ impl Rules {
     }
 }
 
+/// Why a rule refuses an event.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The word under which it is counted.
+    pub word: &'static str,
+    /// What the client is told.
+    pub reason: Cow<'static, str>,
+}
+
+impl Refusal {
+    pub(crate) fn new(word: &'static str, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { word, reason: reason.into() }
+    }
+}
+
 impl Rule {
+    /// Whether its topics need more than the relay: a channel of their own.
+    pub fn needs_channel(&self) -> bool {
+        self.rule.presence.is_some()
+    }
+
+    /// Who is present, if that is kept.
+    pub fn presence(&self) -> Option<&PresenceRule> {
+        self.rule.presence.as_ref()
+    }
+
+    /// Whether a client may broadcast this event.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn check(&self, event: &str, kind: Kind, payload: &[u8]) -> Result<(), Refusal> {
+        if !self.allows(event) {
+            return Err(Refusal::new("event", "event not allowed"));
+        }
+        let limit = self.max_payload();
+        if payload.len() > limit {
+            let reason = format!("payload too large, at most {limit} bytes");
+            return Err(Refusal::new("payload_size", reason));
+        }
+        if kind == Kind::Json && !payload.starts_with(b"{") {
+            return Err(Refusal::new("payload", "payload must be an object"));
+        }
+        Ok(())
+    }
+
+    /// Takes one message out of a channel's allowance, which is made with the first.
+    ///
+    /// # Errors
+    /// When nothing is left of it.
+    pub fn check_pace(&self, pace: &mut Option<Box<Pace>>, now: Instant) -> Result<(), Refusal> {
+        let Some(rate) = self.max_messages() else { return Ok(()) };
+        if pace.get_or_insert_with(|| Box::new(Pace::new(rate, now))).take(rate, now) {
+            return Ok(());
+        }
+        Err(Refusal::new("rate", format!("too many messages, at most {rate} a second")))
+    }
+
     /// The response to an accepted join.
     pub fn join_response(&self) -> &Bytes {
         &self.join_response
@@ -62,10 +134,13 @@ impl Rule {
     }
 
     /// Whether clients may broadcast `event`. Names that begin with `phx_` never: a client takes
-    /// them for the server's own, and one could close everyone's channel.
+    /// them for the server's own, and one could close everyone's channel. Nor those of presence
+    /// where there is one: nobody must be able to make others up.
     pub fn allows(&self, event: &str) -> bool {
+        let own =
+            event.starts_with("phx_") || self.rule.presence.is_some() && presence::is_own(event);
         let named = || self.rule.events.iter().any(|allowed| allowed == "*" || allowed == event);
-        event.len() <= MAX_FIELD && !event.starts_with("phx_") && named()
+        event.len() <= MAX_FIELD && !own && named()
     }
 
     /// Whether the sender receives its own event.

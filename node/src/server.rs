@@ -131,7 +131,7 @@ impl Builder {
         let shards = if shards == 0 { cores() } else { shards }.min(usize::from(u16::MAX));
         let stop = shutdown.clone();
         if mounts.is_empty() {
-            mounts.push(Mount::stock(&config.socket.path));
+            mounts.push(Mount::stock(&config.socket));
         }
         let settings = Settings::from(&config.socket);
         let mounts: Vec<_> =

@@ -46,6 +46,24 @@ pub struct Connect {
 }
 
 impl Connect {
+    /// What a socket of the stock node keeps: its parameters, peer and transport.
+    pub(crate) fn kept(&self) -> Self {
+        let Self { params, peer, transport, .. } = self;
+        Self { params: params.clone(), transport: *transport, ..Self::unknown(*peer) }
+    }
+
+    /// A WebSocket from `peer`, of which nothing else is known.
+    pub(crate) fn unknown(peer: SocketAddr) -> Self {
+        Self {
+            params: Map::new(),
+            headers: HeaderMap::new(),
+            peer,
+            uri: Uri::default(),
+            auth_token: None,
+            transport: Transport::Websocket,
+        }
+    }
+
     /// A parameter that is a plain string.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params.get(name).and_then(Value::as_str)

@@ -17,11 +17,12 @@ use serde_json::{Map, Value};
 
 use super::{
     behaviour::ReplyTo,
-    connect::{Connect, Transport},
+    connect::{Accept, Connect, Transport},
     mailbox::{Mail, Mailbox, Order},
     payload::Payload,
 };
 use crate::{
+    auth::Identity,
     hub::Reason,
     message::{Body, MAX_FIELD, Outgoing, Ref, Status},
     plane::Plane,
@@ -59,6 +60,23 @@ pub struct Socket {
 }
 
 impl Socket {
+    pub(crate) fn new(connect: Arc<Connect>, accept: &Accept) -> Self {
+        Self { connect, id: accept.id.clone(), assigns: accept.assigns.clone() }
+    }
+
+    /// One of which no more is known than its id and token.
+    pub(crate) fn identified(
+        connect: Arc<Connect>,
+        id: Option<Arc<str>>,
+        identity: Option<Arc<Identity>>,
+    ) -> Self {
+        let mut assigns = http::Extensions::new();
+        if let Some(identity) = identity {
+            assigns.insert(identity);
+        }
+        Self { connect, id, assigns }
+    }
+
     /// A value that the connect callback has kept.
     pub fn assign<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
         self.assigns.get()
@@ -122,6 +140,11 @@ impl<I> fmt::Debug for Ctx<I> {
 impl<I: Send + 'static> Ctx<I> {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         Self { inner, info: PhantomData }
+    }
+
+    /// The node.
+    pub(crate) fn plane(&self) -> &Plane {
+        &self.inner.plane
     }
 
     /// The topic.

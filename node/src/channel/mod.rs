@@ -12,7 +12,7 @@ pub(crate) mod mailbox;
 mod mount;
 pub(crate) mod params;
 mod payload;
-mod router;
+pub(crate) mod router;
 pub(crate) mod session;
 pub(crate) mod task;
 

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::{origin::Policy, plane::Settings};
 
+/// How long a poll of the stock node waits, as in Phoenix (`P-LP-3`).
+const WINDOW: Duration = Duration::from_secs(10);
+
 /// Which pages may connect (`P-CON-5`); who comes from no page always may.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origins {
@@ -59,9 +62,14 @@ impl Mount {
         Self::new(path, Anyone)
     }
 
-    /// The mount of a node that asks nobody.
-    pub(crate) fn stock(path: &str) -> Self {
-        Self::bare(path)
+    /// The mount of a stock node that asks nobody.
+    pub(crate) fn stock(socket: &Socket) -> Self {
+        Self::bare(&socket.path).stock_longpoll(socket)
+    }
+
+    /// Long-polling as the node's configuration says.
+    pub(crate) fn stock_longpoll(self, socket: &Socket) -> Self {
+        Self { longpoll: socket.longpoll.then_some(WINDOW), ..self }
     }
 
     fn bare(path: &str) -> Self {
@@ -130,7 +138,7 @@ impl Mount {
         Self { idle_timeout: Some(timeout), ..self }
     }
 
-    /// Serves `<path>/longpoll` too, if its topics are channels; a poll waits for `window` (`P-LP-3`).
+    /// Serves `<path>/longpoll` too; a poll waits for `window` (`P-LP-3`).
     #[must_use]
     pub fn longpoll(self, window: Duration) -> Self {
         Self { longpoll: Some(window), ..self }

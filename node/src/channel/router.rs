@@ -34,6 +34,13 @@ pub(crate) struct Route {
     pub(crate) intercept: &'static [&'static str],
 }
 
+impl Route {
+    /// To the channel `C`.
+    pub(crate) fn to<C: Channel>() -> Self {
+        Self { start: starter::<C>(), intercept: C::INTERCEPT }
+    }
+}
+
 impl Router {
     /// A router without a route: every join is "unmatched topic".
     pub fn new() -> Self {
@@ -44,8 +51,7 @@ impl Router {
     /// pattern before it, are for the channel `C` (`P-JOIN-1`).
     #[must_use]
     pub fn channel<C: Channel>(mut self, pattern: impl Into<Arc<str>>) -> Self {
-        let route = Route { start: starter::<C>(), intercept: C::INTERCEPT };
-        self.routes.push((pattern.into(), route));
+        self.routes.push((pattern.into(), Route::to::<C>()));
         self
     }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::payload::Payload;
 use crate::{
     message::{Body, EMPTY, Incoming, Outgoing, Ref, Status, UNMATCHED},
+    protocol::Relinquished,
     pubsub::Kind,
 };
 
@@ -90,6 +91,28 @@ impl Session {
     /// Whether a join must settle before the next message.
     pub(crate) fn is_joining(&self) -> bool {
         self.joining.is_some()
+    }
+
+    /// How many channels are joined.
+    pub(crate) fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Whether `topic` is joined.
+    pub(crate) fn has(&self, topic: &str) -> bool {
+        self.channels.iter().any(|entry| *entry.topic == *topic)
+    }
+
+    /// It may join so many from now on.
+    pub(crate) fn limit(&mut self, max_channels: usize) {
+        self.max_channels = max_channels;
+    }
+
+    /// Takes over a topic that something else has joined for the socket, whose next join comes here.
+    pub(crate) fn adopt(&mut self, joined: Relinquished) {
+        let Relinquished { topic, join_ref, effective } = joined;
+        // No channel has this key.
+        self.channels.push(Entry { key: 0, topic, join_ref, effective, leaving: false });
     }
 
     /// Takes one message of the client; `routed` tells whether a channel is there for its topic.

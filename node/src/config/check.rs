@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use sluice_node_api::config::{Adapter, ChannelRule, CheckOrigin, LiveConfig, NodeConfig, Origin};
+use sluice_node_api::config::{
+    Adapter, ChannelRule, CheckOrigin, LiveConfig, NodeConfig, Origin, PresenceRule,
+};
 
 /// (field, what is wrong with it).
 pub type Found = Vec<(String, String)>;
@@ -88,10 +90,31 @@ fn check_rule(at: &str, rule: &ChannelRule, out: &mut Out) {
         }
     }
     super::auth::check_join(at, rule.join.as_ref(), out);
+    check_presence(&format!("{at}.presence"), rule.presence.as_ref(), out);
     let rate = rule.max_messages_per_second.is_none_or(|rate| (1..=100_000).contains(&rate));
     out.that(&format!("{at}.maxMessagesPerSecond"), rate, "must be 1 to 100000");
     let payload = (1..=8_000_000).contains(&rule.max_payload_bytes);
     out.that(&format!("{at}.maxPayloadBytes"), payload, "must be 1 to 8000000");
+}
+
+fn check_presence(at: &str, presence: Option<&PresenceRule>, out: &mut Out) {
+    let Some(rule) = presence else { return };
+    let both = rule.key_claim.is_some() && rule.key_param.is_some();
+    out.that(at, !both, "takes its key from a claim or from a parameter, not from both");
+    let short = |name: &String| (1..=255).contains(&name.len());
+    for (field, name) in [("keyClaim", &rule.key_claim), ("keyParam", &rule.key_param)] {
+        let ok = name.as_ref().is_none_or(short);
+        out.that(&format!("{at}.{field}"), ok, "must have 1 to 255 bytes");
+    }
+    for (field, names) in [("metaClaims", &rule.meta_claims), ("metaFields", &rule.meta_fields)] {
+        let field = format!("{at}.{field}");
+        out.that(&field, names.len() <= 16, "must be at most 16 names");
+        out.that(&field, names.iter().all(short), "a name must have 1 to 255 bytes");
+        let own = names.iter().any(|name| name == "online_at" || name.starts_with("phx_"));
+        out.that(&field, !own, "`online_at` and `phx_*` are written by presence itself");
+    }
+    let bytes = (64..=16_384).contains(&rule.max_meta_bytes);
+    out.that(&format!("{at}.maxMetaBytes"), bytes, "must be 64 to 16384");
 }
 
 fn listen(c: &NodeConfig, out: &mut Out) {

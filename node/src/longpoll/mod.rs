@@ -31,7 +31,7 @@ pub(crate) use {body::messages, token::judge as judge_token};
 
 use crate::{
     channel::{Connect, Transport, params},
-    handshake::{Opening, Place, busy, connected, vsn},
+    handshake::{Opening, Place, busy, vsn},
     plane::Plane,
     shard::inbox::Task,
 };
@@ -75,7 +75,7 @@ async fn serve(
     request: Request,
 ) -> Response {
     let Place { plane, mount } = place;
-    let Some(window) = mount.longpoll.filter(|_| mount.router.is_some()) else {
+    let Some(window) = mount.longpoll else {
         return StatusCode::NOT_FOUND.into_response();
     };
     if !mount.origins.as_ref().is_none_or(|origins| origins.admits(request.headers())) {
@@ -158,8 +158,7 @@ async fn open(
         auth_token: auth.and_then(|token| token.to_str().ok()).map(str::to_owned),
         transport: Transport::Longpoll,
     });
-    let Some(connector) = &mount.connect else { return status(403) };
-    let Ok(accept) = connected(connector(connect.clone())).await else {
+    let Ok(accept) = mount.let_in(Some(&connect)).await else {
         plane.metrics.refuse("connect");
         return status(403);
     };

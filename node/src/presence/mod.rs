@@ -25,6 +25,15 @@ use crate::{
     shard::fanout::Fanout,
 };
 
+/// What a client is told after a join (`P-PRES-1`), and of each change (`P-PRES-2`).
+pub(crate) const STATE: &str = "presence_state";
+const DIFF: &str = "presence_diff";
+
+/// Whether an event is of presence.
+pub(crate) fn is_own(event: &str) -> bool {
+    [STATE, DIFF].contains(&event)
+}
+
 /// Between two words to the other nodes.
 const BEAT: Duration = Duration::from_millis(500);
 /// How long a node that is cut off may need to come back before its presences leave.
@@ -121,7 +130,7 @@ fn tell(plane: &Plane, number: u64, changes: Vec<Change>) {
 
 fn publish(plane: &Plane, changes: &[Change]) {
     for (topic, diff) in diffs(changes) {
-        let event = "presence_diff".into();
+        let event = DIFF.into();
         let payload = diff.to_string().into();
         let broadcast = Broadcast { topic, event, kind: Kind::Json, payload };
         plane.fan_out(&Arc::new(Fanout::new(broadcast)), None);

@@ -89,7 +89,12 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
 
     let mut builder = Builder::new(&config).name(&env.node).live(live.config()).shards(shards);
     if let Some(auth) = &auth {
-        builder = builder.mount(Mount::new(&config.socket.path, auth.clone()).auth_token());
+        let mount = Mount::new(&config.socket.path, auth.clone()).auth_token();
+        builder = builder.mount(mount.stock_longpoll(&config.socket));
+    }
+    // Nodes with the same mesh token serve each other's long-poll sessions.
+    if let Some(token) = tokens.mesh.as_ref().and_then(|keys| keys.taken(Instant::now()).pop()) {
+        builder = builder.secret(token);
     }
     let (hub, http) = builder.start(stop_sockets.clone()).await?;
 

@@ -1,4 +1,4 @@
-//! Sockets whose topics are channels of a program: carries out what [`channel::session`] decides,
+//! Sockets whose topics are channels, of a program or of the stock node: carries out what [`channel::session`] decides,
 //! and what channels say.
 //!
 //! A channel is a task of this shard. It speaks through the shard's inbox only, so that what it
@@ -19,30 +19,24 @@ use super::{
 };
 use crate::{
     channel::{
-        End, Payload, Router,
+        Accept, Connect, End, Payload, Router,
         ctx::{Inner, Socket},
         mailbox::{Mail, Mailbox, Order, mailbox},
+        router::Route,
         session::{Effect, Key, Session},
         task::Start,
     },
     frame,
-    handshake::Opening,
     message::{Incoming, Outgoing, Ref},
-    protocol,
+    plane::Plane,
     pubsub::{Broadcast, Kind},
+    stock::StockChannel,
 };
-
-/// What speaks for a socket.
-pub(crate) enum Talk {
-    /// The node's rules.
-    Relay(RefCell<protocol::Session>),
-    /// The channels of a program.
-    Channels(Box<Channels>),
-}
 
 /// The channels of one socket.
 pub(crate) struct Channels {
-    router: Router,
+    /// The program's; without one all topics are for the channel of the stock node.
+    router: Option<Router>,
     socket: Arc<Socket>,
     session: RefCell<Session>,
     handles: RefCell<Vec<Handle>>,
@@ -56,45 +50,57 @@ struct Handle {
     intercept: &'static [&'static str],
 }
 
-impl Talk {
-    pub(super) fn new(opening: &Opening) -> Self {
-        let max_channels = opening.mount.max_channels.unwrap_or_default();
-        let (Some(router), Some(connect)) = (&opening.mount.router, &opening.connect) else {
-            return Self::Relay(RefCell::new(protocol::Session::new(max_channels)));
-        };
-        let socket = Socket {
-            connect: connect.clone(),
-            id: opening.accept.id.clone(),
-            assigns: opening.accept.assigns.clone(),
-        };
-        Self::Channels(Box::new(Channels {
-            router: router.clone(),
+impl Channels {
+    /// Of a program.
+    pub(super) fn program(
+        router: &Router,
+        connect: &Arc<Connect>,
+        accept: &Accept,
+        max_channels: usize,
+    ) -> Self {
+        Self::new(Some(router.clone()), Socket::new(connect.clone(), accept), max_channels)
+    }
+
+    /// Of the stock node.
+    pub(super) fn stock(socket: Socket, max_channels: usize) -> Self {
+        Self::new(None, socket, max_channels)
+    }
+
+    fn new(router: Option<Router>, socket: Socket, max_channels: usize) -> Self {
+        Self {
+            router,
             socket: Arc::new(socket),
             session: RefCell::new(Session::new(max_channels)),
             handles: RefCell::default(),
-        }))
+        }
     }
 
-    /// Whether a channel's join must settle before anything else is read.
-    pub(super) fn is_joining(&self) -> bool {
-        match self {
-            Self::Relay(_) => false,
-            Self::Channels(channels) => channels.session.borrow().is_joining(),
+    pub(super) fn session(&self) -> &RefCell<Session> {
+        &self.session
+    }
+
+    /// The channel that a topic is for, by the program's routes or the node's rules.
+    fn route(&self, topic: &str, plane: &Plane) -> Option<Route> {
+        match &self.router {
+            Some(router) => router.find(topic).cloned(),
+            None => {
+                let found = plane.rules.read().find(topic).is_some();
+                found.then(Route::to::<StockChannel>)
+            }
         }
     }
 
     /// The socket is gone or closing: its channels end (`P-ERR-5`).
     pub(super) fn hang_up(&self) {
-        let Self::Channels(channels) = self else { return };
-        for handle in channels.handles.take() {
+        for handle in self.handles.take() {
             handle.mailbox.order(Order::Stop(End::Disconnected));
         }
     }
-}
 
-impl Channels {
     /// Hands a broadcast to the channel if it intercepts the event (`P-BC-4`); whether it had room.
     pub(super) fn intercept(&self, broadcast: &Broadcast) -> Option<bool> {
+        // The stock node intercepts nothing.
+        self.router.as_ref()?;
         let handles = self.handles.borrow();
         let handle = handles.iter().find(|handle| handle.topic == broadcast.topic)?;
         handle.intercept.contains(&broadcast.event.as_ref()).then(|| {
@@ -122,7 +128,7 @@ impl Shard {
     /// A message of the client.
     pub(super) fn converse(&self, conn: &Rc<Conn>, channels: &Channels, message: &Incoming<'_>) {
         let mut effects = Vec::new();
-        let routed = channels.router.find(&message.topic).is_some();
+        let routed = channels.route(&message.topic, &self.plane).is_some();
         channels.session.borrow_mut().receive(message, routed, &mut effects);
         for effect in effects {
             match effect {
@@ -157,7 +163,7 @@ impl Shard {
         payload: Payload,
         replaces: Option<Key>,
     ) {
-        let Some(route) = channels.router.find(&topic) else { return };
+        let Some(route) = channels.route(&topic, &self.plane) else { return };
         let (topic, ready) = self.plane.interest.acquire(topic, self.id);
         self.table.borrow_mut().hold(topic.clone());
         conn.held.replace(Some(topic.clone()));
@@ -185,7 +191,7 @@ impl Shard {
     pub(super) fn said(&self, address: Address, said: Said) {
         let conn = self.conns.borrow().get(address.slot as usize).cloned();
         let Some(conn) = conn.filter(|conn| conn.id == address.id) else { return };
-        let Talk::Channels(channels) = &conn.talk else { return };
+        let Some(channels) = conn.talk.channels() else { return };
         if conn.dead.get() || conn.closing.get().is_some() {
             return;
         }

@@ -5,6 +5,7 @@
 use std::{
     cell::{Cell, RefCell},
     io::{ErrorKind, IoSlice},
+    net::{Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -20,10 +21,10 @@ use tokio::{
 
 use super::{
     Shard,
-    channels::Talk,
     outbox::{Outbox, SLICES},
     poll::Polled,
     table::Slot,
+    talk::Talk,
 };
 use crate::{
     channel::Mount,
@@ -121,6 +122,12 @@ impl Conn {
             (Some(_), Some(window)) => window.saturating_mul(3) / 2,
             _ => self.mount.idle_timeout.unwrap_or_default(),
         }
+    }
+
+    /// The other end, if the socket still has one.
+    pub(super) fn peer(&self) -> SocketAddr {
+        let known = self.stream.as_ref().and_then(|stream| stream.peer_addr().ok());
+        known.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into())
     }
 
     /// Queues a frame; whether more waits than may.

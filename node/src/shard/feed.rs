@@ -4,7 +4,6 @@ use std::{rc::Rc, sync::Arc, time::Instant};
 
 use super::{
     Shard,
-    channels::Talk,
     conn::{Conn, Input},
     fanout::Fanout,
 };
@@ -63,11 +62,11 @@ impl Shard {
             self.close(conn, code::INTERNAL);
             return;
         };
-        let session = match &conn.talk {
-            Talk::Relay(session) => session,
-            Talk::Channels(channels) => return self.converse(conn, channels, &message),
-        };
         let rules = self.plane.rules.read().clone();
+        if let Some(channels) = conn.channels_for(&message, &rules) {
+            return self.converse(conn, channels, &message);
+        }
+        let Some(session) = conn.talk.relay() else { return };
         let mut effects = self.effects.take();
         session.borrow_mut().receive(&message, &rules, Instant::now(), &mut effects);
         for effect in effects.drain(..) {
@@ -97,7 +96,7 @@ impl Shard {
     /// A join settles: from here on broadcasts follow its reply (`P-JOIN-2`).
     pub(super) fn settle(&self, conn: &Rc<Conn>) {
         let Some(topic) = conn.held.take() else { return };
-        let Talk::Relay(session) = &conn.talk else { return };
+        let Some(session) = conn.talk.relay() else { return };
         self.subscribe(conn, &topic);
         let mut effects = Vec::new();
         session.borrow_mut().subscribed(topic, &mut effects);

@@ -18,6 +18,7 @@ pub(crate) mod outbox;
 mod poll;
 mod serve;
 pub(crate) mod table;
+mod talk;
 mod tally;
 mod wheel;
 
@@ -37,7 +38,6 @@ use tokio::{
 };
 
 use self::{
-    channels::Talk,
     conn::Conn,
     fanout::Fanout,
     table::{Slot, Table},
@@ -212,9 +212,7 @@ impl Shard {
             if fanout.leaves_out(self.id, *slot, conn.id) {
                 continue;
             }
-            if let Talk::Channels(channels) = &conn.talk
-                && let Some(taken) = channels.intercept(fanout.broadcast())
-            {
+            if let Some(taken) = conn.talk.intercept(fanout.broadcast()) {
                 if !taken {
                     self.plane.metrics.drop("mailbox", 1);
                 }

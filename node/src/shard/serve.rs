@@ -18,12 +18,11 @@ use tower::Service;
 
 use super::{
     BURST, Shard,
-    channels::Talk,
     conn::{self, Conn},
     inbox::Task,
+    talk::Talk,
 };
 use crate::{
-    auth::Identity,
     frame::code,
     handshake::{Opening, Ticket},
     plane::Plane,
@@ -149,7 +148,8 @@ impl Shard {
             let mut conns = self.conns.borrow_mut();
             let entry = conns.vacant_entry();
             let slot = u32::try_from(entry.key()).ok()?;
-            let own = (opening.mount.clone(), Talk::new(opening));
+            let talk = Talk::new(opening, &self.plane.rules.read());
+            let own = (opening.mount.clone(), talk);
             let conn = Rc::new(Conn::new((slot, id), stream, opening.version, own));
             entry.insert(conn.clone());
             conn
@@ -157,10 +157,6 @@ impl Shard {
         self.handle().connections.fetch_add(1, Ordering::Relaxed);
         self.plane.metrics.connections.inc();
         conn.until.set(opening.accept.until);
-        if let Talk::Relay(session) = &conn.talk {
-            let identity = opening.accept.assigns.get::<Arc<Identity>>().cloned();
-            session.borrow_mut().identify(identity);
-        }
         self.watch(&conn, conn.left(conn.idle_timeout()));
         if let Some(name) = opening.accept.id.clone() {
             self.name(&conn, name);

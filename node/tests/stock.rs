@@ -1,0 +1,197 @@
+//! The stock node's rules that the relay can't keep, over real sockets.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod plane;
+
+use std::sync::Arc;
+
+use plane::{Client, Node, ok};
+use reqwest::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+use sluice_node_api::config::{ChannelRule, LiveConfig, PresenceRule, Socket};
+
+fn plain(topic: &str) -> ChannelRule {
+    ChannelRule { topic: topic.into(), ..ChannelRule::room() }
+}
+
+fn present(topic: &str) -> ChannelRule {
+    let presence = PresenceRule {
+        key_param: Some("user".into()),
+        meta_fields: vec!["status".into()],
+        ..PresenceRule::default()
+    };
+    ChannelRule { presence: Some(presence), ..plain(topic) }
+}
+
+fn reload(node: &Node, channels: Vec<ChannelRule>) {
+    node.hub.set_live(Arc::new(LiveConfig { channels, ..LiveConfig::default() }));
+}
+
+async fn user(node: &Node, name: &str) -> Client {
+    Client::connect(&format!("{}&user={name}", node.url())).await.expect("let in")
+}
+
+/// The payload of the next message, which is `event`.
+async fn event(client: &mut Client, event: &str) -> Value {
+    let mut message = client.next().await;
+    assert_eq!(message[3], event, "{message}");
+    message[4].take()
+}
+
+/// Joins a topic with presence; the keys that are there.
+async fn appear(client: &mut Client, topic: &str, payload: Value) -> Vec<String> {
+    client.send(json!(["1", "1", topic, "phx_join", payload])).await;
+    assert_eq!(client.next().await, ok("1", "1", topic));
+    event(client, "presence_diff").await;
+    let state = event(client, "presence_state").await;
+    state.as_object().unwrap().keys().cloned().collect()
+}
+
+#[tokio::test]
+async fn p_pres_1_to_7_a_rule_lists_who_is_there_beside_topics_that_are_relayed() {
+    let node = Node::with(Socket::default(), vec![present("room:*"), plain("plain:*")]).await;
+    let mut anna = user(&node, "anna").await;
+    anna.join("plain:1").await;
+    assert_eq!(appear(&mut anna, "room:1", json!({"status": "away", "x": 1})).await, ["anna"]);
+    let mut bert = user(&node, "bert").await;
+    assert_eq!(appear(&mut bert, "room:1", json!({})).await, ["anna", "bert"]);
+    let joins = event(&mut anna, "presence_diff").await["joins"].take();
+    assert!(joins["bert"]["metas"][0]["online_at"].is_i64(), "{joins}");
+    let mut nobody = node.client().await;
+    let keys = appear(&mut nobody, "room:1", json!({"status": "here"})).await;
+    assert_eq!(keys.len(), 3, "a key is made up: {keys:?}");
+    let joins = event(&mut anna, "presence_diff").await["joins"].take();
+    let metas = joins.as_object().unwrap().values().next().unwrap();
+    assert_eq!(metas["metas"][0]["status"], "here");
+    event(&mut bert, "presence_diff").await;
+    bert.send(json!(["1", "2", "room:1", "phx_leave", {}])).await;
+    assert_eq!(bert.next().await, ok("1", "2", "room:1"));
+    event(&mut bert, "phx_close").await;
+    let left = event(&mut anna, "presence_diff").await;
+    assert!(left["leaves"]["bert"].is_object() && left["joins"] == json!({}), "{left}");
+    // The topic that is relayed still is.
+    anna.send(json!(["1", "3", "plain:1", "news", {"n": 1}])).await;
+    assert_eq!(anna.next().await, json!([null, null, "plain:1", "news", {"n": 1}]));
+    assert_eq!(anna.next().await, ok("1", "3", "plain:1"));
+    // P-BC-5 holds for the other too.
+    anna.send(json!(["1", "4", "room:1", "news", {"n": 2}])).await;
+    assert_eq!(anna.next().await, json!([null, null, "room:1", "news", {"n": 2}]));
+    assert_eq!(anna.next().await, ok("1", "4", "room:1"));
+}
+
+#[tokio::test]
+async fn a_topic_with_presence_keeps_to_its_rule_and_nobody_makes_others_up() {
+    let rule = ChannelRule {
+        events: vec!["*".into()],
+        include_sender: false,
+        max_payload_bytes: 100,
+        max_messages_per_second: Some(4),
+        ..present("room:*")
+    };
+    let node = Node::with(Socket::default(), vec![rule]).await;
+    let mut anna = user(&node, "anna").await;
+    anna.send(json!(["1", "1", "room:1", "phx_join", {"status": "x".repeat(2000)}])).await;
+    let refused = anna.next().await;
+    assert_eq!(refused[4]["status"], "error");
+    assert_eq!(refused[4]["response"]["reason"], "presence meta too large, at most 1024 bytes");
+    appear(&mut anna, "room:1", json!({})).await;
+    let mut bert = user(&node, "bert").await;
+    appear(&mut bert, "room:1", json!({})).await;
+    event(&mut anna, "presence_diff").await;
+    let long = "x".repeat(100);
+    for (forged, payload, reason) in [
+        ("presence_diff", json!({"joins": {}}), "event not allowed"),
+        ("presence_state", json!({}), "event not allowed"),
+        ("news", json!({ "long": long }), "payload too large, at most 100 bytes"),
+    ] {
+        bert.send(json!(["1", "2", "room:1", forged, payload])).await;
+        assert_eq!(bert.next().await[4]["response"]["reason"], reason);
+    }
+    bert.send(json!(["1", "3", "room:1", "news", {"n": 1}])).await;
+    assert_eq!(bert.next().await, ok("1", "3", "room:1"), "not to the sender");
+    bert.send(json!(["1", "4", "room:1", "news", {"n": 2}])).await;
+    assert_eq!(bert.next().await[4]["response"]["reason"], "too many messages, at most 4 a second");
+    assert_eq!(event(&mut anna, "news").await, json!({"n": 1}));
+    anna.is_quiet().await;
+}
+
+#[tokio::test]
+async fn p_join_5_a_reload_counts_for_the_next_join_whichever_way_it_goes() {
+    let node = Node::with(Socket { max_channels: 2, ..Socket::default() }, vec![plain("*")]).await;
+    let mut anna = user(&node, "anna").await;
+    anna.join("room:1").await;
+    reload(&node, vec![present("room:*"), plain("*")]);
+    anna.send(json!(["1", "2", "room:1", "news", {"n": 1}])).await;
+    assert_eq!(event(&mut anna, "news").await, json!({"n": 1}), "it stays joined");
+    assert_eq!(anna.next().await, ok("1", "2", "room:1"));
+    anna.send(json!(["9", "9", "room:1", "phx_join", {}])).await;
+    assert_eq!(anna.next().await, ok("9", "9", "room:1"), "the reply comes first");
+    assert_eq!(anna.next().await, json!(["1", "1", "room:1", "phx_close", {}]));
+    event(&mut anna, "presence_diff").await;
+    let state = event(&mut anna, "presence_state").await;
+    assert_eq!(state.as_object().unwrap().len(), 1, "{state}");
+    // P-CON-11 counts what is relayed and what is not.
+    anna.join("plain:1").await;
+    for topic in ["plain:2", "room:2"] {
+        anna.send(json!(["1", "1", topic, "phx_join", {}])).await;
+        let reason = anna.next().await[4]["response"]["reason"].take();
+        assert_eq!(reason, "too many channels joined");
+    }
+    reload(&node, vec![plain("*")]);
+    anna.send(json!(["10", "10", "room:1", "phx_join", {}])).await;
+    // Its presence ends with the channel before.
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        seen.push(anna.next().await);
+    }
+    assert!(seen.contains(&ok("10", "10", "room:1")), "{seen:?}");
+    anna.is_quiet().await;
+    anna.send(json!(["10", "11", "room:1", "news", {"n": 2}])).await;
+    assert_eq!(event(&mut anna, "news").await, json!({"n": 2}));
+    assert_eq!(anna.next().await, ok("10", "11", "room:1"));
+    node.until("two channels", |hub| hub.counts().channels == 2).await;
+    drop(anna);
+    node.until("none", |hub| hub.counts().channels == 0).await;
+}
+
+/// Polls a session once.
+async fn poll(url: &str) -> Value {
+    let polled = reqwest::Client::builder().no_proxy().build().unwrap().get(url).send().await;
+    polled.unwrap().json().await.unwrap()
+}
+
+#[tokio::test]
+async fn p_lp_2_to_5_a_stock_node_serves_long_polls_by_the_same_rules_unless_told_not_to() {
+    let node = Node::with(Socket::default(), vec![present("room:*"), plain("plain:*")]).await;
+    let mut anna = user(&node, "anna").await;
+    anna.join("plain:1").await;
+    let url = format!("http://{}/socket/longpoll?vsn=2.0.0&user=bert", node.address);
+    let token = poll(&url).await["token"].as_str().unwrap().to_owned();
+    let session = format!("{url}&token={token}");
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let lines = [
+        json!(["1", "1", "plain:1", "phx_join", {}]).to_string(),
+        json!(["1", "2", "nowhere", "phx_join", {}]).to_string(),
+        json!(["2", "3", "room:1", "phx_join", {}]).to_string(),
+        json!(["1", "4", "plain:1", "news", {"n": 1}]).to_string(),
+    ];
+    let posted = http.post(&session).header(CONTENT_TYPE, "application/x-ndjson");
+    let posted: Value = posted.body(lines.join("\n")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(posted["status"], 200);
+    assert_eq!(event(&mut anna, "news").await, json!({"n": 1}));
+    let mut said: Vec<Value> = Vec::new();
+    while said.len() < 7 {
+        let polled = poll(&session).await;
+        let texts = polled["messages"].as_array().unwrap().iter();
+        said.extend(texts.map(|text| serde_json::from_str(text.as_str().unwrap()).unwrap()));
+    }
+    assert_eq!(said[0], ok("1", "1", "plain:1"));
+    assert_eq!(said[1][4]["response"]["reason"], "unmatched topic");
+    assert_eq!(said[2], ok("2", "3", "room:1"));
+    let state = said.iter().find(|message| message[3] == "presence_state").unwrap();
+    assert!(state[4]["bert"].is_object(), "{state}");
+    assert!(said.contains(&ok("1", "4", "plain:1")));
+    let off = Node::with(Socket { longpoll: false, ..Socket::default() }, vec![plain("*")]).await;
+    let url = format!("http://{}/socket/longpoll?vsn=2.0.0", off.address);
+    assert_eq!(http.get(url).send().await.unwrap().status(), 404);
+}
