@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::binaries::Binaries;
 use crate::cargo::cargo;
 use crate::command::{LONG, command, stream, stream_and_keep};
+use crate::image_build::Builder;
 use crate::steps::{heading, seconds, step};
 use crate::up::{self, Extent};
 use crate::{Cluster, Settings, matrix, npm, packages};
@@ -21,6 +22,9 @@ const AGAIN: usize = 4;
 /// Runs all checks; with a filter, only the end-to-end tests whose names hold it.
 pub fn test(settings: &Settings, filter: Option<&str>, threads: usize) -> Result<()> {
     let began = Instant::now();
+    if !settings.is_local() {
+        Builder::new(settings)?; // says at once when there is no registry to push to
+    }
     fs::create_dir_all(settings.logs())
         .with_context(|| format!("making the state folder {}", settings.state.display()))?;
     let installed = step("Debian packages", || packages::install(settings, packages::TESTS))?;

@@ -139,6 +139,8 @@ fn run(arguments: Arguments) -> Result<()> {
 fn changing(settings: &Settings) -> Result<lock::Lock> {
     if settings.is_local() {
         crate::packages::check_machine()?;
+    } else {
+        Cluster::of(settings)?.check_context()?;
     }
     lock::take(&settings.state)
 }

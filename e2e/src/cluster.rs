@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::binaries::Binaries;
-use crate::command::{Output, capture, command, output_within};
+use crate::command::{Output, SHORT, capture, command, output_within};
 use crate::images::Images;
 use crate::pods::Container;
 use crate::settings::Target;
@@ -49,6 +49,20 @@ impl Cluster {
             bail!("the local Kubernetes is not built: run `cargo e2e up`");
         }
         Ok(Self { settings: settings.clone(), binaries })
+    }
+
+    /// Refuses a context that the user's kubeconfig has not, or whose cluster does not answer, before anything is built
+    /// for it.
+    pub fn check_context(&self) -> Result<()> {
+        let Some(context) = self.context() else { return Ok(()) };
+        let told = self.kubectl(["config", "get-contexts", "--output", "name"])?;
+        check_context(context, &told)?;
+        let asked = ["get", "--raw", "/readyz", "--request-timeout", "10s"];
+        let done = capture(&mut self.kubectl_command(asked)?, SHORT)?;
+        if !done.success {
+            bail!("the cluster of context {context} does not answer: {}", done.stderr.trim());
+        }
+        Ok(())
     }
 
     /// Whether the cluster is the one on this machine, whose processes tests may touch.
@@ -193,4 +207,32 @@ fn file_with(text: &str) -> Result<File> {
     file.write_all(text.as_bytes())?;
     file.seek(SeekFrom::Start(0))?;
     Ok(file)
+}
+
+/// Whether a context is among those that kubectl listed.
+fn check_context(context: &str, listed: &str) -> Result<()> {
+    let there: Vec<&str> = listed.lines().map(str::trim).filter(|name| !name.is_empty()).collect();
+    if there.contains(&context) {
+        return Ok(());
+    }
+    match &there[..] {
+        [] => bail!("there is no context {context}: your kubeconfig has none"),
+        some => bail!("there is no context {context}: your kubeconfig has {}", some.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_context;
+
+    #[test]
+    fn a_context_that_is_not_listed_is_refused_with_those_that_are() {
+        check_context("kind", "kind\nprod\n").unwrap();
+        let refused = |listed| check_context("kin", listed).unwrap_err().to_string();
+        assert_eq!(
+            refused("kind\nprod\n"),
+            "there is no context kin: your kubeconfig has kind, prod"
+        );
+        assert_eq!(refused(""), "there is no context kin: your kubeconfig has none");
+    }
 }
