@@ -16,6 +16,7 @@ pub mod control_plane;
 pub mod down;
 #[cfg(test)]
 mod edge_cases;
+pub mod holder;
 pub mod image_build;
 pub mod images;
 pub mod install;
