@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::settings::{CONTEXT_VARIABLE, REGISTRY_VARIABLE, Target};
 use crate::up::{self, Extent};
-use crate::{Cluster, Settings, check, down, holder, lock, matrix, record, status};
+use crate::{Cluster, Settings, check, down, holder, lock, matrix, processes, record, status};
 
 /// A real three-node Kubernetes on this machine with Sluice on it, and everything that is checked.
 #[derive(Debug, Parser)]
@@ -128,6 +128,9 @@ fn run(arguments: Arguments) -> Result<()> {
         }
         Action::Status => status::status(&settings),
         Action::Kubectl { arguments } => {
+            if settings.is_local() && processes::recorded(&settings).is_empty() {
+                bail!("the local cluster is down: bring it up with `cargo e2e up`");
+            }
             become_tool(Cluster::of(&settings)?.kubectl_command(arguments)?)
         }
         Action::Helm { arguments } => become_tool(Cluster::of(&settings)?.helm_command(arguments)?),
