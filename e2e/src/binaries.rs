@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::command::{LONG, command, logged};
+use crate::command::{LONG, logged, mortal};
 use crate::{Settings, lock, settings};
 
 /// What the one binary of `e2e/kubernetes/kubernetes` is called as.
@@ -64,7 +64,7 @@ impl Binaries {
         let link = format!(
             "-s -w -X {VERSION_PACKAGE}.gitVersion=v{release} -X {VERSION_PACKAGE}.gitMajor={major} -X {VERSION_PACKAGE}.gitMinor={minor}"
         );
-        let mut go = command("go", ["build", "-trimpath", "-buildvcs=false", "-mod=readonly"]);
+        let mut go = mortal("go", ["build", "-trimpath", "-buildvcs=false", "-mod=readonly"]);
         go.args(["-ldflags", &link, "-o"]).arg(&building).arg("./...");
         go.env("CGO_ENABLED", "0").env_remove("GOFLAGS").current_dir(&sources);
         logged(&mut go, &settings.log("go-build"), LONG)?;

@@ -8,7 +8,9 @@ use clap::{Parser, Subcommand};
 
 use crate::settings::{CONTEXT_VARIABLE, REGISTRY_VARIABLE, Target};
 use crate::up::{self, Extent};
-use crate::{Cluster, Settings, check, down, fuzz, lock, matrix, record, status};
+use crate::{
+    Cluster, Settings, check, down, fuzz, holder, lock, matrix, processes, record, status,
+};
 
 /// A real three-node Kubernetes on this machine with Sluice on it, and everything that is checked.
 #[derive(Debug, Parser)]
@@ -137,6 +139,9 @@ fn run(arguments: Arguments) -> Result<()> {
         }
         Action::Status => status::status(&settings),
         Action::Kubectl { arguments } => {
+            if settings.is_local() && processes::recorded(&settings).is_empty() {
+                bail!("the local cluster is down: bring it up with `cargo e2e up`");
+            }
             become_tool(Cluster::of(&settings)?.kubectl_command(arguments)?)
         }
         Action::Helm { arguments } => become_tool(Cluster::of(&settings)?.helm_command(arguments)?),
@@ -145,13 +150,16 @@ fn run(arguments: Arguments) -> Result<()> {
 }
 
 /// What changes the cluster is done by one run at a time.
-fn changing(settings: &Settings) -> Result<lock::Lock> {
+fn changing(settings: &Settings) -> Result<Vec<lock::Lock>> {
+    let own = || lock::take(&settings.state);
     if settings.is_local() {
         crate::packages::check_machine()?;
-    } else {
-        Cluster::of(settings)?.check_context()?;
+        let machine = lock::take_machine()?;
+        holder::refuse_other(settings)?;
+        return Ok(vec![machine, own()?]);
     }
-    lock::take(&settings.state)
+    Cluster::of(settings)?.check_context()?;
+    Ok(vec![own()?])
 }
 
 fn become_tool(mut command: Command) -> Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! No shell is involved, and nothing here outlives its limit.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -13,10 +14,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
 
+use crate::packages;
+
 /// The limit for programs that answer at once.
 pub const SHORT: Duration = Duration::from_secs(60);
 /// The limit for builds and test runs.
 pub const LONG: Duration = Duration::from_secs(3600);
+
+/// What comes before a program that ends with us.
+const MORTAL: [&str; 3] = ["setpriv", "--pdeathsig", "TERM"];
 
 /// What a program that was run to its end left.
 #[derive(Debug)]
@@ -27,18 +33,31 @@ pub struct Output {
     pub code: Option<i32>,
     /// What it wrote to standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// What it wrote to standard error, unless that went to a log.
     pub stderr: String,
 }
 
 /// A command with the given arguments.
-pub fn command<S: AsRef<std::ffi::OsStr>>(
+pub fn command<S: AsRef<OsStr>>(
     program: impl AsRef<Path>,
     arguments: impl IntoIterator<Item = S>,
 ) -> Command {
     let mut command = Command::new(program.as_ref());
     command.args(arguments).stdin(Stdio::null());
     command
+}
+
+/// As [`command`], for a program that works for long: told to end when we are gone, even if we were killed.
+pub fn mortal<S: AsRef<OsStr>>(
+    program: impl AsRef<Path>,
+    arguments: impl IntoIterator<Item = S>,
+) -> Command {
+    // The kernel's notice of a parent's death is asked for by a small program of util-linux, since
+    // asking between fork and exec would be unsafe code.
+    let Some(setpriv) = packages::find(MORTAL[0]) else { return command(program, arguments) };
+    let mut mortal = command(setpriv, &MORTAL[1..]);
+    mortal.arg(program.as_ref()).args(arguments);
+    mortal
 }
 
 /// Runs a program and captures what it writes, whether it ends well or not.
@@ -81,6 +100,17 @@ pub fn logged(command: &mut Command, log: &Path, limit: Duration) -> Result<()> 
         );
     }
     Ok(())
+}
+
+/// Runs a program, whether it ends well or not: captures its standard output, and writes its standard error to a log
+/// that begins with it and can be read meanwhile.
+pub fn capture_and_log(command: &mut Command, log: &Path, limit: Duration) -> Result<Output> {
+    let (mut out, err) = (scratch()?, log_file(log)?);
+    err.set_len(0).with_context(|| format!("emptying the log {}", log.display()))?;
+    command.stdout(out.try_clone()?).stderr(err);
+    let status = run(command, limit)?;
+    let stdout = whole(&mut out)?;
+    Ok(Output { success: status.success(), code: status.code(), stdout, stderr: String::new() })
 }
 
 /// Runs a program that writes to this one's own output, and says whether it ended well.
@@ -185,9 +215,15 @@ fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
 }
 
 fn shown(command: &Command) -> String {
-    let program = Path::new(command.get_program());
-    let mut words = vec![program.file_name().unwrap_or_default().to_string_lossy().into_owned()];
-    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    let name = |path: &OsStr| Path::new(path).file_name().unwrap_or_default().to_owned();
+    let mut words: Vec<_> = command.get_args().map(OsStr::to_owned).collect();
+    if name(command.get_program()) == MORTAL[0] {
+        words.drain(..MORTAL.len() - 1);
+        words[0] = name(&words[0]);
+    } else {
+        words.insert(0, name(command.get_program()));
+    }
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let line = words.join(" ");
     if line.chars().count() <= 160 {
         return line;
@@ -208,4 +244,32 @@ fn whole(file: &mut File) -> Result<String> {
     file.seek(SeekFrom::Start(0))?;
     file.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_ends_with_us_is_shown_without_what_comes_before_it() {
+        assert_eq!(
+            shown(&mortal("/usr/bin/cargo", ["build", "--release"])),
+            "cargo build --release"
+        );
+        assert_eq!(shown(&command("/usr/sbin/ip", ["link"])), "ip link");
+    }
+
+    #[test]
+    fn a_log_begins_with_the_run_that_writes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log/build.log");
+        for word in ["first", "second"] {
+            let script = format!("echo {word} >&2; echo told");
+            let mut run = command("sh", ["-c", &script]);
+            let done = capture_and_log(&mut run, &log, SHORT).unwrap();
+            assert!(done.success);
+            assert_eq!(done.stdout, "told\n");
+            assert_eq!(fs::read_to_string(&log).unwrap(), format!("{word}\n"));
+        }
+    }
 }

@@ -33,6 +33,10 @@ rules:
 /// Names of the processes that hold the cluster's data: without them nothing can be resumed.
 pub const ESSENTIAL: &[&str] = &["etcd"];
 
+/// Names of all its processes.
+pub const NAMES: &[&str] =
+    &["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "coredns"];
+
 /// Starts what is missing, and waits until the API answers.
 pub fn ensure(settings: &Settings, binaries: &Binaries, pki: &Pki) -> Result<()> {
     processes::ensure(settings, &etcd(settings, binaries))?;

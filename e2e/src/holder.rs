@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 
 use crate::settings::STATE_VARIABLE;
 use crate::{Settings, control_plane, network, processes};
@@ -18,11 +18,15 @@ pub fn other(settings: &Settings) -> Option<PathBuf> {
 
 /// Refuses to touch the machine while another state folder's cluster runs on it.
 pub fn refuse_other(settings: &Settings) -> Result<()> {
-    let Some(other) = other(settings) else { return Ok(()) };
-    let other = other.display();
-    bail!(
-        "this machine's one local cluster is up with the state folder {other}, and {} is another: use that one with {STATE_VARIABLE}={other}, or end it first with {STATE_VARIABLE}={other} cargo e2e down",
-        settings.state.display()
+    other(settings).map_or(Ok(()), |other| Err(anyhow!(said(&other, settings))))
+}
+
+/// What to tell the user of another state folder's cluster.
+pub fn said(other: &Path, settings: &Settings) -> String {
+    format!(
+        "This machine's one local cluster is that of the state folder {other}, not of {}: use it with {STATE_VARIABLE}={other}, or end it with {STATE_VARIABLE}={other} cargo e2e down",
+        settings.state.display(),
+        other = other.display(),
     )
 }
 
@@ -32,7 +36,7 @@ fn other_in(own: &Path, marks: impl IntoIterator<Item = (PathBuf, String)>) -> O
 
 /// Whether a component of this name uses what the machine has once.
 fn is_of_a_cluster(name: &str) -> bool {
-    control_plane::ESSENTIAL.contains(&name)
+    control_plane::NAMES.contains(&name)
         || network::NODES.iter().any(|node| name.starts_with(node.name))
 }
 

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::binaries::{hex, sources};
 use crate::cargo::{built, cargo};
-use crate::command::{LONG, SHORT, capture, command, logged, output, tail};
+use crate::command::{LONG, SHORT, capture, capture_and_log, command, logged, output, tail};
 use crate::images::{Archive, Images, archive};
 use crate::processes::write_whole;
 use crate::settings::Target;
@@ -43,9 +43,7 @@ pub fn programs(settings: &Settings) -> Result<Programs> {
         .args(["--bins", "--example", "chat_page"])
         .args(["--message-format", "json-render-diagnostics"]);
     // cargo tells on its standard output where each program is; what people read goes to the log.
-    let done = capture(&mut build, LONG)?;
-    fs::create_dir_all(settings.logs())?;
-    fs::write(&log, &done.stderr)?;
+    let done = capture_and_log(&mut build, &log, LONG)?;
     if !done.success {
         bail!("cargo build failed; its log is {}, which ends:\n{}", log.display(), tail(&log, 30));
     }

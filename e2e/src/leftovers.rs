@@ -1,7 +1,7 @@
 //! Clears all that a run of the cluster leaves on the machine, whether it was ended or killed at any point.
 //!
 //! Nothing is judged ours by a guess: processes by our mark in their environment or by our cgroups, mounts by lying
-//! below the state folder, network and cgroups by our own names.
+//! below the state folder, network and cgroups by our own names, unless another state folder's cluster uses them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
 
-use crate::{Settings, cgroups, network, processes};
+use crate::{Settings, cgroups, holder, network, processes};
 
 /// Parts of the state folder that are a running cluster's, and are worth nothing without its processes.
 const OF_A_CLUSTER: &[&str] = &["etcd", "nodes", "run"];
@@ -20,6 +20,7 @@ const LINKED_LOGS: &str = "/var/log/containers";
 
 /// Ends and removes everything; the next `up` starts from nothing but built programs and images.
 pub fn clear(settings: &Settings) -> Result<()> {
+    holder::refuse_other(settings)?;
     // Whatever would start a container again ends first, then the containers, then the rest.
     for name in processes::recorded(settings) {
         if name.ends_with("-kubelet") || name.ends_with("-proxy") {

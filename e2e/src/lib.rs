@@ -17,6 +17,7 @@ pub mod down;
 #[cfg(test)]
 mod edge_cases;
 pub mod fuzz;
+pub mod holder;
 pub mod image_build;
 pub mod images;
 pub mod install;

@@ -12,6 +12,14 @@ pub struct Lock {
     _file: File,
 }
 
+/// Folder of the lock that all state folders share, since they share the machine's names.
+const MACHINE: &str = "/run/sluice-e2e";
+
+/// Takes the lock of what there is once on a machine, or says who holds it.
+pub fn take_machine() -> Result<Lock> {
+    take(Path::new(MACHINE))
+}
+
 /// Takes the lock of a folder, or says who holds it.
 pub fn take(folder: &Path) -> Result<Lock> {
     let mut file = open(folder)?;

@@ -25,6 +25,7 @@ pub const CLUSTER: Needs = &[
     ("buildah", "buildah"),
     ("redis-check-rdb", "redis-tools"), // the server itself, without the package that starts one
     ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
     ("make", "make"), // builds the node's allocator
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];

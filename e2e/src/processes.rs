@@ -188,6 +188,25 @@ pub fn all_marked(settings: &Settings) -> Vec<i32> {
         .collect()
 }
 
+/// The state folder and the component of every process that any state folder's cluster has marked.
+pub fn marks() -> Vec<(PathBuf, String)> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| stat(*pid).is_some_and(|stat| stat.alive))
+        .filter_map(mark_of)
+        .collect()
+}
+
+fn mark_of(pid: i32) -> Option<(PathBuf, String)> {
+    let start = format!("{MARK}=");
+    let words = environment(pid);
+    let mark = words.iter().find_map(|word| word.strip_prefix(start.as_bytes()))?;
+    let (state, name) = std::str::from_utf8(mark).ok()?.rsplit_once(':')?;
+    Some((state.into(), name.into()))
+}
+
 /// Kills every process that carries our mark.
 pub fn kill_all_marked(settings: &Settings) -> Result<usize> {
     let mut killed = 0;
@@ -336,6 +355,7 @@ mod tests {
         let found = running(&settings, "sleeper").unwrap();
         assert_ne!(lost.pid, found.pid);
         assert_eq!(all_marked(&settings), [found.pid]);
+        assert!(marks().contains(&(state.path().into(), String::from("sleeper"))));
         kill_all_marked(&settings).unwrap();
         assert!(all_marked(&settings).is_empty());
     }

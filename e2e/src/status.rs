@@ -6,15 +6,21 @@ use anyhow::{Result, bail};
 
 use crate::cluster::{Cluster, OPERATOR_LOGS};
 use crate::command::{LONG, command, stream};
-use crate::{Settings, leftovers, processes};
+use crate::{Settings, holder, leftovers, processes};
 
 /// Prints what runs.
 pub fn status(settings: &Settings) -> Result<()> {
     if settings.is_local() {
         let recorded = processes::recorded(settings);
         if recorded.is_empty() {
+            if let Some(other) = holder::other(settings) {
+                println!("{}.", holder::said(&other, settings));
+                return Ok(());
+            }
             println!("The local cluster is down: bring it up with `cargo e2e up`.");
-            if leftovers::any(settings) {
+            if !rustix::process::geteuid().is_root() {
+                println!("Whether another state folder's runs here, only root can tell.");
+            } else if leftovers::any(settings) {
                 println!("Something of it was left, which `cargo e2e down` clears.");
             }
             return Ok(());

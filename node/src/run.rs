@@ -8,15 +8,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use crate::config::{self, Env};
-use crate::telemetry;
+use crate::config::{self, Env, Loaded};
+use crate::telemetry::{self, Logging};
 
 pub use parts::{Addresses, Node, start};
 pub use shutdown::{Cause, MARGIN, Signals};
 
 /// The exit code of a configuration that is refused (`EX_CONFIG`).
 pub const EX_CONFIG: u8 = 78;
+/// Most threads that serve sockets: above what machines have cores, below what files they may open.
+const MAX_SHARDS: usize = 256;
 /// The exit code after a second signal.
 const EX_IMPATIENT: u8 = 130;
 
@@ -25,7 +28,9 @@ const EX_IMPATIENT: u8 = 130;
 #[command(name = "channel-node", version, about = "A Phoenix-Channels-compatible realtime node")]
 pub struct Args {
     /// The configuration file; without one the defaults hold and the node runs alone.
-    #[arg(long, env = "SLUICE_CONFIG", value_name = "FILE")]
+    // Not clap's own parser of paths: its word about an empty one names no variable.
+    #[arg(long, env = "SLUICE_CONFIG", value_name = "FILE",
+          value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub config: Option<PathBuf>,
     /// Check the configuration and exit.
     #[arg(long)]
@@ -33,7 +38,7 @@ pub struct Args {
     /// Print the JSON Schema of the configuration file, or of the live one, and exit.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "config")]
     pub print_config_schema: Option<ConfigFile>,
-    /// Threads that serve sockets; 0 is one a core.
+    /// Threads that serve sockets, at most 256; 0 is one a core.
     #[arg(long, env = "SLUICE_SHARDS", default_value_t = 0, value_name = "N")]
     pub shards: usize,
 }
@@ -63,16 +68,16 @@ pub fn main(args: &Args) -> ExitCode {
         print!("{}", file.schema());
         return ExitCode::SUCCESS;
     }
-    let loaded = match config::load(args.config.as_deref(), Env::of_process()) {
-        Ok(loaded) => loaded,
-        Err(error) => return refuse(&error),
+    let (loaded, logging) = match checked(args) {
+        Ok(checked) => checked,
+        Err(problems) => return refuse(&problems),
     };
     if args.check_config {
         println!("the configuration is valid");
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = telemetry::start(|key| std::env::var(key).ok()) {
-        return refuse(&error);
+    if let Err(error) = telemetry::start(logging) {
+        return fail(&error);
     }
     // Sockets are served by threads of their own; these do the rest.
     let runtime =
@@ -98,8 +103,30 @@ pub fn main(args: &Args) -> ExitCode {
     ended.unwrap_or_else(|error| fail(&format!("{error:#}")))
 }
 
-fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("channel-node: the configuration is refused:\n{error}");
+/// Reads and checks all that a node is told; all problems of file, command line and environment, a line each.
+fn checked(args: &Args) -> Result<(Loaded, Logging), String> {
+    let loaded = match &args.config {
+        Some(path) if path.as_os_str().is_empty() => {
+            Err("--config or SLUICE_CONFIG is empty: name a file, or leave it out".into())
+        }
+        path => config::load(path.as_deref(), Env::of_process()).map_err(|e| e.to_string()),
+    };
+    let logging = telemetry::read(|key| std::env::var(key).ok());
+    let shards = match args.shards {
+        0..=MAX_SHARDS => Ok(()),
+        many => Err(format!("--shards or SLUICE_SHARDS: {many} is more than {MAX_SHARDS}")),
+    };
+    match (loaded, logging, shards) {
+        (Ok(loaded), Ok(logging), Ok(())) => Ok((loaded, logging)),
+        (loaded, logging, shards) => {
+            let problems = [loaded.err(), logging.err(), shards.err()];
+            Err(problems.into_iter().flatten().collect::<Vec<_>>().join("\n"))
+        }
+    }
+}
+
+fn refuse(problems: &str) -> ExitCode {
+    eprintln!("channel-node: the configuration is refused:\n{problems}");
     ExitCode::from(EX_CONFIG)
 }
 

@@ -13,9 +13,15 @@ use support::{BOUND, Dir};
 
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_channel-node"));
-    for key in
-        ["SLUICE_CONFIG", "SLUICE_LOG", "RUST_LOG", "SLUICE_LOG_FORMAT", "POD_NAME", "POD_IP"]
-    {
+    for key in [
+        "SLUICE_CONFIG",
+        "SLUICE_LOG",
+        "RUST_LOG",
+        "SLUICE_LOG_FORMAT",
+        "SLUICE_SHARDS",
+        "POD_NAME",
+        "POD_IP",
+    ] {
         command.env_remove(key);
     }
     command
@@ -40,8 +46,23 @@ fn check_config_says_valid_or_what_is_wrong() {
     assert!(text.contains("bad.yaml:3: listen.http"), "{text}");
     let (code, text) = output(program().arg("--check-config").env("POD_IP", "nowhere"));
     assert!(code == Some(78) && text.contains("POD_IP"), "{text}");
-    let (code, text) = output(program().env("SLUICE_LOG_FORMAT", "xml"));
-    assert!(code == Some(78) && text.contains("SLUICE_LOG_FORMAT"), "{text}");
+}
+
+#[test]
+fn check_config_refuses_by_the_environment_what_the_start_refuses() {
+    for (key, value, told) in [
+        ("SLUICE_LOG_FORMAT", "xml", "\"xml\" is not `text` or `json`"),
+        ("RUST_LOG", "=,=loud", "RUST_LOG: "),
+        ("SLUICE_LOG", "=,=loud", "SLUICE_LOG: "),
+        ("SLUICE_SHARDS", "100000", "SLUICE_SHARDS: 100000 is more than 256"),
+        ("SLUICE_CONFIG", "", "SLUICE_CONFIG is empty: name a file, or leave it out"),
+    ] {
+        for arguments in [&["--check-config"][..], &[]] {
+            let (code, text) = output(program().args(arguments).env(key, value));
+            assert_eq!(code, Some(78), "{key}={value} {arguments:?}: {text}");
+            assert!(text.contains(told), "{key}={value} {arguments:?}: {text}");
+        }
+    }
 }
 
 #[test]

@@ -109,6 +109,8 @@ fn parse<T: DeserializeOwned + Default>(path: &Path, text: &str) -> Result<T, Co
     serde_saphyr::from_str(text).map_err(|e| {
         let e = e.without_snippet();
         let line = e.location().map(|l| l.line());
-        ConfigError::one(path, line, e.to_string().lines().next().unwrap_or_default().to_owned())
+        // The library's own words are for who programs with it.
+        let told = e.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+        ConfigError::one(path, line, told.lines().next().unwrap_or_default().to_owned())
     })
 }

@@ -41,7 +41,7 @@ pub struct Loaded {
 /// Reads and checks everything; without `path` the defaults hold.
 ///
 /// # Errors
-/// All problems at once, each with file, line if known, and what to do.
+/// Each problem with file, line if known, and what to do: all at once, or the first of a file that cannot be read.
 pub fn load(path: Option<&Path>, env: Env) -> Result<Loaded, ConfigError> {
     let (config, text) = match path {
         Some(path) => {

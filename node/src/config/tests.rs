@@ -57,6 +57,8 @@ fn bad_files_are_refused_with_line_and_reason() {
     for (text, line, reason) in [
         ("cluster: c\nlisten:\n  htp: x\n", 3, "htp"),
         ("cluster: [\n", 0, ""),
+        ("cluster: c\ncluster: d\n", 2, "duplicate mapping key `cluster` is not allowed here"),
+        ("cluster: c\n---\ncluster: d\n", 0, "single YAML document expected but multiple found"),
         ("cluster: c\nshutdownSeconds: soon\n", 2, ""),
         ("listen:\n  http: nowhere\n", 2, "listen.http: \"nowhere\" is no address"),
         ("listen:\n  http: 1.1.1.1:1\n  mesh: 1.1.1.1:1\n", 3, "taken by listen.http"),
