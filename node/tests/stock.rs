@@ -84,7 +84,7 @@ async fn p_pres_1_to_7_a_rule_lists_who_is_there_beside_topics_that_are_relayed(
 async fn a_join_whose_payload_is_too_deep_for_presence_is_refused_and_told_so() {
     let node = Node::with(Socket::default(), vec![present("room:*")]).await;
     let mut anna = user(&node, "anna").await;
-    let unread = "payload nested too deep, or a number out of range";
+    let unread = "payload can't be read: too deep, a number too large, or half a surrogate pair";
     let deep = "presence meta nested too deep, at most 64 levels";
     for (levels, reason) in [(64, deep), (120, deep), (30_000, unread)] {
         let (open, close) = ("[".repeat(levels), "]".repeat(levels));

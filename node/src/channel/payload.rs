@@ -43,8 +43,8 @@ impl Payload {
     ///
     /// # Errors
     ///
-    /// When the JSON can't be held: it is nested over 127 levels deep, or has a number beyond a
-    /// float. Such JSON is relayed, and never read as another value.
+    /// When the JSON can't be held: it is nested over 127 levels deep, has a number beyond a float,
+    /// or half of a surrogate pair. Such JSON is relayed, and never read as another value.
     pub fn value(&self) -> Result<Value, serde_json::Error> {
         if self.is_binary() { Ok(Value::Null) } else { self.parse() }
     }
@@ -109,7 +109,9 @@ mod tests {
         for levels in [128, 1_000_000] {
             assert!(nested(levels).is_err(), "{levels}");
         }
-        assert!(Payload::json_text("1e999".into()).value().is_err());
+        for text in ["1e999", r#""\ud800""#] {
+            assert!(Payload::json_text(text.into()).value().is_err(), "{text}");
+        }
         assert!(Payload::binary(vec![1]).value().is_ok_and(|value| value.is_null()));
     }
 }

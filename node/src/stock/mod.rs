@@ -50,7 +50,7 @@ impl Channel for StockChannel {
                 Ok(Value::Object(fields)) => fields,
                 Ok(_) => Map::new(),
                 Err(_) => {
-                    let reason = "payload nested too deep, or a number out of range";
+                    let reason = "payload can't be read: too deep, a number too large, or half a surrogate pair";
                     return Err(rejected(ctx, &Refusal::new("payload", reason)));
                 }
             };
