@@ -253,7 +253,7 @@ impl Channel for Panics {
     type Info = ();
 
     async fn join(payload: Payload, _: &Ctx) -> Result<(Self, Payload), JoinError> {
-        assert!(payload.value().is_object(), "on purpose");
+        assert!(payload.value()?.is_object(), "on purpose");
         Ok((Self, Payload::empty()))
     }
 

@@ -5,13 +5,14 @@ mod conformance;
 mod plane;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use plane::{Node, PATIENCE};
+use plane::{Client, Node, PATIENCE, ok};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
+use tokio_tungstenite::tungstenite::Message;
 
 /// Sends `bytes` as far as they are taken, and reads to the end.
 async fn exchange(node: &Node, bytes: &[u8]) -> String {
@@ -114,6 +115,57 @@ async fn a_session_that_posts_garbage_ends_alone() {
         assert!(said == json!({"status": 200}) || said == json!({"status": 410}), "{said}");
     }
     node.until("the sessions are gone", |hub| hub.counts().connections == 0).await;
+}
+
+/// An object with arrays in arrays, `levels` of them.
+fn nested(levels: usize) -> String {
+    format!(r#"{{"a":{}{}}}"#, "[".repeat(levels), "]".repeat(levels))
+}
+
+/// Sends an event with the payload of [`nested`], in the join `"1"` of `topic`.
+async fn push_nested(client: &mut Client, topic: &str, event: &str, levels: usize) {
+    let text = format!(r#"["1","2","{topic}","{event}",{}]"#, nested(levels));
+    client.raw(Message::text(text)).await;
+}
+
+#[tokio::test]
+async fn json_of_any_depth_is_relayed_as_it_came() {
+    let node = Node::start().await;
+    let mut client = node.joined("room:deep").await;
+    let mut other = node.joined("room:deep").await;
+    push_nested(&mut client, "room:deep", "say", 30_000).await;
+    // Compared as text: no parser of a test reads so deep.
+    let said = Message::text(format!(r#"[null,null,"room:deep","say",{}]"#, nested(30_000)));
+    assert!(client.message().await == said, "another broadcast");
+    assert_eq!(client.next().await, ok("1", "2", "room:deep"));
+    assert!(other.message().await == said, "another broadcast");
+    let list = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
+    client.raw(Message::text(format!(r#"["1","3","room:deep","say",{list}]"#))).await;
+    let reason = json!({"reason": "payload must be an object"});
+    let refused = conformance::reply("1".into(), "3".into(), "room:deep", "error", reason);
+    assert_eq!(client.next().await, refused, "P-V2-3");
+    other.is_quiet().await;
+    serves(&node).await;
+}
+
+#[tokio::test]
+async fn json_that_is_too_deep_to_be_read_ends_one_channel_and_none_is_broadcast() {
+    let node = conformance::node().await;
+    let mut other = conformance::joined(&node, "quiet:a").await;
+    let mut client = conformance::joined(&node, "quiet:b").await;
+    for levels in [128, 1_000_000] {
+        conformance::join(&mut client, "quiet:a").await;
+        push_nested(&mut client, "quiet:a", "new_msg", levels).await;
+        let reason = json!({"reason": "channel_crash"});
+        assert_eq!(client.next().await, json!(["1", "1", "quiet:a", "phx_error", reason]));
+        push_nested(&mut client, "quiet:a", "phx_join", levels).await;
+        let reason = json!({"reason": "join crashed"});
+        let refused = conformance::reply("1".into(), "2".into(), "quiet:a", "error", reason);
+        assert_eq!(client.next().await, refused);
+    }
+    client.send(json!(["1", "3", "quiet:b", "ack", {}])).await;
+    assert_eq!(client.next().await, ok("1", "3", "quiet:b"));
+    other.is_quiet().await;
 }
 
 #[tokio::test]

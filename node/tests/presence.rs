@@ -8,6 +8,7 @@ use std::time::Duration;
 use conformance::{ask, joined, node, pair, reply};
 use plane::{Client, Node, ok};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 const TOPIC: &str = "presence:a";
 
@@ -109,6 +110,24 @@ async fn p_pres_7_nodes_tell_each_other_and_a_node_that_is_lost_leaves() {
     assert_eq!(listed[4]["response"], metas);
     mesh.leave(Duration::ZERO).await;
     assert_eq!(diff(&mut watcher).await, json!({"joins": {}, "leaves": metas}));
+}
+
+#[tokio::test]
+async fn p_pres_8_a_meta_too_deep_for_other_nodes_is_refused_and_they_see_who_comes_next() {
+    let [(one, _one), (two, _two)] = pair().await;
+    let mut watcher = joined(&two, TOPIC).await;
+    watcher.next().await;
+    let mut deep = joined(&one, TOPIC).await;
+    deep.next().await;
+    // The node itself can still read it; what it would tell the other node has more around it.
+    let meta = format!(r#"{{"x":{}{}}}"#, "[".repeat(124), "]".repeat(124));
+    let track = format!(r#"["1","2","{TOPIC}","track",{{"key":"deep","meta":{meta}}}]"#);
+    deep.raw(Message::text(track)).await;
+    let refused = reply("1".into(), "2".into(), TOPIC, "error", json!({"reason": "presence"}));
+    assert_eq!(deep.next().await, refused);
+    let (_anna, reference) = present(&one, "anna").await;
+    let metas = json!({"anna": {"metas": [{"name": "anna", "phx_ref": reference}]}});
+    assert_eq!(diff(&mut watcher).await, json!({"joins": metas, "leaves": {}}));
 }
 
 #[tokio::test]

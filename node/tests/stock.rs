@@ -9,6 +9,7 @@ use plane::{Client, Node, ok};
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use sluice_node_api::config::{ChannelRule, LiveConfig, PresenceRule, Socket};
+use tokio_tungstenite::tungstenite::Message;
 
 fn plain(topic: &str) -> ChannelRule {
     ChannelRule { topic: topic.into(), ..ChannelRule::room() }
@@ -77,6 +78,23 @@ async fn p_pres_1_to_7_a_rule_lists_who_is_there_beside_topics_that_are_relayed(
     anna.send(json!(["1", "4", "room:1", "news", {"n": 2}])).await;
     assert_eq!(anna.next().await, json!([null, null, "room:1", "news", {"n": 2}]));
     assert_eq!(anna.next().await, ok("1", "4", "room:1"));
+}
+
+#[tokio::test]
+async fn a_join_whose_payload_is_too_deep_for_presence_is_refused_and_told_so() {
+    let node = Node::with(Socket::default(), vec![present("room:*")]).await;
+    let mut anna = user(&node, "anna").await;
+    let unread = "payload can't be read: too deep, a number too large, or half a surrogate pair";
+    let deep = "presence meta nested too deep, at most 64 levels";
+    for (levels, reason) in [(64, deep), (120, deep), (30_000, unread)] {
+        let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+        let text = format!(r#"["1","1","room:1","phx_join",{{"status":{open}{close}}}]"#);
+        anna.raw(Message::text(text)).await;
+        let refused = anna.next().await;
+        assert_eq!(refused[4], json!({"status": "error", "response": {"reason": reason}}));
+    }
+    let deepest = (0..63).fold(json!("here"), |inner, _| json!([inner]));
+    assert_eq!(appear(&mut anna, "room:1", json!({"status": deepest})).await, ["anna"]);
 }
 
 #[tokio::test]

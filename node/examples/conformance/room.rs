@@ -45,7 +45,7 @@ impl<const KIND: u8> Channel for Room<KIND> {
     const INTERCEPT: &'static [&'static str] = &["new_msg"];
 
     async fn join(payload: Payload, ctx: &Ctx<Info>) -> Result<(Self, Payload), JoinError> {
-        let asked = payload.value();
+        let asked = payload.value()?;
         let with = || Payload::from(asked["with"].clone());
         let response = match asked["do"].as_str() {
             Some("refuse") => return Err(JoinError::Refused(with())),
@@ -64,7 +64,7 @@ impl<const KIND: u8> Channel for Room<KIND> {
 
     async fn handle_in(&mut self, message: Message, ctx: &Ctx<Info>) -> Handled {
         let Message { event, payload, reply_to } = message;
-        let asked = payload.value();
+        let asked = payload.value()?;
         match event.as_str() {
             "echo" => return Ok(Answer::ok(payload)),
             "fail" => return Ok(Answer::error(payload)),
@@ -120,7 +120,7 @@ impl<const KIND: u8> Channel for Room<KIND> {
     }
 
     async fn handle_out(&mut self, event: &str, payload: Payload, ctx: &Ctx<Info>) -> Handled {
-        let mut said = payload.value();
+        let mut said = payload.value()?;
         said["transport"] = ctx.socket().transport().name().into();
         ctx.push(event, said)?;
         Ok(Answer::None)

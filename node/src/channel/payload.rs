@@ -40,15 +40,20 @@ impl Payload {
     }
 
     /// As a JSON value; null for bytes.
-    pub fn value(&self) -> Value {
-        self.parse().unwrap_or_default()
+    ///
+    /// # Errors
+    ///
+    /// When the JSON can't be held: it is nested over 127 levels deep, has a number beyond a float,
+    /// or half of a surrogate pair. Such JSON is relayed, and never read as another value.
+    pub fn value(&self) -> Result<Value, serde_json::Error> {
+        if self.is_binary() { Ok(Value::Null) } else { self.parse() }
     }
 
     /// Reads the JSON.
     ///
     /// # Errors
     ///
-    /// When it is binary, or not what `T` needs.
+    /// When it is binary, not what `T` needs, or as for [`Payload::value`].
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         if self.is_binary() {
             return Err(serde::de::Error::custom("the payload is binary"));
@@ -87,5 +92,26 @@ impl From<Value> for Payload {
 impl From<()> for Payload {
     fn from((): ()) -> Self {
         Self::empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_that_cannot_be_held_is_an_error_and_bytes_are_null() {
+        let nested = |levels: usize| {
+            let text = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+            Payload::json_text(text.into()).value()
+        };
+        assert!(nested(127).is_ok_and(|value| value.is_array()));
+        for levels in [128, 1_000_000] {
+            assert!(nested(levels).is_err(), "{levels}");
+        }
+        for text in ["1e999", r#""\ud800""#] {
+            assert!(Payload::json_text(text.into()).value().is_err(), "{text}");
+        }
+        assert!(Payload::binary(vec![1]).value().is_ok_and(|value| value.is_null()));
     }
 }

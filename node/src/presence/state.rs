@@ -21,6 +21,9 @@ pub(crate) type Meta = Map<String, Value>;
 
 /// Keys that one channel may track.
 const MAX_KEYS: usize = 1000;
+/// Objects and lists in each other that a meta may be. What other nodes are told has a few more
+/// around it, and they read no more than 127: one meta too deep would cost them all the others.
+pub(crate) const MAX_META_DEPTH: usize = 64;
 /// Nodes that are followed; more are ignored.
 const MAX_REPLICAS: usize = 1024;
 /// How often the same node is asked for everything.
@@ -52,10 +55,22 @@ pub(crate) enum Word {
 }
 
 /// A channel tracks a key twice, updates one that it does not track, or tracks too many
-/// (`P-PRES-8`).
+/// (`P-PRES-8`); or the meta is nested over 64 levels deep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the key is tracked already, or not at all, or one too many")]
+#[error("the key is tracked already, or not at all, or one too many, or its meta is too deep")]
 pub struct PresenceError;
+
+/// Whether a meta has at most [`MAX_META_DEPTH`] levels.
+pub(crate) fn is_shallow(meta: &Meta) -> bool {
+    fn fits(value: &Value, left: usize) -> bool {
+        match value {
+            Value::Array(list) => left > 0 && list.iter().all(|value| fits(value, left - 1)),
+            Value::Object(map) => left > 0 && map.values().all(|value| fits(value, left - 1)),
+            _ => true,
+        }
+    }
+    meta.values().all(|value| fits(value, MAX_META_DEPTH - 1))
+}
 
 #[derive(Debug)]
 struct Tracked {
@@ -110,7 +125,7 @@ impl State {
     ) -> Result<Change, PresenceError> {
         let me = self.me;
         let old = self.find(topic, key, (me, owner)).map(|tracked| tracked.meta.clone());
-        if old.is_some() != update {
+        if old.is_some() != update || !is_shallow(&meta) {
             return Err(PresenceError);
         }
         if let Some(previous) = old.as_ref().and_then(|old| old.get("phx_ref")) {

@@ -44,6 +44,25 @@ fn p_pres_5_p_pres_8_each_channel_has_a_meta_of_its_own_and_one_only() {
 }
 
 #[test]
+fn a_meta_is_refused_that_other_nodes_could_not_read() {
+    let meta = |levels: usize| {
+        // One level is the meta itself.
+        let inner = (1..levels).fold(json!(1), |inner, _| json!([inner]));
+        Meta::from_iter([("status".to_owned(), inner)])
+    };
+    let mut state = State::new([1; 16]);
+    let topic = topic();
+    let deepest = state.track((&topic, ONE), "anna", meta(MAX_META_DEPTH), "r1", false);
+    assert!(deepest.is_ok());
+    let everything = serde_json::to_vec(&state.everything()).unwrap();
+    assert_eq!(serde_json::from_slice::<Word>(&everything).unwrap(), state.everything());
+    let deeper = meta(MAX_META_DEPTH + 1);
+    assert!(state.track((&topic, ONE), "bert", deeper.clone(), "r2", false).is_err());
+    assert!(state.track((&topic, ONE), "anna", deeper, "r2", true).is_err());
+    assert_eq!(state.number(), 1);
+}
+
+#[test]
 fn a_node_that_is_not_heard_of_again_leaves() {
     let now = Instant::now();
     let mut a = State::new(A);

@@ -46,7 +46,14 @@ impl Channel for StockChannel {
         }
         if let Some(presence) = rule.presence() {
             let claims = identity.map(|identity| identity.claims()).unwrap_or_default();
-            let fields: Map<String, Value> = payload.parse().unwrap_or_default();
+            let fields = match payload.value() {
+                Ok(Value::Object(fields)) => fields,
+                Ok(_) => Map::new(),
+                Err(_) => {
+                    let reason = "payload can't be read: too deep, a number too large, or half a surrogate pair";
+                    return Err(rejected(ctx, &Refusal::new("payload", reason)));
+                }
+            };
             let params = &ctx.socket().connect.params;
             let present = Present::new(presence, &claims, params, &fields);
             ctx.send(Info::Appear(present.map_err(|refusal| rejected(ctx, &refusal))?));

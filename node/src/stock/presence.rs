@@ -5,7 +5,12 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 use sluice_node_api::config::PresenceRule;
 
-use crate::{auth::template::claim, message::MAX_FIELD, relay::Refusal};
+use crate::{
+    auth::template::claim,
+    message::MAX_FIELD,
+    presence::state::{MAX_META_DEPTH, is_shallow},
+    relay::Refusal,
+};
 
 type Object = Map<String, Value>;
 
@@ -62,6 +67,10 @@ fn meta(rule: &PresenceRule, claims: &Object, fields: &Object) -> Result<Object,
     let most = usize::try_from(rule.max_meta_bytes).unwrap_or(usize::MAX);
     if serde_json::to_vec(&meta).map_or(usize::MAX, |json| json.len()) > most {
         let reason = format!("presence meta too large, at most {most} bytes");
+        return Err(Refusal::new("presence_meta", reason));
+    }
+    if !is_shallow(&meta) {
+        let reason = format!("presence meta nested too deep, at most {MAX_META_DEPTH} levels");
         return Err(Refusal::new("presence_meta", reason));
     }
     Ok(meta)
