@@ -94,6 +94,9 @@ fn without_cluster(settings: &Settings) -> Result<()> {
     for (what, arguments) in first {
         watched(what, &mut cargo(settings, arguments))?;
     }
+    // A link that leads nowhere is a warning of rustdoc's.
+    let documents = ["doc", "--workspace", "--no-deps", "--quiet"];
+    watched("docs of the code", cargo(settings, &documents).env("RUSTDOCFLAGS", "-D warnings"))?;
     charts(settings)?;
     watched(tests.0, &mut cargo(settings, tests.1))?;
     watched(

@@ -37,7 +37,7 @@ enum Action {
         #[arg(long, conflicts_with = "bare")]
         kubernetes: bool,
     },
-    /// Check everything: format, lints, generated files, charts, unit tests, end-to-end tests.
+    /// Check everything: format, lints, generated files, docs, charts, unit tests, end-to-end tests.
     Test {
         /// Run only the end-to-end tests whose names hold this.
         filter: Option<String>,

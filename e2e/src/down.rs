@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::cluster::{Cluster, SYSTEM_NAMESPACE};
 use crate::steps::step;
-use crate::{Settings, leftovers, packages};
+use crate::{Settings, leftovers, lock, packages};
 
 /// Ends the local cluster; from a cluster of the user's it takes away what `up` installed there.
 pub fn down(settings: &Settings, files_too: bool) -> Result<()> {
@@ -21,6 +21,7 @@ pub fn down(settings: &Settings, files_too: bool) -> Result<()> {
                 .with_context(|| format!("removing {}", settings.state.display()))
         })?;
     }
+    lock::remove_machine();
     Ok(())
 }
 

@@ -20,6 +20,11 @@ pub fn take_machine() -> Result<Lock> {
     take(Path::new(MACHINE))
 }
 
+/// Removes the file of the machine's lock; its holder must be about to end.
+pub fn remove_machine() {
+    let _ = fs::remove_dir_all(MACHINE);
+}
+
 /// Takes the lock of a folder, or says who holds it.
 pub fn take(folder: &Path) -> Result<Lock> {
     let mut file = open(folder)?;

@@ -116,7 +116,7 @@ pub enum End {
 /// }
 /// ```
 pub trait Channel: Sized + 'static {
-    /// What other parts of the program, and the channel itself, send it; see [`Ctx::sender`].
+    /// What other parts of the program, and the channel itself, send it; see [`Ctx::send`].
     type Info: Send + 'static;
 
     /// Events whose broadcasts go through [`Channel::handle_out`] instead of straight to the

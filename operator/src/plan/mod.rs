@@ -3,13 +3,13 @@
 //! [`plan`] is a pure function. It sees no client, no clock and no earlier plan; all that it knows
 //! of its own past is in pods' annotations and in the StatefulSet's cursor, so an operator that
 //! was just started decides as one that has been running for a year. It must never let a pod go
-//! that [`release::free`] does not clear, and never begin a drain that [`drain`]'s budget does not
+//! that `release::free` does not clear, and never begin a drain that `drain`'s budget does not
 //! cover. The rest of the operator may trust a plan, and must not add disruptions of its own.
 //!
-//! The way through it: [`slots`] lays the pods out by index → [`shape`] says who leaves, who is
-//! replaced, and how many pods there are to be → [`release`] moves the cursor past those who may
-//! go → [`drain`] begins, renews and undoes drains → [`rebalance`] moves clients where they sit
-//! unevenly → [`steer`] says who takes new clients → [`cordon`] has the others refuse them.
+//! The way through it: `slots` lays the pods out by index → `shape` says who leaves, who is
+//! replaced, and how many pods there are to be → `release` moves the cursor past those who may
+//! go → `drain` begins, renews and undoes drains → `rebalance` moves clients where they sit
+//! unevenly → `steer` says who takes new clients → `cordon` has the others refuse them.
 
 mod arrivals;
 mod cordon;
