@@ -9,6 +9,7 @@ use crate::admin::DrainMode;
 use crate::auth::Auth;
 pub use crate::origin::{CheckOrigin, Origin};
 pub use crate::presence::PresenceRule;
+use crate::webhooks::Webhooks;
 
 /// Port of client connections, `/socket/websocket`.
 pub const HTTP_PORT: u16 = 4000;
@@ -42,6 +43,9 @@ pub struct NodeConfig {
     /// Who may connect.
     #[serde(skip_serializing_if = "Auth::is_open")]
     pub auth: Auth,
+    /// The backend that is asked and told; absent: none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhooks: Option<Webhooks>,
     /// Path of the [`LiveConfig`]; absent: its defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live_file: Option<String>,
@@ -59,6 +63,7 @@ impl Default for NodeConfig {
             pubsub: PubSub::default(),
             socket: Socket::default(),
             auth: Auth::default(),
+            webhooks: None,
             live_file: None,
             shutdown_seconds: 30,
         }

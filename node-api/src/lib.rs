@@ -10,3 +10,4 @@ pub mod auth;
 pub mod config;
 mod origin;
 mod presence;
+pub mod webhooks;

@@ -22,6 +22,7 @@ pub mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod handshake;
+mod https;
 pub mod hub;
 mod interest;
 pub mod keys;
@@ -48,3 +49,4 @@ mod shard;
 mod stock;
 mod subprotocol;
 pub mod telemetry;
+pub mod webhook;

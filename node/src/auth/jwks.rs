@@ -9,9 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use http::header::ACCEPT;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use http_body_util::Empty;
 use parking_lot::RwLock;
 use prometheus_client::metrics::{counter::Counter, family::Family};
 use sluice_node_api::auth::Jwks as Settings;
@@ -21,7 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::keys::Keys;
-use crate::hub::Reason;
+use crate::{
+    https::{self, Unread, chain},
+    hub::Reason,
+};
 
 /// Largest key set, in bytes.
 const MAX_BODY: usize = 256 << 10;
@@ -132,12 +133,7 @@ fn seconds(seconds: u32) -> Duration {
 /// # Errors
 /// No authorities to trust, or bad ones.
 pub(super) fn http(settings: &Settings) -> Result<Source, String> {
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls(settings)?)
-        .https_or_http()
-        .enable_http1()
-        .build();
-    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+    let client = https::client(&settings.url, settings.ca_file.as_deref(), 0)?;
     let uri: http::Uri = settings.url.parse().map_err(|_| "`url` is no URL".to_owned())?;
     Ok(Arc::new(move || {
         let request = http::Request::get(uri.clone()).header(ACCEPT, "application/json");
@@ -148,42 +144,12 @@ pub(super) fn http(settings: &Settings) -> Result<Source, String> {
             if response.status() != http::StatusCode::OK {
                 return Err(format!("the answer is {}", response.status().as_u16()));
             }
-            let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-            Ok(body.map_err(|error| chain(&*error))?.to_bytes().to_vec())
+            https::read(response.into_body(), MAX_BODY).await.map_err(|unread| match unread {
+                Unread::Large => format!("the answer has more than {MAX_BODY} bytes"),
+                Unread::Failed(error) => error,
+            })
         })
     }))
-}
-
-/// An error and its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-fn tls(settings: &Settings) -> Result<rustls::ClientConfig, String> {
-    use rustls::pki_types::{CertificateDer, pem::PemObject};
-    let mut roots = rustls::RootCertStore::empty();
-    if let Some(file) = &settings.ca_file {
-        let wrong = |error: &dyn std::fmt::Display| format!("cannot read {file}: {error}");
-        let certificates = CertificateDer::pem_file_iter(file).map_err(|e| wrong(&e))?;
-        for certificate in certificates {
-            let certificate = certificate.map_err(|e| wrong(&e))?;
-            roots.add(certificate).map_err(|e| wrong(&e))?;
-        }
-        if roots.is_empty() {
-            return Err(format!("{file} holds no certificate"));
-        }
-    } else if settings.url.starts_with("https:") {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err("this system has no authorities to trust: name them by `caFile`".into());
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 #[cfg(test)]

@@ -63,6 +63,11 @@ impl Bearer {
         Ok(Self(Arc::new(Shared { jwt, keys, jwks, socket_id, denied: Family::default() })))
     }
 
+    /// The connect parameter that bears the token.
+    pub(crate) fn param(&self) -> &str {
+        &self.0.jwt.param
+    }
+
     /// Keeps the issuer's keys up to date, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         if let Some((jwks, source)) = &self.0.jwks {

@@ -9,6 +9,8 @@ use http::{Extensions, HeaderMap, Uri, header};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use super::farewell::Farewell;
+
 /// How a client is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -88,6 +90,7 @@ pub struct Accept {
     pub(crate) id: Option<Arc<str>>,
     pub(crate) assigns: Extensions,
     pub(crate) until: Option<Instant>,
+    pub(crate) farewell: Option<Arc<Farewell>>,
 }
 
 impl Accept {
@@ -108,6 +111,14 @@ impl Accept {
     #[must_use]
     pub fn until(mut self, at: Instant) -> Self {
         self.until = Some(at);
+        self
+    }
+
+    /// Calls `then` once when the socket has ended, with its close code: 1006 when the connection broke,
+    /// 0 when it was let in and never opened.
+    #[must_use]
+    pub fn on_end(mut self, then: impl FnOnce(u16) + Send + 'static) -> Self {
+        self.farewell = Some(Arc::new(Farewell::new(then)));
         self
     }
 

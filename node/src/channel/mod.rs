@@ -8,6 +8,7 @@
 mod behaviour;
 mod connect;
 pub(crate) mod ctx;
+pub(crate) mod farewell;
 pub(crate) mod mailbox;
 mod mount;
 pub(crate) mod params;

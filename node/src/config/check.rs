@@ -28,6 +28,7 @@ pub fn check_node(c: &NodeConfig) -> Found {
     pubsub(c, &mut out);
     socket(c, &mut out);
     super::auth::check(&c.auth, &mut out);
+    super::webhooks::check(c.webhooks.as_ref(), &mut out);
     out.that("shutdownSeconds", c.shutdown_seconds <= 86_400, "must be at most 86400");
     out.0
 }

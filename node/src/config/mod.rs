@@ -9,6 +9,7 @@ mod file;
 pub mod live;
 mod locate;
 mod tokens;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use sluice_node_api::config::{Adapter, NodeConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Bearer;
+use crate::webhook::Secrets;
 
 pub use check::{check_live, check_node};
 pub use env::Env;
@@ -34,6 +36,8 @@ pub struct Loaded {
     pub tokens: Tokens,
     /// Who may connect, if not everybody.
     pub auth: Option<Bearer>,
+    /// What signs calls to the backend, if there is one.
+    pub webhook_secrets: Option<Secrets>,
     /// The live configuration in force at the start, and where it is read again.
     pub live: LiveFile,
 }
@@ -60,6 +64,14 @@ pub fn load(path: Option<&Path>, env: Env) -> Result<Loaded, ConfigError> {
     {
         problems.push(("pubsub.redis.urlFile".into(), reason));
     }
+    let secrets = config.webhooks.as_ref().map(|webhooks| Secrets::open(&webhooks.secret_file));
+    let webhook_secrets = secrets.and_then(|secrets| match secrets {
+        Ok(secrets) => Some(secrets),
+        Err(reason) => {
+            problems.push(("webhooks.secretFile".into(), reason));
+            None
+        }
+    });
     // Keys of a configuration that is refused anyway are of no use.
     let bearer = match problems.is_empty() {
         true => auth::load(&config.auth, &mut problems),
@@ -69,11 +81,11 @@ pub fn load(path: Option<&Path>, env: Env) -> Result<Loaded, ConfigError> {
         return Err(ConfigError::located(&shown, &text, problems));
     }
     let live = LiveFile::open(config.live_file.as_ref().map(PathBuf::from))?;
-    Ok(Loaded { config, env, tokens, auth: bearer, live })
+    Ok(Loaded { config, env, tokens, auth: bearer, webhook_secrets, live })
 }
 
 /// Looks at files every `interval` and hands what was found to `apply`, until `stop`.
-async fn every<T: Send + 'static>(
+pub(crate) async fn every<T: Send + 'static>(
     interval: Duration,
     stop: CancellationToken,
     look: impl Fn() -> T + Clone + Send + 'static,

@@ -74,6 +74,19 @@ fn bad_files_are_refused_with_line_and_reason() {
         ("socket:\n  host: a:80\n", 2, "without a port"),
         ("socket:\n  checkOrigin: [//a, a]\n", 2, "\"a\" is no origin"),
         ("auth:\n  jwt: {}\n", 2, "needs `keys` or `jwks`"),
+        ("webhooks:\n  url: x\n", 2, "secretFile"),
+        ("webhooks: {url: 'ftp://a', secretFile: /x}\n", 1, "webhooks.url: must be a URL"),
+        ("webhooks: {url: 'http://a', secretFile: /x}\n", 1, "needs `connect` or `disconnect`"),
+        (
+            "webhooks:\n  url: http://a\n  secretFile: /nowhere\n  connect: true\n",
+            3,
+            "cannot read the secrets in /nowhere",
+        ),
+        (
+            "webhooks:\n  connect: true\n  timeoutMilliseconds: 9000\n  url: http://a\n  secretFile: /x\n",
+            3,
+            "must be 10 to 8000",
+        ),
         ("auth:\n  jwt:\n    keys:\n    - {algorithm: none}\n", 4, "none"),
         ("auth:\n  jwt:\n    keys:\n    - algorithm: HS256\n", 4, "needs one of `secretFile`"),
         (

@@ -31,6 +31,7 @@ use crate::process::Process;
 use crate::publish::{Publish, PublishMetrics};
 use crate::redis_adapter::{RedisAdapter, RedisConfig};
 use crate::server::Builder;
+use crate::webhook::{Door, Webhook};
 
 const ADMIN: Limits = Limits { connections: 256, per_ip: 64, request: Duration::from_secs(10) };
 const PUBLISH: Limits = Limits { connections: 1024, per_ip: 512, request: Duration::from_secs(30) };
@@ -57,6 +58,7 @@ pub struct Node {
     /// Its data plane.
     pub hub: Hub,
     pub(super) links: Links,
+    pub(super) webhook: Option<Webhook>,
     pub(super) live: crate::config::LiveFile,
     pub(super) shutdown_bound: Duration,
     /// Takes no more publishes and looks for no more changes.
@@ -74,7 +76,7 @@ pub struct Node {
 /// # Errors
 /// An address that is taken or cannot be bound, a thread that cannot be started.
 pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
-    let Loaded { config, env, tokens, auth, live } = loaded;
+    let Loaded { config, env, tokens, auth, webhook_secrets, live } = loaded;
     let admin_listener = bind("listen.admin", &config.listen.admin).await?;
     let publish_listener = bind("listen.publish", &config.listen.publish).await?;
     let meshed = config.pubsub.adapter == Adapter::Mesh;
@@ -88,9 +90,21 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     let guards = [stop_sockets.clone().drop_guard(), stop_intake.clone().drop_guard()];
 
     let mut builder = Builder::new(&config).name(&env.node).live(live.config()).shards(shards);
-    if let Some(auth) = &auth {
-        let mount = Mount::new(&config.socket.path, auth.clone()).auth_token();
-        builder = builder.mount(mount.stock_longpoll(&config.socket));
+    let webhook = match (&config.webhooks, webhook_secrets) {
+        (Some(settings), Some(secrets)) => {
+            let made = Webhook::new(settings.clone(), secrets, &config.cluster, &env.node);
+            Some(made.map_err(|(field, reason)| anyhow::anyhow!("webhooks.{field}: {reason}"))?)
+        }
+        _ => None,
+    };
+    let path = &config.socket.path;
+    let mount = match (&webhook, &auth) {
+        (Some(webhook), auth) => Some(Mount::new(path, Door::new(webhook.clone(), auth.clone()))),
+        (None, Some(auth)) => Some(Mount::new(path, auth.clone())),
+        (None, None) => None,
+    };
+    if let Some(mount) = mount {
+        builder = builder.mount(mount.auth_token().stock_longpoll(&config.socket));
     }
     // Nodes with the same mesh token serve each other's long-poll sessions.
     if let Some(token) = tokens.mesh.as_ref().and_then(|keys| keys.taken(Instant::now()).pop()) {
@@ -150,6 +164,9 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     intake.spawn(live.clone().watch(live::INTERVAL, stop_intake.clone(), move |config| {
         apply.set_live(config);
     }));
+    if let Some(webhook) = webhook.clone() {
+        intake.spawn(webhook.watch(live::INTERVAL, stop_intake.clone()));
+    }
     intake.spawn(tokens.clone().watch(live::INTERVAL, stop_intake.clone()));
 
     let publish_metrics = PublishMetrics::default();
@@ -163,6 +180,9 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     publish_metrics.register(ours);
     if let Some(auth) = &auth {
         auth.register(ours);
+    }
+    if let Some(webhook) = &webhook {
+        webhook.register(ours);
     }
 
     let token = Token::new(tokens.admin.clone());
@@ -204,6 +224,7 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
         admin,
         hub,
         links,
+        webhook,
         live,
         shutdown_bound: Duration::from_secs(config.shutdown_seconds.into()),
         stop_intake,

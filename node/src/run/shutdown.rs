@@ -3,7 +3,7 @@
 //! A drain that the operator began is kept, never begun anew. Bounded by `shutdownSeconds` and at
 //! most [`MARGIN`] after it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluice_node_api::admin::{DrainPhase, DrainRequest};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,6 +17,8 @@ pub const MARGIN: Duration =
     INTAKE.saturating_add(SOCKETS).saturating_add(FLUSH).saturating_add(ADMIN);
 /// For what waits to be sent to other nodes.
 const FLUSH: Duration = Duration::from_secs(2);
+/// For what a backend is to be told, if the bound leaves as much.
+const NOTICES: Duration = Duration::from_secs(10);
 /// For publish calls under way, which have a bound of their own.
 const INTAKE: Duration = Duration::from_secs(4);
 /// For sockets that are closed last, close handshakes included.
@@ -65,6 +67,7 @@ impl Signals {
 impl Node {
     /// Drains, leaves and ends. Everything in it is bounded.
     pub async fn shut_down(self, cause: Cause) {
+        let began = Instant::now();
         self.admin.set_ready(false);
         let left = self.hub.counts().connections;
         info!(?cause, sockets = left, bound = ?self.shutdown_bound, "shutting down");
@@ -78,7 +81,14 @@ impl Node {
         let _ = timeout(INTAKE, self.intake.wait()).await;
         self.stop_sockets.cancel();
         let _ = timeout(SOCKETS, self.hub.stopped()).await;
-        self.links.leave(FLUSH).await;
+        // Within what is left of the bound, if that is more: see [`MARGIN`].
+        let left = self.shutdown_bound.saturating_sub(began.elapsed()).clamp(FLUSH, NOTICES);
+        let told = async {
+            if let Some(webhook) = &self.webhook {
+                webhook.flush(left).await;
+            }
+        };
+        tokio::join!(self.links.leave(FLUSH), told);
         self.stop_admin.cancel();
         self.last.close();
         let _ = timeout(ADMIN, self.last.wait()).await;

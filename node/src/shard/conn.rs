@@ -27,7 +27,7 @@ use super::{
     talk::Talk,
 };
 use crate::{
-    channel::Mount,
+    channel::{Mount, farewell::Farewell},
     frame::{Decoder, Item, code},
     interest::Ready,
     serializer::Version,
@@ -48,6 +48,8 @@ pub(crate) struct Conn {
     pub(super) held: Cell<Option<Arc<str>>>,
     /// The socket's own topic (`P-CON-10`).
     pub(super) name: Cell<Option<Arc<str>>>,
+    /// Whom its end is told.
+    pub(super) farewell: Cell<Option<Arc<Farewell>>>,
     /// When it is closed, whatever comes.
     pub(super) until: Cell<Option<Instant>>,
     /// When the last bytes came.
@@ -95,6 +97,7 @@ impl Conn {
             talk,
             held: Cell::default(),
             name: Cell::default(),
+            farewell: Cell::default(),
             until: Cell::default(),
             seen: Cell::new(Instant::now()),
             closing: Cell::default(),

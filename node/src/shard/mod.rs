@@ -120,7 +120,11 @@ impl Shard {
             handle.closing.fetch_sub(1, Ordering::Relaxed);
         }
         self.plane.metrics.connections.dec();
-        self.plane.metrics.close(conn.closing.get().unwrap_or(1006));
+        let code = conn.closing.get().unwrap_or(1006);
+        self.plane.metrics.close(code);
+        if let Some(farewell) = conn.farewell.take() {
+            farewell.end(code);
+        }
     }
 
     /// Ends all channels of a socket (`P-ERR-5`).

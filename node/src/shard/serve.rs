@@ -157,6 +157,7 @@ impl Shard {
         self.handle().connections.fetch_add(1, Ordering::Relaxed);
         self.plane.metrics.connections.inc();
         conn.until.set(opening.accept.until);
+        conn.farewell.set(opening.accept.farewell.clone());
         self.watch(&conn, conn.left(conn.idle_timeout()));
         if let Some(name) = opening.accept.id.clone() {
             self.name(&conn, name);

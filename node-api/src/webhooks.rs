@@ -1,0 +1,81 @@
+//! `webhooks` in a node's configuration: which backend is asked and told, and how.
+
+use serde::{Deserialize, Serialize};
+
+/// A backend that decides and is told, over HTTP. Calls are signed by the Standard Webhooks
+/// specification: `webhook-id`, `webhook-timestamp`, `webhook-signature`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Webhooks {
+    /// Where calls are posted to: `https://…`, or `http://…` inside a cluster.
+    pub url: String,
+    /// Path of a file with one signing secret a line, `whsec_…`, at most four. Each signs every call,
+    /// and the file is read again when it changes: a backend may take the old one and the new one for
+    /// a while.
+    pub secret_file: String,
+    /// PEM file of the authorities that the server's certificate must come from; absent: those of
+    /// the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// Whether the backend is asked who may connect.
+    #[serde(default)]
+    pub connect: bool,
+    /// Whether it is told of sockets that end.
+    #[serde(default)]
+    pub disconnect: bool,
+    /// Headers of a client's request that it is shown when a client connects, such as `cookie`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
+    /// What holds when a question is not answered.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// Milliseconds after which a question counts as not answered.
+    #[serde(default = "timeout")]
+    pub timeout_milliseconds: u32,
+    /// Questions under way at a time; a quarter as many notices go out beside them.
+    #[serde(default = "concurrent")]
+    pub max_concurrent: u32,
+    /// Questions that may wait for one that is under way, and notices that may wait to be told.
+    #[serde(default = "queued")]
+    pub max_queued: u32,
+}
+
+impl Webhooks {
+    /// To `url`, signed by the secrets in `secret_file`, with the defaults.
+    pub fn new(url: impl Into<String>, secret_file: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            secret_file: secret_file.into(),
+            ca_file: None,
+            connect: false,
+            disconnect: false,
+            headers: Vec::new(),
+            on_failure: OnFailure::default(),
+            timeout_milliseconds: timeout(),
+            max_concurrent: concurrent(),
+            max_queued: queued(),
+        }
+    }
+}
+
+/// What holds when the backend does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum OnFailure {
+    /// The client is refused.
+    #[default]
+    Deny,
+    /// As if nobody had been asked.
+    Allow,
+}
+
+fn timeout() -> u32 {
+    5000
+}
+fn concurrent() -> u32 {
+    64
+}
+fn queued() -> u32 {
+    10_000
+}

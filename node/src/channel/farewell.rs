@@ -1,0 +1,46 @@
+//! What happens when a socket has ended, whatever ended it.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use parking_lot::Mutex;
+
+type Then = Box<dyn FnOnce(u16) + Send>;
+
+/// Says goodbye when it is dropped: with the socket, or with a handshake that came to nothing.
+pub(crate) struct Farewell {
+    code: AtomicU16,
+    then: Mutex<Option<Then>>,
+}
+
+impl Farewell {
+    pub(crate) fn new(then: impl FnOnce(u16) + Send + 'static) -> Self {
+        Self { code: AtomicU16::new(0), then: Mutex::new(Some(Box::new(then))) }
+    }
+
+    /// Nothing is to be said.
+    pub(crate) fn forget(&self) {
+        self.then.lock().take();
+    }
+
+    /// The socket has ended with this code.
+    pub(crate) fn end(&self, code: u16) {
+        self.code.store(code, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if let Some(then) = self.then.get_mut().take() {
+            then(self.code.load(Ordering::Relaxed));
+        }
+    }
+}
+
+impl fmt::Debug for Farewell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Farewell").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,137 @@
+//! Who may connect to a node with a backend: whom the token lets in, and the backend too. A socket
+//! that it was asked about, or is to be told of, is followed to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::{
+    Webhook,
+    answer::{Admission, Verdict, admission},
+    call::Event,
+};
+use crate::auth::{Bearer, Identity};
+use crate::channel::{Accept, Connect, Refused, UserSocket, farewell::Farewell};
+
+/// The connect callback of a node with webhooks.
+#[derive(Clone)]
+pub struct Door {
+    webhook: Webhook,
+    bearer: Option<Bearer>,
+}
+
+impl Door {
+    /// Lets in whom `bearer` and the backend of `webhook` let in.
+    pub fn new(webhook: Webhook, bearer: Option<Bearer>) -> Self {
+        Self { webhook, bearer }
+    }
+
+    /// What the backend is shown of a client. A token that the node has verified is not: its claims
+    /// are.
+    fn shown(&self, connect: &Connect) -> Map<String, Value> {
+        let mut params = connect.params.clone();
+        let mut data = Map::new();
+        match &self.bearer {
+            Some(bearer) => drop(params.remove(bearer.param())),
+            None => drop(data.insert("authToken".into(), connect.auth_token.clone().into())),
+        }
+        let mut headers = Map::new();
+        for name in &self.webhook.0.settings.headers {
+            let values = connect.headers.get_all(name.as_str()).into_iter();
+            let values: Vec<_> = values.filter_map(|value| value.to_str().ok()).collect();
+            if !values.is_empty() {
+                headers.insert(name.to_ascii_lowercase(), values.join(", ").into());
+            }
+        }
+        data.insert("params".into(), params.into());
+        data.insert("headers".into(), headers.into());
+        data.insert("origin".into(), connect.origin().into());
+        data.insert("peer".into(), connect.peer.to_string().into());
+        data.insert("transport".into(), connect.transport.name().into());
+        data
+    }
+}
+
+/// A socket as the backend is told of it: `{"ref", "id", "claims"}`.
+fn socket(reference: &str, id: Option<&str>, claims: Option<&Map<String, Value>>) -> Value {
+    json!({ "ref": reference, "id": id, "claims": claims })
+}
+
+impl Door {
+    /// What tells the backend of the socket's end; nothing is told where it is not to be.
+    fn farewell(&self, shown: Value) -> impl FnOnce(u16) + Send + use<> {
+        let (webhook, since) = (self.webhook.clone(), Instant::now());
+        move |code| {
+            if webhook.0.settings.disconnect {
+                let seconds = since.elapsed().as_secs_f64();
+                let data = json!({ "socket": shown, "code": code, "seconds": seconds });
+                webhook.tell(Event::Disconnect, data);
+            }
+        }
+    }
+
+    /// Asks the backend about a client of which `socket` is known.
+    async fn admission(&self, connect: &Connect, socket: Value) -> Result<Admission, Refused> {
+        let mut data = self.shown(connect);
+        data.insert("socket".into(), socket.clone());
+        // A client that goes before the answer may have been let in all the same.
+        let gone = Farewell::new(self.farewell(socket));
+        match self.webhook.ask(Event::Connect, data.into(), admission).await {
+            Ok(Verdict::Allowed(admission)) => {
+                gone.forget();
+                Ok(admission)
+            }
+            Ok(Verdict::Denied) => {
+                gone.forget();
+                Err(Refused::because("denied"))
+            }
+            Err(_) if self.webhook.lenient() => {
+                gone.forget();
+                Ok(Admission::default())
+            }
+            Err(failure) => {
+                if failure.is_unheard() {
+                    gone.forget();
+                }
+                Err(Refused::because("webhook unavailable"))
+            }
+        }
+    }
+}
+
+impl UserSocket for Door {
+    async fn connect(&self, connect: &Connect) -> Result<Accept, Refused> {
+        let mut accept = match &self.bearer {
+            Some(bearer) => bearer.connect(connect).await?,
+            None => Accept::new(),
+        };
+        let mut claims = accept.assigns.get::<Arc<Identity>>().map(|identity| identity.claims());
+        let reference = format!("{:032x}", rand::random::<u128>());
+        if self.webhook.0.settings.connect {
+            let known = socket(&reference, accept.id.as_deref(), claims.as_ref());
+            let Admission { id, claims: more, expires_in_seconds } =
+                self.admission(connect, known).await?;
+            if !more.is_empty() {
+                let all = claims.get_or_insert_default();
+                all.extend(more);
+                accept = accept.assign(Arc::new(Identity::new(all)));
+            }
+            if let Some(id) = id {
+                accept = accept.id(id);
+            }
+            // A time that the clock can't hold is never.
+            let left = expires_in_seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
+            if let Some(at) = left.and_then(|left| Instant::now().checked_add(left)) {
+                let at = accept.until.map_or(at, |until| until.min(at));
+                accept = accept.until(at);
+            }
+        }
+        if self.webhook.0.settings.disconnect {
+            let shown = socket(&reference, accept.id.as_deref(), claims.as_ref());
+            accept = accept.on_end(self.farewell(shown));
+        }
+        Ok(accept)
+    }
+}
