@@ -1,7 +1,7 @@
 //! What a stock node does with a topic: the [`ChannelRule`]s of the live configuration, compiled.
 //!
 //! [`Rule::needs_channel`] tells which of them the relay can't keep: those are for
-//! [`StockChannel`](crate::stock::StockChannel).
+//! `StockChannel` in `stock`.
 
 use std::{borrow::Cow, time::Instant};
 

@@ -66,7 +66,7 @@ fn publish_over_http_reaches_all() {
         let state = open_on_pods(&clients, &cluster, "all", 3).await?;
         let token = cluster.token(names::PUBLISH_TOKEN).await?;
         let urls = eventually("all pods to be behind the publish Service", LONG, async || {
-            let urls = cluster.publish_urls().await?;
+            let urls = cluster.publish_service_urls().await?;
             ensure!(urls.len() == 3, "{urls:?}");
             Ok(urls)
         })

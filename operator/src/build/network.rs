@@ -29,15 +29,8 @@ pub(super) fn headless_service(cluster: &Cluster<'_>) -> Object {
     )
 }
 
-/// What selects the pods that accept clients: they are linked with all others, and none drains.
-fn accepting_selector(cluster: &Cluster<'_>) -> Value {
-    let mut selector = node_selector(cluster.name);
-    selector[names::ACCEPTING_LABEL] = "true".into();
-    selector
-}
-
-/// The Service that backends publish to. By the headless one they would find nodes, too, that have
-/// just started and do not reach the others yet.
+/// The Service that backends publish to: every ready pod, one that drains included. By the headless
+/// one they would find pods that are not ready, too.
 pub(super) fn publish_service(cluster: &Cluster<'_>) -> Object {
     let name = names::publish_service(cluster.name);
     Object::new(
@@ -46,7 +39,7 @@ pub(super) fn publish_service(cluster: &Cluster<'_>) -> Object {
             "metadata": cluster.metadata(&name, names::COMPONENT_NODE),
             "spec": {
                 "type": "ClusterIP",
-                "selector": accepting_selector(cluster),
+                "selector": node_selector(cluster.name),
                 "ports": [{
                     "name": "publish", "port": names::PUBLISH_PORT, "targetPort": "publish",
                     "protocol": "TCP",
@@ -59,6 +52,8 @@ pub(super) fn publish_service(cluster: &Cluster<'_>) -> Object {
 /// The Service that clients connect to: pods that accept, by a label that the operator patches.
 pub(super) fn client_service(cluster: &Cluster<'_>) -> Object {
     let service = &cluster.spec.service;
+    let mut selector = node_selector(cluster.name);
+    selector[names::ACCEPTING_LABEL] = "true".into();
     let mut port = json!({
         "name": "http", "port": service.port, "targetPort": "http", "protocol": "TCP",
     });
@@ -71,7 +66,7 @@ pub(super) fn client_service(cluster: &Cluster<'_>) -> Object {
             ServiceType::NodePort => "NodePort",
             ServiceType::LoadBalancer => "LoadBalancer",
         },
-        "selector": accepting_selector(cluster),
+        "selector": selector,
         "sessionAffinity": match service.session_affinity {
             SessionAffinity::None => "None",
             SessionAffinity::ClientIP => "ClientIP",

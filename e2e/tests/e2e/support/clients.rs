@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -330,6 +330,18 @@ impl Clients {
     /// What happened to the group so far.
     pub async fn report(&self, group: &str, replicas: usize) -> Result<Report> {
         self.ask("report", json!({ "group": group, "replicas": replicas })).await
+    }
+
+    /// How long `count` clients need to connect and join all at once; they are closed again.
+    pub async fn burst(&self, urls: &[String], topic: &str, count: usize) -> Result<Duration> {
+        let command = json!({
+            "group": "burst", "urls": urls, "topic": topic, "count": count, "spacingMs": 0,
+        });
+        let began = Instant::now();
+        self.ask::<Value>("open", command).await?;
+        let took = began.elapsed();
+        self.close("burst").await?;
+        Ok(took)
     }
 
     /// Closes the group's clients.

@@ -186,8 +186,21 @@ impl<'a> Cluster<'a> {
         Ok(String::from_utf8(token.0.clone())?)
     }
 
-    /// Publish URLs of the pods behind the publish Service now.
+    /// Publish URLs of the pods that are ready and not about to go.
     pub async fn publish_urls(&self) -> Result<Vec<String>> {
+        let pods = self.pods().await?;
+        let staying = pods.iter().filter(|pod| {
+            ready(pod)
+                && pod.metadata.deletion_timestamp.is_none()
+                && !pod.annotations().contains_key(names::DRAIN_STARTED_AT)
+        });
+        staying
+            .map(|pod| Ok(format!("http://{}:{}/api/publish", ip(pod)?, names::PUBLISH_PORT)))
+            .collect()
+    }
+
+    /// Publish URLs of the pods behind the publish Service now.
+    pub async fn publish_service_urls(&self) -> Result<Vec<String>> {
         let service = names::publish_service(&self.name);
         let slices = ListParams::default().labels(&format!("{SERVICE_NAME}={service}"));
         let slices = self.space.api::<EndpointSlice>().list(&slices).await?;
@@ -197,11 +210,9 @@ impl<'a> Cluster<'a> {
             endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true))
         });
         let addresses = ready.flat_map(|endpoint| endpoint.addresses);
-        let urls: Vec<String> = addresses
+        Ok(addresses
             .map(|address| format!("http://{address}:{}/api/publish", names::PUBLISH_PORT))
-            .collect();
-        ensure!(!urls.is_empty(), "no pod is behind the Service {service}");
-        Ok(urls)
+            .collect())
     }
 
     /// What a node says of itself.
