@@ -140,6 +140,11 @@ pub enum StuckReason {
 }
 
 impl StuckReason {
+    /// That the pod of this name can't start, and why; `said`: what there is to tell of it.
+    pub fn sentence(self, pod: &str, said: &str) -> String {
+        let colon = if said.is_empty() { "" } else { ": " };
+        format!("{pod} can't start: {}{colon}{said}", self.as_str())
+    }
     /// As it reads in a message.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
-    core::v1::{ContainerStatus, Node, Pod, PodCondition},
+    core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod, PodCondition},
 };
 use kube::{
     Api, Client,
@@ -356,18 +356,19 @@ pub(crate) fn stuck(pod: &Pod, now: Timestamp) -> Option<(StuckReason, String)> 
 
 /// Whether the node's container ended with an error before the one that is there now.
 fn crashed(pod: &Pod) -> bool {
-    let last = |container: &ContainerStatus| container.last_state.clone()?.terminated;
     container_statuses(pod)
         .filter(|container| container.name == names::NODE_CONTAINER)
-        .any(|container| last(container).is_some_and(|ended| ended.exit_code != 0))
+        .any(|container| last_end(container).is_some_and(|ended| ended.exit_code != 0))
+}
+
+/// How the container before the one that is there now ended.
+fn last_end(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    container.last_state.as_ref()?.terminated.as_ref()
 }
 
 /// How a container that does not stay up ended last: its own words, or else its exit code.
 fn last_words(container: &ContainerStatus) -> String {
-    let Some(ended) = container.last_state.as_ref().and_then(|state| state.terminated.as_ref())
-    else {
-        return String::new();
-    };
+    let Some(ended) = last_end(container) else { return String::new() };
     match ended.message.as_deref().map(brief).filter(|said| !said.is_empty()) {
         Some(said) => said,
         None => {

@@ -272,23 +272,20 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
     };
     let replicas = plan.cursor.replicas;
     let hint = hints::read(&context.client, cluster.namespace, &seen.observed, replicas, now).await;
-    let late = rendering.as_ref().ok().and_then(|rendering| {
-        settings::late(&seen.observed, &rendering.live_config_hash, changed_at, now)
-    });
+    let hash = rendering.as_ref().ok().map(|rendering| rendering.live_config_hash.as_str());
+    let late = hash.and_then(|hash| settings::late(&seen.observed, hash, changed_at, now));
     let hint = if hint.is_empty() { late.unwrap_or_default() } else { hint };
-    let hash = rendering.as_ref().map(|rendering| rendering.live_config_hash.as_str());
-    let unloaded = hash.ok().and_then(|hash| settings::pending(&seen.observed, hash));
+    let unloaded = hash.and_then(|hash| settings::pending(&seen.observed, hash));
     let unloaded = unloaded.unwrap_or_default();
     let redis = redis_pod::read(&context.client, &cluster, &seen.observed, now).await;
     let image = image(&cluster, &seen, &plan);
-    let loading = !unloaded.is_empty();
     let facts = Facts { image, trouble, hint, unloaded, redis, changed_at };
     report::report(object, context, &desired, &seen.observed, &plan, &facts, now).await?;
 
     rendering?;
     let outcome = outcome?;
     let again = plan.requeue_after.and_then(|after| Duration::try_from(after).ok());
-    let steady = if seen.denied() || loading { SOON } else { STEADY };
+    let steady = if seen.denied() || !facts.unloaded.is_empty() { SOON } else { STEADY };
     let again = if outcome.stale { STALE } else { again.unwrap_or(steady).min(steady) };
     Ok(Passed { next: Action::requeue(again), refused: outcome.refused })
 }

@@ -37,9 +37,7 @@ pub async fn read(
 }
 
 fn told(name: &str, pod: &Pod, now: Timestamp) -> String {
-    let Some((why, said)) = observe::stuck(pod, now) else { return String::new() };
-    let said = if said.is_empty() { said } else { format!(": {said}") };
-    format!("{name} can't start: {}{said}", why.as_str())
+    observe::stuck(pod, now).map(|(why, said)| why.sentence(name, &said)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use kube::{
     runtime::{
         Controller, WatchStreamExt,
         controller::{Config as ControllerConfig, Error as ControllerError},
+        events::Recorder,
         reflector::{self, ObjectRef},
         watcher,
     },
@@ -77,7 +78,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     readiness.crd_found();
 
-    webhook::start(&args, &client, &identity, &metrics, &served).await?;
+    let recorder = events::recorder(client.clone(), &identity);
+    webhook::start(&args, &client, &recorder, &metrics, &served).await?;
 
     let result = if args.leader_election {
         let namespace = args.leader_election_namespace.clone().unwrap_or(own_namespace);
@@ -88,7 +90,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         metrics.leading(true);
         let work =
-            work(&args, &client, &identity, elector.leadership(), &metrics, &readiness, &stop);
+            work(&args, &client, &recorder, elector.leadership(), &metrics, &readiness, &stop);
         let ended = lead(&mut elector, work, &stop).await;
         if ended.is_ok() {
             elector.release().await;
@@ -98,7 +100,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     } else {
         metrics.leading(true);
         let leadership = Leadership::always();
-        let work = work(&args, &client, &identity, leadership, &metrics, &readiness, &stop);
+        let work = work(&args, &client, &recorder, leadership, &metrics, &readiness, &stop);
         work.await
     };
     served.cancel();
@@ -142,7 +144,7 @@ async fn lead<S: crate::leader::LeaseStore>(
 async fn work(
     args: &Args,
     client: &Client,
-    identity: &str,
+    recorder: &Recorder,
     leadership: Leadership,
     metrics: &Arc<Metrics>,
     readiness: &Arc<Readiness>,
@@ -152,7 +154,6 @@ async fn work(
         tokio::spawn(webhook::keep(client.clone(), place, leadership.clone(), stop.clone()));
     }
     let nodes = NodeClient::new().context("failed to make a client for nodes")?;
-    let recorder = events::recorder(client.clone(), identity);
     let scopes: Vec<Option<&str>> = if args.namespaces.is_empty() {
         vec![None]
     } else {

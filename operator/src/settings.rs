@@ -29,13 +29,14 @@ pub fn refused(observed: &Observed) -> Option<(Reason, String)> {
     observed.pods.iter().filter(|pod| !pod.terminating).find_map(refuses)
 }
 
+/// Whether other settings than those of this hash are in force on the pod's node.
+fn lags(pod: &PodState, hash: &str) -> bool {
+    !pod.terminating && pod.node.as_ref().is_some_and(|node| node.live_config_hash != hash)
+}
+
 /// A ready node that has not loaded the settings of this hash yet.
 pub fn pending(observed: &Observed, hash: &str) -> Option<String> {
-    let behind = |pod: &&PodState| {
-        let other = pod.node.as_ref().is_some_and(|node| node.live_config_hash != hash);
-        other && pod.ready && !pod.terminating
-    };
-    let pod = observed.pods.iter().find(behind)?;
+    let pod = observed.pods.iter().find(|pod| pod.ready && lags(pod, hash))?;
     Some(format!("waiting for {} to load the live settings", pod.name))
 }
 
@@ -50,8 +51,7 @@ pub fn late(
     let late = |pod: &&PodState| {
         let there = since.max(pod.created_at);
         let long = there.is_some_and(|there| now.duration_since(there) > PATIENCE);
-        let other = pod.node.as_ref().is_some_and(|node| node.live_config_hash != hash);
-        long && other && !pod.terminating
+        long && lags(pod, hash)
     };
     let pod = observed.pods.iter().find(late)?;
     Some(format!("the live settings are not in force on {} yet: ask its kubelet", pod.name))

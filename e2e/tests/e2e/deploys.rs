@@ -52,10 +52,7 @@ async fn deploy(space: &Space, pace: Pace, change: Value) -> Result<(Outcome, Du
     figure!(space, "{} clients connect and join in {} ms", pace.batch, batch.as_millis());
     let began = pod_watch::now();
     cluster.change(change).await?;
-    roll.until("the cluster to be Ready", async || {
-        Ok(cluster.condition(ConditionType::Ready).await?.status == "True")
-    })
-    .await?;
+    roll.until_ready().await?;
     let done = Instant::now();
     let mean = pace.clients as f64 / 3.0;
     let bound = (mean * HIGHEST_SKEW).max(mean + 2.0);
@@ -118,10 +115,7 @@ fn two_deploys_one_after_the_other_move_each_client_twice() {
         cluster.wait_ready().await?;
         let roll = Roll::start(&cluster, 20).await?;
         cluster.change(colour("blue")).await?;
-        roll.until("the first deploy to be done", async || {
-            Ok(cluster.condition(ConditionType::Ready).await?.status == "True")
-        })
-        .await?;
+        roll.until_ready().await?;
         cluster.change(colour("green")).await?;
         let outcome = roll.finish(2).await?;
         outcome.nobody_was_dropped(1)?;

@@ -3,11 +3,9 @@
 use sluice_node_api::auth::{Algorithm, Auth, Jwks, Jwt, JwtKey};
 use sluice_node_api::config::JoinRule;
 
-use super::check::Out;
+use super::check::{MAX_TEXT, Out};
 use crate::auth::{Bearer, Key, Keys, Template};
 
-/// Longest name, URL or claim, in bytes.
-const MAX_TEXT: usize = 2048;
 /// Most keys, issuers and audiences.
 const MAX_LIST: usize = 64;
 /// Largest file of a key, in bytes.
@@ -60,9 +58,7 @@ fn check_key(at: &str, key: &JwtKey, out: &mut Out) {
 }
 
 fn check_jwks(jwks: &Jwks, out: &mut Out) {
-    let http = ["https://", "http://"].iter().any(|scheme| jwks.url.starts_with(scheme));
-    let url = http && jwks.url.len() <= MAX_TEXT && jwks.url.parse::<http::Uri>().is_ok();
-    out.that("auth.jwt.jwks.url", url, "must be a URL, `https://…`");
+    out.url("auth.jwt.jwks.url", &jwks.url);
     let secret = jwks.algorithms.contains(&Algorithm::HS256);
     let public = !jwks.algorithms.is_empty() && jwks.algorithms.len() <= 3 && !secret;
     let field = "auth.jwt.jwks.algorithms";

@@ -12,6 +12,8 @@ pub type Found = Vec<(String, String)>;
 
 /// Longest pause of a drain, in seconds: a day.
 const MAX_SECONDS: f64 = 86_400.0;
+/// Longest name, URL or claim, in bytes.
+pub(super) const MAX_TEXT: usize = 2048;
 /// Most topic rules.
 const MAX_RULES: usize = 256;
 /// Most allowed origins.
@@ -65,6 +67,12 @@ pub(super) struct Out(Found);
 impl Out {
     pub(super) fn add(&mut self, field: &str, reason: impl Into<String>) {
         self.0.push((field.to_owned(), reason.into()));
+    }
+    /// Checks that it is a URL by which this node can ask.
+    pub(super) fn url(&mut self, field: &str, url: &str) {
+        let http = ["https://", "http://"].iter().any(|scheme| url.starts_with(scheme));
+        let ok = http && url.len() <= MAX_TEXT && url.parse::<http::Uri>().is_ok();
+        self.that(field, ok, "must be a URL, `https://…`");
     }
     pub(super) fn that(&mut self, field: &str, ok: bool, must: &str) {
         if !ok {

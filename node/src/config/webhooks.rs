@@ -8,9 +8,7 @@ use super::check::Out;
 /// Checks `webhooks`; files that it names are not looked at.
 pub(super) fn check(webhooks: Option<&Webhooks>, out: &mut Out) {
     let Some(w) = webhooks else { return };
-    let http = ["https://", "http://"].iter().any(|scheme| w.url.starts_with(scheme));
-    let url = http && w.url.len() <= 2048 && w.url.parse::<http::Uri>().is_ok();
-    out.that("webhooks.url", url, "must be a URL, `https://…`");
+    out.url("webhooks.url", &w.url);
     out.that(
         "webhooks",
         w.connect || w.disconnect,

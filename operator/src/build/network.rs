@@ -5,11 +5,15 @@ use sluice_crds::{ServiceType, SessionAffinity, names};
 
 use super::{Cluster, Kind, Object, node_selector};
 
+/// A port of a Service that leads to the pods' port of the same name.
+pub(super) fn port(name: &str, port: impl Into<i32>) -> Value {
+    json!({ "name": name, "port": port.into(), "targetPort": name, "protocol": "TCP" })
+}
+
 /// The Service whose DNS records are the cluster's members, ready or not: a node that starts must
 /// find the others before it is ready.
 pub(super) fn headless_service(cluster: &Cluster<'_>) -> Object {
     let name = names::headless_service(cluster.name);
-    let port = |name: &str, port: u16| json!({ "name": name, "port": port, "targetPort": name, "protocol": "TCP" });
     Object::new(
         Kind::Service,
         json!({
@@ -40,10 +44,7 @@ pub(super) fn publish_service(cluster: &Cluster<'_>) -> Object {
             "spec": {
                 "type": "ClusterIP",
                 "selector": node_selector(cluster.name),
-                "ports": [{
-                    "name": "publish", "port": names::PUBLISH_PORT, "targetPort": "publish",
-                    "protocol": "TCP",
-                }],
+                "ports": [port("publish", names::PUBLISH_PORT)],
             },
         }),
     )
@@ -54,11 +55,9 @@ pub(super) fn client_service(cluster: &Cluster<'_>) -> Object {
     let service = &cluster.spec.service;
     let mut selector = node_selector(cluster.name);
     selector[names::ACCEPTING_LABEL] = "true".into();
-    let mut port = json!({
-        "name": "http", "port": service.port, "targetPort": "http", "protocol": "TCP",
-    });
+    let mut http = port("http", service.port);
     if let Some(node_port) = service.node_port {
-        port["nodePort"] = node_port.into();
+        http["nodePort"] = node_port.into();
     }
     let mut spec = json!({
         "type": match service.type_ {
@@ -71,7 +70,7 @@ pub(super) fn client_service(cluster: &Cluster<'_>) -> Object {
             SessionAffinity::None => "None",
             SessionAffinity::ClientIP => "ClientIP",
         },
-        "ports": [port],
+        "ports": [http],
     });
     if let Some(policy) = service.external_traffic_policy {
         spec["externalTrafficPolicy"] = json!(policy);

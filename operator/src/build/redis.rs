@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use sluice_crds::names;
 
-use super::{Cluster, Error, Kind, Object, meta::redis_selector, pods};
+use super::{Cluster, Error, Kind, Object, meta::redis_selector, network::port, pods};
 
 /// Secret key: the password.
 pub const PASSWORD: &str = "password";
@@ -50,9 +50,7 @@ pub(super) fn objects(cluster: &Cluster<'_>) -> Result<Vec<Object>, Error> {
             "spec": {
                 "type": "ClusterIP",
                 "selector": redis_selector(cluster.name),
-                "ports": [{
-                    "name": "redis", "port": PORT, "targetPort": "redis", "protocol": "TCP",
-                }],
+                "ports": [port("redis", PORT)],
             },
         }),
     );

@@ -169,9 +169,8 @@ fn waiting(
     };
     for (i, s) in slots.list.iter().enumerate() {
         if let (None, Some(stuck)) = (shape.victim(i), s.stuck()) {
-            let said = s.pod.map(|p| p.stuck_message.as_str()).filter(|said| !said.is_empty());
-            let said = said.map(|said| format!(": {said}")).unwrap_or_default();
-            say(Reason::PodStuck, s, format!("{} can't start: {}{said}", s.name(), stuck.as_str()));
+            let said = s.pod.map(|p| p.stuck_message.as_str()).unwrap_or_default();
+            say(Reason::PodStuck, s, stuck.sentence(s.name(), said));
         }
     }
     for s in &slots.list {

@@ -16,14 +16,14 @@ mod server;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use kube::Client;
+use kube::{Client, runtime::events::Recorder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use decide::{Answer, decide};
 pub use rotation::{Place, keep};
 
-use crate::{args::Args, events, metrics::Metrics};
+use crate::{args::Args, metrics::Metrics};
 
 /// Where the webhook's parts are, if there is to be one. `own`: the namespace of the operator.
 pub fn place(args: &Args, own: &str) -> Option<Place> {
@@ -40,7 +40,7 @@ pub fn place(args: &Args, own: &str) -> Option<Place> {
 pub async fn start(
     args: &Args,
     client: &Client,
-    identity: &str,
+    recorder: &Recorder,
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -55,7 +55,7 @@ pub async fn start(
         client: client.clone(),
         namespaces: args.namespaces.clone(),
         metrics: metrics.clone(),
-        recorder: events::recorder(client.clone(), identity),
+        recorder: recorder.clone(),
     });
     let served = Arc::new(server::Served::default());
     tokio::spawn(server::follow(client.clone(), place, served.clone(), stop.clone()));

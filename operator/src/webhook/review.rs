@@ -152,9 +152,7 @@ impl Reviewer {
         }
         Ok(answer)
     }
-}
 
-impl Reviewer {
     /// Tells that the eviction of a pod, given by name and UID, waits. Beside the answer, which is
     /// not to wait for it; once for each pod, so there are not many.
     fn tell(&self, cluster: ChannelCluster, pod: (String, String), why: &str) {

@@ -338,8 +338,9 @@ impl Clients {
             "group": "burst", "urls": urls, "topic": topic, "count": count, "spacingMs": 0,
         });
         let began = Instant::now();
-        self.ask::<Value>("open", command).await?;
+        let state: State = self.ask("open", command).await?;
         let took = began.elapsed();
+        ensure!(state.joined == count, "of {count} clients not all joined: {state:?}");
         self.close("burst").await?;
         Ok(took)
     }

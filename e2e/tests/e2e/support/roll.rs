@@ -133,13 +133,18 @@ impl<'a> Roll<'a> {
         Ok(())
     }
 
-    /// Waits until the cluster is Ready as the spec now is, stops the publishers and takes stock.
-    pub async fn finish(self, replicas: usize) -> Result<Outcome> {
+    /// Goes on until the cluster is Ready as the spec now is.
+    pub async fn until_ready(&self) -> Result<()> {
         self.until("the cluster to be Ready", async || {
             let ready = self.cluster.condition(ConditionType::Ready).await?;
             Ok(ready.status == "True")
         })
-        .await?;
+        .await
+    }
+
+    /// Waits until the cluster is Ready as the spec now is, stops the publishers and takes stock.
+    pub async fn finish(self, replicas: usize) -> Result<Outcome> {
+        self.until_ready().await?;
         self.until("all clients to be joined", async || {
             Ok(self.state().await?.joined == self.count)
         })
