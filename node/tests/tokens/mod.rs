@@ -25,7 +25,8 @@ pub enum Signer {
 impl Signer {
     pub fn new(algorithm: &str) -> Self {
         match algorithm {
-            "HS256" => Self::Secret((0..32).map(|_| rand::random()).collect()),
+            // Its last byte is by no chance a newline, which a node takes for the file's.
+            "HS256" => Self::Secret((0..32).map(|_| rand::random()).chain([b'.']).collect()),
             "RS256" => Self::Pair(KeyPair::from_pem(RSA).unwrap().into()),
             "ES256" => Self::Pair(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap().into()),
             "EdDSA" => Self::Pair(KeyPair::generate_for(&PKCS_ED25519).unwrap().into()),
