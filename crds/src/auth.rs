@@ -76,11 +76,15 @@ pub struct JwtKey {
 }
 
 /// A JSON Web Key Set by URL. A fetch that fails changes nothing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.url.matches('^https?://([0-9A-Za-z._~-]+|\\\\[[0-9A-Fa-f:.]+\\\\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?([/?#][!-~]*)?$')")
+        .message("auth.jwt.jwks.url must be a URL with a host, such as https://issuer.example.com/jwks.json; other than ASCII is written percent-encoded, and a port is 1 to 65535")
+)]
 pub struct Jwks {
     /// Where it is: `https://`, or `http://` inside the Kubernetes cluster.
-    #[schemars(length(min = 1, max = 2048), regex(pattern = "^https?://[^ ]+$"))]
+    #[schemars(length(min = 1, max = 2048))]
     pub url: String,
     /// Seconds between two fetches. A token that names an unknown key has the set fetched sooner,
     /// every ten seconds at the most.

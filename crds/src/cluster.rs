@@ -59,6 +59,8 @@ use sluice_node_api::config::ChannelRule;
 #[x_kube(
     validation = Rule::new("self.pubsub.adapter != 'Redis' || self.redis.mode != 'Disabled'")
         .message("pubsub.adapter Redis needs a Redis: set redis.mode to Managed or External"),
+    validation = Rule::new("(!has(self.image) || self.image.matches('^[!-~]*$')) && (!has(self.redis.managed) || !has(self.redis.managed.image) || self.redis.managed.image.matches('^[!-~]*$'))")
+        .message("image must be an image's reference, such as registry.example.com/chat:1, without blanks"),
     validation = Rule::new("self.progressDeadlineSeconds > self.minReadySeconds")
         .message("progressDeadlineSeconds must be more than minReadySeconds: every deploy would be late"),
     validation = Rule::new("self.channels.all(c, c.topic.matches('^[^*]*[*]?$'))")

@@ -44,6 +44,8 @@ pub const TEMPLATE_HASH: &str = "sluice.dev/template-hash";
 pub const ROLLOUT_STARTED_AT: &str = "sluice.dev/rollout-started-at";
 /// On a pod: hash of the live settings, patched so that the kubelet refreshes the mounted file.
 pub const LIVE_CONFIG_HASH: &str = "sluice.dev/live-config-hash";
+/// On the pod of a managed Redis: a digest of the password file that it started with.
+pub const REDIS_AUTH_HASH: &str = "sluice.dev/redis-auth-hash";
 /// On a pod: version of the Secret with the tokens, patched when its node does not take the
 /// operator's, so that the kubelet refreshes the mounted files.
 pub const TOKENS_VERSION: &str = "sluice.dev/tokens-version";

@@ -82,8 +82,10 @@ pub struct PodTemplate {
 #[x_kube(
     validation = Rule::new("self.mountPath != '/etc/sluice' && !self.mountPath.startsWith('/etc/sluice/')")
         .message("podTemplate.secretMounts: mountPath may not be /etc/sluice or below: the node's own files are there"),
-    validation = Rule::new("self.mountPath.matches('^(/[^/]+)+$') && !self.mountPath.matches('/[.]{1,2}(/|$)') && self.mountPath != '/etc'")
-        .message("podTemplate.secretMounts: mountPath must be a path such as /etc/tls, without '//', '.' or '..', and not /etc, where the node's own files are")
+    validation = Rule::new("self.mountPath.matches('^(/[^/:]{1,255})+$') && !self.mountPath.matches('/[.]{1,2}(/|$)') && self.mountPath != '/etc'")
+        .message("podTemplate.secretMounts: mountPath must be a path such as /etc/tls, without '//', ':', '.' or '..', and not /etc, where the node's own files are"),
+    validation = Rule::new("!self.mountPath.matches('^/(bin|boot|dev|lib[^/]*|proc|sbin|sys|usr)(/|$)') && !self.mountPath.matches('^/etc/(group|host[^/]*|ld[.]so[^/]*|nsswitch[.]conf|passwd|resolv[.]conf)(/|$)')")
+        .message("podTemplate.secretMounts: mountPath may not hide what a node runs on: take a folder of its own, such as /etc/tls or /var/run/secrets/tls")
 )]
 pub struct SecretMount {
     /// The Secret's name, in the cluster's namespace.

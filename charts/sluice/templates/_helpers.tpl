@@ -41,7 +41,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch]
 - apiGroups: [sluice.dev]
   resources: [channelclusters/status]
-  verbs: [get, patch, update]
+  verbs: [patch]
 # An owner reference that blocks deletion needs this where that is enforced.
 - apiGroups: [sluice.dev]
   resources: [channelclusters/finalizers]

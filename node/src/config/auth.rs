@@ -4,6 +4,7 @@ use sluice_node_api::auth::{Algorithm, Auth, Jwks, Jwt, JwtKey};
 use sluice_node_api::config::JoinRule;
 
 use super::check::{MAX_TEXT, Out};
+use super::small_file;
 use crate::auth::{Bearer, Key, Keys, Template};
 
 /// Most keys, issuers and audiences.
@@ -135,12 +136,7 @@ fn read_key(key: &JwtKey) -> Result<Key, (&'static str, String)> {
 }
 
 fn read(file: &str) -> Result<Vec<u8>, String> {
-    use std::io::Read;
-    let mut text = Vec::new();
-    std::fs::File::open(file)
-        .and_then(|opened| opened.take(MAX_FILE).read_to_end(&mut text))
-        .map_err(|e| format!("cannot read the key in {file}: {e}"))?;
-    Ok(text)
+    small_file::read(file, MAX_FILE).map_err(|e| format!("cannot read the key in {file}: {e}"))
 }
 
 /// Without the newline at its end.

@@ -71,8 +71,21 @@ impl Out {
     /// Checks that it is a URL by which this node can ask.
     pub(super) fn url(&mut self, field: &str, url: &str) {
         let http = ["https://", "http://"].iter().any(|scheme| url.starts_with(scheme));
-        let ok = http && url.len() <= MAX_TEXT && url.parse::<http::Uri>().is_ok();
-        self.that(field, ok, "must be a URL, `https://…`");
+        let has_host = |uri: http::Uri| {
+            let port = uri.authority().is_some_and(|host| match host.as_str().rsplit_once(':') {
+                // Of an IPv6 address without a port.
+                Some((_, port)) if port.ends_with(']') => true,
+                Some((_, port)) => port.parse::<u16>().is_ok_and(|port| port > 0),
+                None => true,
+            });
+            port && uri.host().is_some_and(|host| !host.is_empty())
+        };
+        let ok = http && url.len() <= MAX_TEXT && url.parse().is_ok_and(has_host);
+        self.that(
+            field,
+            ok,
+            "must be a URL with a host, and a port of 1 to 65535 if any: `https://…`",
+        );
     }
     pub(super) fn that(&mut self, field: &str, ok: bool, must: &str) {
         if !ok {

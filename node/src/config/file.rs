@@ -1,14 +1,13 @@
 //! Reads the YAML files and says precisely what is wrong with them.
 
 use std::fmt;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use sluice_node_api::config::{LiveConfig, NodeConfig};
 
-use super::locate::locate;
+use super::{locate::locate, small_file};
 
 /// Largest file, in bytes: a ConfigMap's limit.
 const MAX_FILE: u64 = 1 << 20;
@@ -73,14 +72,8 @@ pub fn hash(text: &str) -> String {
 }
 
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
-    let wrong = |e: std::io::Error| ConfigError::one(path, None, format!("cannot be read: {e}"));
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(wrong)?;
-    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(wrong)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(ConfigError::one(path, None, format!("is larger than {MAX_FILE} bytes")));
-    }
-    Ok(text)
+    small_file::read_text(path, MAX_FILE)
+        .map_err(|e| ConfigError::one(path, None, format!("cannot be read: {e}")))
 }
 
 /// Reads a [`NodeConfig`]; its meaning is not checked yet ([`super::check_node`]).

@@ -8,6 +8,7 @@ mod env;
 mod file;
 pub mod live;
 mod locate;
+pub(crate) mod small_file;
 mod tokens;
 mod webhooks;
 

@@ -12,12 +12,15 @@ use sluice_node_api::config::NodeConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use super::small_file;
 use crate::keys::{Keys, OVERLAP};
 
 /// Fewest bytes of a mesh token. A handshake lets whoever sits on the path test guesses offline,
 /// so a token must be beyond guessing.
 pub const MIN_MESH_TOKEN: usize = 16;
 const MAX_TOKEN: usize = 4096;
+/// A token and the blanks around it.
+const MAX_FILE: u64 = 8192;
 
 /// The tokens of a node. Never printed: no `Debug`.
 #[derive(Clone, Default)]
@@ -98,7 +101,8 @@ impl Tokens {
 }
 
 pub(super) fn read(path: &str, min: usize) -> Result<Bytes, String> {
-    let text = std::fs::read(path).map_err(|e| format!("cannot read the token in {path}: {e}"))?;
+    let text = small_file::read(path, MAX_FILE)
+        .map_err(|e| format!("cannot read the token in {path}: {e}"))?;
     let token = text.trim_ascii();
     if token.len() < min || token.is_empty() {
         return Err(format!("the token in {path} must have at least {min} bytes"));

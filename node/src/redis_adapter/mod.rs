@@ -30,6 +30,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::small_file;
 use crate::mesh::handshake::Instance;
 use crate::mesh::metrics::{ByReason, count};
 use crate::pubsub::{Adapter, Broadcast, Local};
@@ -38,6 +39,8 @@ use subscriber::Wanted;
 
 /// For connecting to Redis, and for its answer to a command.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// Largest file of a URL, in bytes.
+const MAX_URL: u64 = 8192;
 /// How long a join waits for Redis to confirm the subscription of its topic.
 pub const CONFIRM_WAIT: Duration = Duration::from_secs(1);
 /// Between two signs of life asked from Redis.
@@ -89,7 +92,7 @@ struct Metrics {
 /// What is wrong, without a word of the URL itself.
 pub fn read_url(path: &Path) -> Result<redis::Client, String> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path)
+    let text = small_file::read_text(path, MAX_URL)
         .map_err(|e| format!("cannot read the Redis URL in {shown}: {e}"))?;
     redis::Client::open(text.trim())
         .map_err(|_| format!("{shown} holds no `redis://[user:password@]host:port[/db]`"))

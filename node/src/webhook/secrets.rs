@@ -13,6 +13,8 @@ use ring::hmac;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::config::small_file;
+
 /// What a secret begins with, by the specification.
 const PREFIX: &str = "whsec_";
 /// Fewest and most bytes of a secret, by the specification.
@@ -90,12 +92,8 @@ impl Secrets {
 }
 
 fn read(path: &str) -> Result<String, String> {
-    use std::io::Read;
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_FILE).read_to_string(&mut text))
-        .map_err(|e| format!("cannot read the secrets in {path}: {e}"))?;
-    Ok(text)
+    small_file::read_text(path, MAX_FILE)
+        .map_err(|e| format!("cannot read the secrets in {path}: {e}"))
 }
 
 fn parse(text: &str) -> Result<Vec<hmac::Key>, String> {
