@@ -53,9 +53,9 @@ export function report(group, publishers, replicas) {
   const mean = clients.length / Math.max(1, replicas);
   const highest = (counts) => Math.max(0, ...Object.values(counts));
   const peak = samples.reduce((most, { counts }) => Math.max(most, highest(counts)), 0);
-  const lastClose = {};
+  const closesByNode = {};
   for (const { node, at } of clients.flatMap((client) => client.closes)) {
-    if (node !== null) lastClose[node] = Math.max(lastClose[node] ?? 0, at);
+    if (node !== null) (closesByNode[node] ??= []).push(at);
   }
   return {
     clients: clients.length,
@@ -68,7 +68,7 @@ export function report(group, publishers, replicas) {
     // When clients were back, in order: the first join is none.
     rejoins: clients.flatMap(({ joins }) => joins.slice(1).map(({ at }) => Math.round(at))).sort((a, b) => a - b),
     peakOverMean: { start: highest(group.atStart) / mean, during: peak / mean },
-    lastClose,
+    closesByNode,
     errors: tally(clients.flatMap((client) => client.errors)),
     samples: samples.map(({ at, counts }) => ({ at: Math.round(at), ...counts })),
   };

@@ -87,6 +87,9 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// The cluster itself could not be read.
+    #[error("failed to read the ChannelCluster")]
+    Cluster(#[source] Box<kube::Error>),
     /// An object can't be written as JSON.
     #[error("failed to read an object as JSON")]
     Json(#[from] serde_json::Error),
@@ -129,6 +132,7 @@ impl Error {
         match self {
             Self::Api { .. } => "apply",
             Self::Pod { .. } => "pod",
+            Self::Cluster(_) => "cluster",
             Self::Json(_) => "json",
             Self::Foreign { .. } => "foreign_object",
             Self::Stale(_) => "stale",

@@ -24,8 +24,14 @@ fn only_what_is_the_clusters_own_is_touched() {
         redis_image: "redis:8".into(),
         cluster_domain: "cluster.local".into(),
     };
-    let cluster =
-        Cluster { namespace: "team", name: "chat", uid: "1", spec: &spec, defaults: &defaults };
+    let cluster = Cluster {
+        namespace: "team",
+        name: "chat",
+        uid: "1",
+        generation: Some(1),
+        spec: &spec,
+        defaults: &defaults,
+    };
     assert!(is_ours(Kind::Service, &meta(Some("1"), None), &cluster));
     assert!(!is_ours(Kind::Service, &meta(Some("2"), Some("chat")), &cluster));
     assert!(is_ours(Kind::Service, &meta(None, Some("chat")), &cluster));

@@ -2,29 +2,61 @@
 //! regard the ChannelCluster and relate to the pod. An event that can't be published never fails a
 //! reconcile.
 
+use std::{collections::VecDeque, sync::Arc};
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client, Resource,
-    runtime::events::{Event, EventType, Recorder, Reporter},
+    runtime::events::{self, EventType, Reporter},
 };
+use parking_lot::Mutex;
 use sluice_crds::{ChannelCluster, names};
 
 use crate::status;
 
 /// The API server takes notes of at most a kilobyte.
 const NOTE_BYTES: usize = 1000;
+/// Most notes whose repetitions are counted; the one longest not said is forgotten first.
+const MAX_NOTES: usize = 256;
 
-/// The process's one recorder: it counts what repeats.
-pub fn recorder(client: Client, identity: &str) -> Recorder {
-    let reporter =
-        Reporter { controller: names::FIELD_MANAGER.into(), instance: Some(identity.into()) };
-    Recorder::new(client, reporter)
+/// The process's one recorder. It counts what repeats word by word; whatever says something else
+/// is an event of its own, where `kube`'s would go on with the first one's words.
+#[derive(Clone)]
+pub struct Recorder {
+    client: Client,
+    reporter: Reporter,
+    said: Arc<Mutex<VecDeque<(String, events::Recorder)>>>,
 }
 
-/// Publishes `events` about `cluster`, in order.
-pub async fn publish(recorder: &Recorder, cluster: &ChannelCluster, events: Vec<status::Event>) {
+impl Recorder {
+    /// A recorder that reports as the replica `identity`.
+    pub fn new(client: Client, identity: &str) -> Self {
+        let reporter =
+            Reporter { controller: names::FIELD_MANAGER.into(), instance: Some(identity.into()) };
+        Self { client, reporter, said: Arc::default() }
+    }
+
+    /// What counts the repetitions of `note`.
+    fn of(&self, note: &str) -> events::Recorder {
+        let mut said = self.said.lock();
+        let known = said.iter().position(|(known, _)| known == note);
+        let entry = known.and_then(|at| said.remove(at)).unwrap_or_else(|| {
+            let anew = events::Recorder::new(self.client.clone(), self.reporter.clone());
+            (note.to_owned(), anew)
+        });
+        let recorder = entry.1.clone();
+        said.push_back(entry);
+        if said.len() > MAX_NOTES {
+            said.pop_front();
+        }
+        recorder
+    }
+}
+
+/// Publishes what is `said` about `cluster`, in order.
+pub async fn publish(recorder: &Recorder, cluster: &ChannelCluster, said: Vec<status::Event>) {
     let regarding = cluster.object_ref(&());
-    for event in events {
+    for event in said {
         let warning = event.reason.is_warning();
         let reason = event.reason.as_str();
         let pod = event.pod.as_ref().map(|(name, _)| name.as_str());
@@ -37,14 +69,15 @@ pub async fn publish(recorder: &Recorder, cluster: &ChannelCluster, events: Vec<
             uid: Some(uid),
             ..ObjectReference::default()
         });
-        let event = Event {
+        let note = shortened(event.message);
+        let event = events::Event {
             type_: if warning { EventType::Warning } else { EventType::Normal },
             action: reason.clone(),
             reason,
-            note: Some(shortened(event.message)),
+            note: Some(note.clone()),
             secondary,
         };
-        if let Err(error) = recorder.publish(&event, &regarding).await {
+        if let Err(error) = recorder.of(&note).publish(&event, &regarding).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, reason = event.reason, "can't publish an event");
         }

@@ -3,8 +3,9 @@
 //! the next reconcile goes on.
 //!
 //! It must never take a disruptive step on what was seen a while ago: patches on pods are guarded
-//! by UID and resourceVersion, and before the cursor lets pods go, StatefulSet, pods and their
-//! sockets are read once more (`confirm.rs`).
+//! by UID and resourceVersion, before clients are asked to move the cluster's generation is read
+//! once more, and before the cursor lets pods go so are StatefulSet, pods and their sockets
+//! (`confirm.rs`).
 
 mod confirm;
 mod wake;
@@ -37,6 +38,8 @@ pub struct Outcome {
     pub done: Vec<Action>,
     /// Whether the StatefulSet was written.
     pub cursor_moved: bool,
+    /// UIDs of the pods that it lets go.
+    pub let_go: Vec<String>,
     /// Something changed between plan and step; look again soon.
     pub stale: bool,
     /// An object that the pods do not need could not be written; all else went on.
@@ -67,6 +70,10 @@ impl Executor<'_> {
         // The version of each pod after our own patches.
         let mut versions = HashMap::new();
         let mut failed = HashSet::new();
+        if plan.actions.iter().any(moves_clients) && !self.spec_holds().await? {
+            outcome.stale = true;
+            return Ok(outcome);
+        }
         for action in &plan.actions {
             if pod_of(action).is_some_and(|pod| failed.contains(&pod.uid)) {
                 continue;
@@ -273,6 +280,8 @@ impl Executor<'_> {
             Ok(written) => {
                 outcome.cursor_moved = written;
                 if written {
+                    let seen = seen.filter(|_| moves);
+                    outcome.let_go = seen.map_or(Vec::new(), |seen| self.leaving(cursor, seen));
                     tracing::info!(
                         replicas = cursor.replicas, start = cursor.ordinals_start,
                         partition = cursor.partition, template = ?cursor.template, "cursor moved"
@@ -318,6 +327,11 @@ pub fn annotations(commitment: &DrainCommitment) -> Vec<(&'static str, String)> 
         annotations.push((names::DRAINED_AT, at.to_string()));
     }
     annotations
+}
+
+/// Whether a step makes clients leave that were not to leave before.
+fn moves_clients(action: &Action) -> bool {
+    matches!(action, Action::Commit { .. } | Action::Shed { .. })
 }
 
 /// Whether later steps, on whatever pod, rely on this one.

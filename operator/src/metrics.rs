@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -15,7 +16,7 @@ use prometheus_client::{
 };
 use sluice_crds::ChannelClusterStatus;
 
-use crate::model::{Action, Observed};
+use crate::model::{Action, DrainCommitment, Observed, PodState};
 
 /// A cluster, as a label set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -58,6 +59,7 @@ pub struct Metrics {
     evictions: Family<DecisionLabels, Counter>,
     writes: Counter,
     leader: Gauge,
+    certificate_kept: Gauge,
     memory: Gauge,
     descriptors: Gauge,
 }
@@ -88,6 +90,7 @@ impl Metrics {
             evictions: Family::default(),
             writes: Counter::default(),
             leader: Gauge::default(),
+            certificate_kept: Gauge::default(),
             memory: Gauge::default(),
             descriptors: Gauge::default(),
             registry: Registry::default(),
@@ -138,6 +141,11 @@ impl Metrics {
         );
         r.register("object_writes", "Objects written or deleted", metrics.writes.clone());
         r.register("leader", "Whether this process leads", metrics.leader.clone());
+        r.register(
+            "webhook_certificate_kept",
+            "Whether this process, which leads, keeps a good certificate for the webhook of evictions",
+            metrics.certificate_kept.clone(),
+        );
         registry.register(
             "process_resident_memory_bytes",
             "Resident memory",
@@ -170,37 +178,58 @@ impl Metrics {
 
     /// Counts the end of a drain, if `action` is one.
     pub fn acted(&self, action: &Action, observed: &Observed) {
-        let (pod, drained_at) = match action {
-            Action::MarkDrained { pod, at } => (pod, Some(*at)),
-            Action::StripAnnotations { pod } => (pod, None),
+        let (pod, outcome, at) = match action {
+            Action::MarkDrained { pod, at } => (pod, "drained", *at),
+            Action::StripAnnotations { pod } => (pod, "cancelled", Timestamp::now()),
             Action::Shed { request, .. } => {
                 self.connections_moved.inc_by(request.count.into());
                 return;
             }
             _ => return,
         };
-        let Some(state) = observed.pods.iter().find(|state| state.uid == pod.uid) else { return };
-        let Some(drain) = &state.drain else { return };
-        let left = state.connections().unwrap_or(0);
-        let outcome = match drained_at {
-            None => "cancelled",
-            Some(at) if left > 0 && at >= drain.deadline => "timed_out",
-            Some(_) => "drained",
+        let state = observed.pods.iter().find(|state| state.uid == pod.uid);
+        let Some((state, drain)) = state.and_then(|state| Some((state, state.drain.as_ref()?)))
+        else {
+            return;
         };
+        let moved = state.node.as_ref().map_or(0, |node| node.drain.moved);
+        self.drain_ended(drain, outcome, at, moved);
+    }
+
+    /// Counts the end of the drain of a pod that the cursor let go at `now`, unless it had drained
+    /// and was counted then. Who is left on it is moved by its end.
+    pub fn let_go(&self, state: &PodState, now: Timestamp) {
+        let Some(drain) = state.drain.as_ref().filter(|drain| drain.drained_at.is_none()) else {
+            return;
+        };
+        let outcome = if now >= drain.deadline { "timed_out" } else { "released" };
         if outcome == "timed_out" {
             self.drain_timeouts.inc();
         }
-        if let Some(node) = &state.node {
-            self.connections_moved.inc_by(node.drain.moved);
-        }
+        let before = state.node.as_ref().map_or(0, |node| node.drain.moved);
+        self.drain_ended(drain, outcome, now, before + state.connections().unwrap_or(0));
+    }
+
+    fn drain_ended(
+        &self,
+        drain: &DrainCommitment,
+        outcome: &'static str,
+        at: Timestamp,
+        moved: u64,
+    ) {
+        self.connections_moved.inc_by(moved);
         let reason = match drain.reason {
             sluice_crds::DrainReason::Rollout => "Rollout",
             sluice_crds::DrainReason::ScaleDown => "ScaleDown",
             sluice_crds::DrainReason::Eviction => "Eviction",
         };
-        let end = drained_at.unwrap_or_else(jiff::Timestamp::now);
-        let took = end.duration_since(drain.started_at).as_secs_f64().max(0.0);
+        let took = at.duration_since(drain.started_at).as_secs_f64().max(0.0);
         self.drain_duration.get_or_create(&DrainLabels { reason, outcome }).observe(took);
+    }
+
+    /// Whether the webhook's certificate is good.
+    pub fn kept_certificate(&self, good: bool) {
+        self.certificate_kept.set(good.into());
     }
 
     /// Takes over what the report says.
@@ -271,5 +300,32 @@ mod tests {
         assert!(text.contains("process_open_fds"));
         metrics.forget(&cluster);
         assert!(!metrics.text().unwrap().contains("name=\"chat\""));
+    }
+
+    #[test]
+    fn a_drain_that_ran_out_of_time_is_counted_when_its_pod_is_let_go() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let drain = DrainCommitment {
+            reason: sluice_crds::DrainReason::Rollout,
+            started_at: at(100),
+            deadline: at(160),
+            target: "new".into(),
+            initial: None,
+            drained_at: None,
+        };
+        let mut pod = PodState { drain: Some(drain), ..PodState::default() };
+        let metrics = Metrics::new();
+        let count = |line: &str| metrics.text().unwrap().lines().any(|l| l == line);
+        let timeouts = |n| count(&format!("sluice_operator_drain_timeouts_total {n}"));
+        metrics.let_go(&pod, at(130));
+        assert!(timeouts(0), "a person let it go in time");
+        metrics.let_go(&pod, at(160));
+        assert!(timeouts(1));
+        let label = "reason=\"Rollout\",outcome=\"timed_out\"";
+        assert!(count(&format!("sluice_operator_drain_duration_seconds_count{{{label}}} 1")));
+        // It was counted when it had drained.
+        pod.drain.as_mut().unwrap().drained_at = Some(at(150));
+        metrics.let_go(&pod, at(170));
+        assert!(timeouts(1));
     }
 }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use kube::{
     Client,
     core::{DeserializeGuard, error_boundary::InvalidObject},
-    runtime::{controller::Action, events::Recorder, reflector::ObjectRef},
+    runtime::{controller::Action, reflector::ObjectRef},
 };
 use parking_lot::Mutex;
 use sluice_crds::{ChannelCluster, Reason, RedisMode};
@@ -24,11 +24,12 @@ use crate::{
     apply::{self, Applier},
     backoff::Backoff,
     build::{self, Cluster, Defaults, Kind, Rendering, build},
+    events::Recorder,
     execute::{Executor, Outcome},
     farewell, hints,
     leader::Leadership,
     metrics::{ClusterLabels, Metrics},
-    model::{Desired, Plan, TemplateStep},
+    model::{Desired, Observed, Plan, TemplateStep},
     node_client::NodeClient,
     observe::{self, Seen, observe},
     plan::plan,
@@ -225,7 +226,7 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
         leadership: &context.leadership,
         cluster,
     };
-    let (token, withheld) = match context.tokens.of(&applier).await {
+    let (token, mut withheld) = match context.tokens.of(&applier).await {
         Ok(token) => (token, None),
         // It is told, and what is under way goes on by the tokens that were there.
         Err(error) if error.trouble(u32::MAX).is_some() => {
@@ -234,15 +235,24 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
         Err(error) => return Err(error.into()),
     };
     let now = Timestamp::now();
-    let seen = observe(&context.client, &context.nodes, &cluster, &token, now).await?;
+    let mut seen = observe(&context.client, &context.nodes, &cluster, &token, now).await?;
     if seen.doubts_tokens() {
         context.tokens.doubt(&applier);
     }
     if seen.observed.all_terminate() && namespace_goes(context, cluster.namespace).await {
         return Err(Error::NamespaceGoes);
     }
-    if let Some(again) = context.own_template(&applier, &seen).await? {
-        return Ok(Passed { next: Action::requeue(again), refused: None });
+    match context.own_template(&applier, &seen).await {
+        Ok(Some(again)) => return Ok(Passed { next: Action::requeue(again), refused: None }),
+        Ok(None) => {}
+        Err(error) if error.trouble(failures.saturating_add(1)).is_some() => {
+            if matches!(error, apply::Error::Foreign { .. }) {
+                // What stands there under the cluster's name tells nothing of the cluster.
+                seen.observed = Observed::default();
+            }
+            withheld = withheld.or(Some(error));
+        }
+        Err(error) => return Err(error.into()),
     }
     // Whole seconds: what is written is what is read back.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(now);
@@ -346,13 +356,15 @@ async fn carry_out(
         executor.renew(plan).await?;
         return Err(error);
     }
-    if applier.cluster.spec.redis.mode == RedisMode::Managed {
-        applier.ensure_redis_secret().await?;
-    }
+    let redis_auth = match applier.cluster.spec.redis.mode {
+        RedisMode::Managed => Some(applier.ensure_redis_secret().await?),
+        _ => None,
+    };
     let mut refused: Option<apply::Error> = None;
     let mut needed = false;
     for object in &rendering.objects {
-        match applier.ensure(object).await {
+        let object = build::with_redis_auth(object, redis_auth.as_deref());
+        match applier.ensure(&object).await {
             Ok(true) => context.metrics.wrote(),
             Ok(false) => {}
             Err(apply::Error::NotLeading) => return Err(apply::Error::NotLeading),
@@ -372,6 +384,10 @@ async fn carry_out(
     outcome.refused = refused;
     for action in &outcome.done {
         context.metrics.acted(action, &executor.seen.observed);
+    }
+    let observed = &executor.seen.observed;
+    for pod in observed.pods.iter().filter(|pod| outcome.let_go.contains(&pod.uid)) {
+        context.metrics.let_go(pod, now);
     }
     if outcome.cursor_moved {
         context.metrics.wrote();

@@ -1,7 +1,7 @@
 //! All wiring, in order: logs, TLS, the API server, health, the CRD, leadership, controllers, and
 //! the way back down.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::http::{HeaderValue, header::USER_AGENT};
@@ -14,7 +14,6 @@ use kube::{
     runtime::{
         Controller, WatchStreamExt,
         controller::{Config as ControllerConfig, Error as ControllerError},
-        events::Recorder,
         reflector::{self, ObjectRef},
         watcher,
     },
@@ -27,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     args::Args,
     build::Defaults,
-    events,
+    events::Recorder,
     farewell::farewell,
     health::{self, Readiness},
     leader::{Elector, KubeLeases, Leadership},
@@ -44,6 +43,25 @@ const WIND_DOWN: Duration = Duration::from_secs(8);
 
 /// Clusters that are gone and whose pods are looked after at the same time.
 const LEAVING: usize = 64;
+
+/// The whole program, but for reading its arguments. Here, and not in `main.rs`, so that everything
+/// is compiled once.
+pub fn main(args: Args) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("can't start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "can't go on");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Runs the operator until it is told to stop, or until it can't go on.
 pub async fn run(args: Args) -> anyhow::Result<()> {
@@ -78,7 +96,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     readiness.crd_found();
 
-    let recorder = events::recorder(client.clone(), &identity);
+    let recorder = Recorder::new(client.clone(), &identity);
     webhook::start(&args, &client, &recorder, &metrics, &served).await?;
 
     let result = if args.leader_election {
@@ -151,7 +169,8 @@ async fn work(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     if let Some(place) = webhook::place(args, client.default_namespace()) {
-        tokio::spawn(webhook::keep(client.clone(), place, leadership.clone(), stop.clone()));
+        let (leadership, metrics) = (leadership.clone(), metrics.clone());
+        tokio::spawn(webhook::keep(client.clone(), place, leadership, metrics, stop.clone()));
     }
     let nodes = NodeClient::new().context("failed to make a client for nodes")?;
     let scopes: Vec<Option<&str>> = if args.namespaces.is_empty() {

@@ -17,7 +17,7 @@ use sluice_crds::names;
 
 use crate::{
     apply::{Applier, Error},
-    build::{AUTH_CONF, Kind, PASSWORD, URL, auth_conf, url},
+    build::{AUTH_CONF, Kind, PASSWORD, URL, auth_conf, sha256_hex, url},
     diff::first_difference,
 };
 
@@ -64,15 +64,17 @@ impl Applier<'_> {
     }
 
     /// Makes sure of the Secret of the managed Redis.
-    pub async fn ensure_redis_secret(&self) -> Result<(), Error> {
+    ///
+    /// Answers a digest of what Redis reads of it: when that changes, Redis starts anew.
+    pub async fn ensure_redis_secret(&self) -> Result<String, Error> {
         let name = names::redis(self.cluster.name);
         let fill = |data: &mut Data| {
             let password = fill(data, PASSWORD, random_token);
             fill_with(data, URL, url(&self.cluster, &password));
             fill_with(data, AUTH_CONF, auth_conf(&password));
         };
-        self.ensure_secret(&name, names::COMPONENT_REDIS, fill).await?;
-        Ok(())
+        let (data, _) = self.ensure_secret(&name, names::COMPONENT_REDIS, fill).await?;
+        Ok(sha256_hex(data.get(AUTH_CONF).map(|file| file.0.as_slice()).unwrap_or_default()))
     }
 
     /// What the Secret then holds, and its resourceVersion.

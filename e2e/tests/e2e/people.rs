@@ -6,7 +6,12 @@ use sluice_crds::ConditionType;
 
 use crate::{
     figure,
-    support::{Cluster, Space, colour, eventually, roll::Roll, spec, test, wait::SHORT},
+    support::{
+        Cluster, Space, colour, eventually,
+        roll::Roll,
+        spec, test,
+        wait::{LONG, SHORT},
+    },
 };
 
 /// What kstatus, and with it Flux, Argo CD and `kpt live`, makes of an object with conditions: its own rules, in its order.
@@ -154,6 +159,27 @@ fn kubectl_describe_reads_as_the_story_of_a_deploy() {
         for (pod, at) in [("chat-0", [1, 2]), ("chat-1", [3, 4])] {
             ensure!(at.iter().all(|at| told[*at].1.contains(pod)), "{pod}: {told:?}");
         }
+        // The next deploy is told in its own words, however soon it comes.
+        let first = cluster.status().await?.update_revision;
+        cluster.change(colour("green")).await?;
+        let second = eventually("the second deploy's end", LONG, async || {
+            let status = cluster.status().await?;
+            ensure!(status.update_revision != first && status.rollout.is_none(), "{status:?}");
+            Ok(status.update_revision)
+        })
+        .await?;
+        eventually("the second story", SHORT, async || {
+            let told = events(&space.kubectl(&["describe", "channelcluster/chat"]).await?);
+            for reason in ["RolloutStarted", "RolloutCompleted"] {
+                for revision in [&first, &second] {
+                    let said =
+                        told.iter().any(|(why, text)| why == reason && text.contains(revision));
+                    ensure!(said, "no {reason} of {revision}: {told:?}");
+                }
+            }
+            Ok(())
+        })
+        .await?;
         let row = space.kubectl(&["get", "chc", "chat"]).await?;
         figure!(space, "{}", row.trim().replace('\n', "\n    "));
         let head: Vec<&str> = row.lines().next().unwrap_or_default().split_whitespace().collect();

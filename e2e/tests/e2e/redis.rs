@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
-        core::v1::{Pod, ResourceQuota},
+        core::v1::{Pod, ResourceQuota, Secret},
     },
     apimachinery::pkg::api::resource::Quantity,
 };
@@ -19,7 +19,7 @@ use sluice_crds::{ConditionType, names};
 
 use crate::{
     figure,
-    support::{Clients, Cluster, LONG, eventually, spec, test},
+    support::{Clients, Cluster, LONG, colour, eventually, spec, test},
 };
 
 /// Two clients on each of two pods, in groups `here` and `there`: what is said on one pod is heard on both.
@@ -33,6 +33,40 @@ pub async fn two_pods_chat(clients: &Clients, cluster: &Cluster<'_>) -> Result<(
         clients.all_receive(group, &["one", "two"]).await?;
     }
     Ok(())
+}
+
+#[test]
+fn redis_that_can_not_start_comes_back_when_its_image_is_mended() {
+    test("redis_that_can_not_start_comes_back_when_its_image_is_mended", async |space| {
+        let image = |name: &str| json!({ "redis": { "managed": { "image": name } } });
+        let redis = json!({
+            "pubsub": { "adapter": "Redis" },
+            "redis": { "mode": "Managed", "managed": { "image": "localhost/sluice/no-such-redis:1" } },
+        });
+        let cluster = space.cluster("chat", spec(1, redis)).await?;
+        let stalled = cluster.wait_for(ConditionType::Stalled, "True").await?;
+        figure!(space, "{}: {}", stalled.reason, stalled.message);
+        ensure!(stalled.message.contains("chat-redis-0"), "{stalled:?}");
+        cluster.change(image(&space.place.kubernetes.images()?.redis)).await?;
+        cluster.wait_for(ConditionType::RedisReady, "True").await?;
+        cluster.wait_for(ConditionType::Stalled, "False").await?;
+        cluster.wait_ready().await?;
+
+        // Another password: Redis takes it, and the nodes find their way back.
+        let name = names::redis(&cluster.name);
+        let pod = space.api::<Pod>().get(&format!("{name}-0")).await?;
+        space.api::<Secret>().delete(&name, &DeleteParams::default()).await?;
+        eventually("another Redis, by the new password", LONG, async || {
+            let now = space.api::<Pod>().get(&format!("{name}-0")).await?;
+            ensure!(now.metadata.uid != pod.metadata.uid, "it is still the first one");
+            Ok(())
+        })
+        .await?;
+        cluster.wait_for(ConditionType::RedisReady, "True").await?;
+        cluster.change(colour("blue")).await?;
+        cluster.wait_ready().await?;
+        Ok(())
+    });
 }
 
 #[test]

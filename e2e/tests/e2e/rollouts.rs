@@ -31,9 +31,9 @@ fn without_surge_pods_are_replaced_in_place() {
         outcome.nobody_was_dropped(1)?;
         ensure!(outcome.old == outcome.new, "the names stay: {:?}", outcome.new);
         ensure!(before.is_disjoint(&uids(&cluster).await?), "every pod is another");
-        // 1 + 1/N with steering; without, each client would be moved 1.6 times and more.
+        // 1 + 1/N with steering, give or take one client of the thirty; without, it would be 1.6 and more.
         let mean = outcome.report.moves.mean;
-        ensure!(mean <= 1.0 + 1.0 / 3.0 + 0.2, "{mean} moves a client");
+        ensure!(mean <= 1.0 + 1.0 / 3.0 + 0.04, "{mean} moves a client");
         Ok(())
     });
 }
@@ -67,6 +67,55 @@ fn canary_stands_until_it_is_let_go_on() {
         ensure!(moves.counts.keys().all(|count| count == "1" || count == "2"), "{moves:?}");
         ensure!(moves.mean <= 1.0 + 1.0 / 3.0, "{moves:?}");
         outcome.all_pods_replaced()
+    });
+}
+
+/// Waits until the cluster says that its canary stands, and gives the pods' UIDs then.
+async fn canary_stands(roll: &Roll<'_>, cluster: &Cluster<'_>) -> Result<BTreeSet<String>> {
+    roll.until("the canary to stand", async || {
+        let generation = cluster.get().await?.metadata.generation;
+        let ready = cluster.condition(ConditionType::Ready).await?;
+        let known = ready.observed_generation == generation;
+        Ok(known && ready.status == "True" && ready.reason == "PartitionReached")
+    })
+    .await?;
+    uids(cluster).await
+}
+
+#[test]
+fn canary_that_is_set_back_goes_and_the_pods_before_it_stay() {
+    test("canary_that_is_set_back_goes_and_the_pods_before_it_stay", async |space| {
+        let canary = json!({
+            "updateStrategy": { "rollingUpdate": { "partition": 2 } },
+            "drain": { "initialDelaySeconds": 3 },
+        });
+        let cluster = space.cluster("chat", spec(3, canary)).await?;
+        cluster.wait_ready().await?;
+        let first = uids(&cluster).await?;
+        let roll = Roll::start(&cluster, 30).await?;
+        cluster.change(colour("blue")).await?;
+        let with_blue = canary_stands(&roll, &cluster).await?;
+        ensure!(first.intersection(&with_blue).count() == 2, "two of the first pods stay");
+
+        // Another canary takes the place of this one, not of a pod that was there before.
+        cluster.change(colour("green")).await?;
+        let with_green = canary_stands(&roll, &cluster).await?;
+        ensure!(first.intersection(&with_green).count() == 2, "{first:?} {with_green:?}");
+        ensure!(with_blue.intersection(&with_green).count() == 2, "the blue one is gone");
+
+        cluster.change(json!({ "podTemplate": { "env": [] } })).await?;
+        let outcome = roll.finish(3).await?;
+        outcome.nobody_was_dropped(1)?;
+        let last = uids(&cluster).await?;
+        ensure!(first.intersection(&last).count() == 2, "{first:?} {last:?}");
+        ensure!(with_green.intersection(&last).count() == 2, "the green one is gone");
+        let status = cluster.status().await?;
+        ensure!(
+            status.updated_replicas == 3 && status.current_revision == status.update_revision,
+            "{status:?}"
+        );
+        figure!(space, "two of three pods never left; moves {:?}", outcome.report.moves);
+        Ok(())
     });
 }
 

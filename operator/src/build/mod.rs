@@ -18,7 +18,7 @@ use sluice_crds::{ChannelCluster, ChannelClusterSpec, PodDisruptionBudgetMode, R
 
 pub use config::{CONFIG_PATH, GRACE_SECONDS, SHUTDOWN_SECONDS};
 pub use meta::{HASH, NODE_CONFIG, TEMPLATE, node_selector, redis_selector};
-pub use redis::{AUTH_CONF, PASSWORD, URL, auth_conf, url, uses_managed_redis};
+pub use redis::{AUTH_CONF, PASSWORD, URL, auth_conf, url, uses_managed_redis, with_redis_auth};
 pub use workload::{Cut, Workload};
 
 /// What the operator's release and arguments say, for all clusters.
@@ -41,6 +41,8 @@ pub struct Cluster<'a> {
     pub name: &'a str,
     /// Its UID, for owner references.
     pub uid: &'a str,
+    /// Which version of its spec this is.
+    pub generation: Option<i64>,
     /// Its spec.
     pub spec: &'a ChannelClusterSpec,
     /// What the operator adds.
@@ -158,6 +160,7 @@ impl<'a> Cluster<'a> {
             namespace: meta.namespace.as_deref().ok_or(Error::Missing("namespace"))?,
             name: meta.name.as_deref().ok_or(Error::Missing("name"))?,
             uid: meta.uid.as_deref().ok_or(Error::Missing("uid"))?,
+            generation: meta.generation,
             spec: &object.spec,
             defaults,
         })

@@ -1,5 +1,7 @@
 //! A managed Redis: one pod behind a Service, with a password from a Secret of its own.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use sluice_crds::names;
@@ -38,6 +40,18 @@ pub fn uses_managed_redis(pod: &Pod, cluster: &str) -> bool {
         .flat_map(|projected| projected.sources.iter().flatten())
         .filter_map(|source| source.secret.as_ref())
         .any(|source| source.name == secret)
+}
+
+/// The object or, if it is the StatefulSet of Redis, one whose pod starts anew when the digest of its
+/// password file changes.
+pub fn with_redis_auth<'a>(object: &'a Object, digest: Option<&str>) -> Cow<'a, Object> {
+    let Some(digest) = digest.filter(|_| object.kind == Kind::StatefulSet) else {
+        return Cow::Borrowed(object);
+    };
+    let mut object = object.clone();
+    object.value["spec"]["template"]["metadata"]["annotations"][names::REDIS_AUTH_HASH] =
+        digest.into();
+    Cow::Owned(object)
 }
 
 /// Service and StatefulSet.
@@ -100,6 +114,9 @@ fn stateful_set(cluster: &Cluster<'_>, name: &str) -> Result<Object, Error> {
     let mut spec = json!({
         "serviceName": name,
         "replicas": 1,
+        // By the other policy a pod that can't start is never replaced by one that could
+        // (kubernetes/kubernetes#67250).
+        "podManagementPolicy": "Parallel",
         "selector": { "matchLabels": redis_selector(cluster.name) },
         "template": {
             "metadata": { "labels": cluster.pod_labels(names::COMPONENT_REDIS) },
@@ -115,9 +132,10 @@ fn stateful_set(cluster: &Cluster<'_>, name: &str) -> Result<Object, Error> {
     });
     if let Some(persistence) = &managed.persistence {
         spec["volumeClaimTemplates"] = json!([claim(persistence, cluster)]);
-        // What PubSub leaves on disk is of no use without its Redis.
+        // What PubSub leaves on disk is of no use without its Redis. Somebody's hand on `replicas`,
+        // which is undone, must not take it along.
         spec["persistentVolumeClaimRetentionPolicy"] =
-            json!({ "whenDeleted": "Delete", "whenScaled": "Delete" });
+            json!({ "whenDeleted": "Delete", "whenScaled": "Retain" });
     }
     let metadata = cluster.metadata(name, names::COMPONENT_REDIS);
     Ok(Object::new(Kind::StatefulSet, json!({ "metadata": metadata, "spec": spec })))

@@ -1,7 +1,8 @@
-//! The last look before the cursor moves: whether what the plan saw still holds.
+//! The last look before a step that can't be taken back: whether what the plan saw still holds.
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::DynamicObject;
+use kube::{Api, api::DynamicObject};
+use sluice_crds::ChannelCluster;
 use sluice_node_api::admin::{DrainPhase, DrainStatus};
 
 use super::{Executor, gone_is_stale};
@@ -13,10 +14,40 @@ use crate::{
 };
 
 impl Executor<'_> {
-    /// Reads StatefulSet, leaving pods and their sockets once more. `None`: something changed, the
+    /// Whether the spec that the plan follows is still the one that holds: a pause or a rollback
+    /// counts from the moment that it is accepted.
+    pub(super) async fn spec_holds(&self) -> Result<bool, Error> {
+        let cluster = &self.applier.cluster;
+        let api: Api<ChannelCluster> =
+            Api::namespaced(self.applier.client.clone(), cluster.namespace);
+        let live = api
+            .get_metadata_opt(cluster.name)
+            .await
+            .map_err(|source| Error::Cluster(Box::new(source)))?;
+        let holds = live.is_some_and(|live| {
+            live.metadata.uid.as_deref() == Some(cluster.uid)
+                && live.metadata.generation == cluster.generation
+                && live.metadata.deletion_timestamp.is_none()
+        });
+        if !holds {
+            tracing::info!("the spec has changed since this plan was made");
+        }
+        Ok(holds)
+    }
+
+    /// UIDs of the pods that `cursor` lets go.
+    pub(super) fn leaving(&self, cursor: &Cursor, seen: &StatefulSetState) -> Vec<String> {
+        let pods = self.seen.observed.pods.iter();
+        pods.filter(|pod| leaves(pod, cursor, seen)).map(|pod| pod.uid.clone()).collect()
+    }
+
+    /// Reads the cluster's generation, StatefulSet, leaving pods and their sockets once more. `None`: something changed, the
     /// plan no longer counts. The StatefulSet that it answers carries the resourceVersion that
     /// guards the write.
     pub(super) async fn confirm(&self, cursor: &Cursor) -> Result<Option<DynamicObject>, Error> {
+        if !self.spec_holds().await? {
+            return Ok(None);
+        }
         let name = self.applier.cluster.name;
         let Some(live) = self.applier.live(Kind::StatefulSet, name).await? else {
             return Ok(None);

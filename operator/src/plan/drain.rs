@@ -16,8 +16,8 @@ use crate::model::{Action, Cursor, Desired, DrainCommitment, PodRef, PodState, S
 pub(crate) struct Drains<'a> {
     /// Drains that begin.
     pub commits: Vec<(Slot<'a>, DrainCommitment)>,
-    /// A pod is next, but the budget does not cover it.
-    pub blocked: bool,
+    /// A pod is next, but too few others serve, and none is on its way.
+    pub short: bool,
     renew: Vec<(PodRef, DrainRequest)>,
     drained: Vec<(PodRef, Timestamp)>,
     cancel: Vec<(PodRef, bool)>,
@@ -58,10 +58,10 @@ pub(crate) fn decide<'a>(
     now: Timestamp,
 ) -> Drains<'a> {
     let spec = desired.spec;
-    let (begin, undo, blocked) = select(spec, slots, shape, sts, cursor, now);
+    let (begin, undo, short) = select(spec, slots, shape, sts, cursor, now);
     let mut d = Drains {
         commits: vec![],
-        blocked,
+        short,
         renew: vec![],
         drained: vec![],
         cancel: vec![],
@@ -138,8 +138,8 @@ fn renew(
         .then(|| (p.into(), request(spec, release::parting(spec, p, now))))
 }
 
-/// Which drains begin and which are undone to make room for them; and whether the budget is what
-/// is in the way.
+/// Which drains begin and which are undone to make room for them; and whether too few serving pods
+/// are what is in the way.
 fn select(
     spec: &ChannelClusterSpec,
     slots: &Slots<'_>,
@@ -165,7 +165,10 @@ fn select(
     // One that serves nobody and may go holds no slot: it could stand behind those that need it.
     let holds = |s: &Slot<'_>| s.pod.is_some_and(|p| p.ready) || !release::free(spec, s, now);
     let mut active = slots.draining().filter(|(s, _)| holds(s)).count() as i32;
-    let (mut begin, mut undo, mut blocked) = (Vec::new(), Vec::new(), false);
+    // One that somebody deletes moves its clients as well.
+    active += slots.leaving().count() as i32;
+    let coming = cursor.replicas > slots.list.len() as i32;
+    let (mut begin, mut undo, mut blocked, mut short) = (Vec::new(), Vec::new(), false, false);
     for v in &shape.victims {
         let s = &slots.list[v.index];
         let committed = s.drain().is_some();
@@ -192,19 +195,25 @@ fn select(
         };
         let floor = (n - allowance.max(0) - broken).max(0);
         let ready = s.pod.is_some_and(|p| p.ready);
-        let covered = !ready || serving - i32::from(s.serving) >= floor;
+        // Not Ready for the sake of another container: its clients wait until someone can take them.
+        let clients = s.pod.is_some_and(|p| p.connections().is_some_and(|left| left > 0));
+        let covered = match ready {
+            true => serving - i32::from(s.serving) >= floor,
+            false => !clients || serving > 0,
+        };
         let stopped = v.reason == DrainReason::Rollout && stop;
         // One that serves nobody costs nothing, and may go ahead of its turn.
-        let in_turn = !blocked || !ready;
+        let in_turn = !blocked || (!ready && !clients);
         if active < limit.max(1) && covered && in_turn && !stopped && !s.pinned() {
             begin.push(*v);
             active += 1;
             serving -= i32::from(s.serving);
         } else {
+            short |= in_turn && !covered && !coming && active == 0;
             blocked = true;
         }
     }
-    (begin, undo, blocked)
+    (begin, undo, short)
 }
 
 /// A drain that closes every socket now, with code 1012.

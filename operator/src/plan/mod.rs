@@ -50,7 +50,7 @@ pub fn plan(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> Plan 
         return hold(desired, observed, sts, now);
     }
     let paused = desired.spec.paused;
-    if template_pending(desired, sts) && !paused {
+    if template_pending(desired, observed, sts) && !paused {
         let mut p = hold(desired, observed, sts, now);
         // Frozen: with the partition above every pod, another template touches none.
         p.cursor = Cursor { partition: sts.replicas, template: TemplateStep::Apply, ..p.cursor };
@@ -85,12 +85,20 @@ pub(crate) fn settled(sts: &StatefulSetState) -> bool {
 }
 
 /// Whether the rendered template is to be applied. An operator that merely renders it otherwise
-/// than its predecessor does not, unless it was told to.
-pub(crate) fn template_pending(desired: &Desired<'_>, sts: &StatefulSetState) -> bool {
+/// than its predecessor does not, unless it was told to, or no pod serves anyone that it could
+/// disturb: then a wrong default image is mended by an upgrade.
+pub(crate) fn template_pending(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    sts: &StatefulSetState,
+) -> bool {
+    let pods = &observed.pods;
+    let none_serves = pods.iter().any(|p| p.stuck.is_some()) && !pods.iter().any(|p| p.running);
     desired.spec_hash != sts.spec_hash
         || (desired.template_hash != sts.template_hash
-            && desired.spec.update_strategy.operator_upgrade_policy
-                == OperatorUpgradePolicy::Automatic)
+            && (none_serves
+                || desired.spec.update_strategy.operator_upgrade_policy
+                    == OperatorUpgradePolicy::Automatic))
 }
 
 /// Whether an operator upgrade waits for the next change of the spec.
@@ -223,7 +231,12 @@ fn waiting(
             say(Reason::WaitingForLinks, s, message);
         }
     }
-    if let (true, Some(v)) = (w.is_empty() && drains.blocked, shape.victims.first()) {
+    for p in slots.leaving().filter(|_| !shape.victims.is_empty()) {
+        let left = p.connections().unwrap_or_default();
+        let message = format!("waiting for {} to go: {left} connections left", p.name);
+        w.push(Waiting { reason: Reason::WaitingForDrain, pod: Some(p.name.clone()), message });
+    }
+    if let (true, Some(v)) = (w.is_empty() && drains.short, shape.victims.first()) {
         let s = &slots.list[v.index];
         w.push(Waiting {
             reason: Reason::WaitingForPodReady,

@@ -39,8 +39,9 @@ pub(crate) fn free(spec: &ChannelClusterSpec, s: &Slot<'_>, now: Timestamp) -> b
         return true;
     }
     // Never served, or serves no longer. What a lost Kubernetes node last told proves nothing.
+    // A node may run and serve while another container of its pod can't start.
     let idle = !p.running || p.connections() == Some(0);
-    if !p.ready && !p.node_unreachable && (p.stuck.is_some() || idle) {
+    if !p.ready && !p.node_unreachable && idle {
         return true;
     }
     regardless(spec, p, now).unwrap_or_else(|| marked_drained(p) && drained_now(spec, p))
@@ -99,6 +100,9 @@ pub(crate) fn cursor(
     let partition = if uniform {
         // Parked: a template that somebody else changes touches no pod.
         replicas
+    } else if rest[..len].iter().all(|s| !s.updated && !s.superseded) && shape.kept == len as i32 {
+        // All are kept, and so are as many more as the partition holds back.
+        replicas.min(spec.update_strategy.rolling_update.partition).max(shape.kept)
     } else {
         let mut convertible = shape.needed;
         let run = rest[..len].iter().enumerate().rev().take_while(|&(i, s)| {

@@ -39,7 +39,7 @@ pub(crate) struct Shape {
     pub total: i32,
     /// New pods that are still needed above those there are, once every old one has left.
     pub needed: i32,
-    /// Pods that stay at the old revision: the canary stands.
+    /// Pods that stay at the revision before: the canary stands.
     pub kept: i32,
 }
 
@@ -65,23 +65,31 @@ pub(crate) fn of(spec: &ChannelClusterSpec, list: &[Slot<'_>]) -> Shape {
     }
     let rolling = &spec.update_strategy.rolling_update;
     let (surge, unavailable) = (rolling.max_surge.max(0), rolling.max_unavailable.max(0));
-    let kept = rolling.partition.max(0).min(n).min(old.len() as i32);
+    let superseded = old.iter().filter(|&&i| list[i].superseded).count() as i32;
+    let kept = rolling.partition.max(0).min(n).min(old.len() as i32 - superseded);
     // The only pod is replaced before it is evicted, as if it were old: no client is without one.
     let alone = n == 1 && surge > 0 && kept == 0 && list.first().is_some_and(|s| s.evicting);
     if alone && !old.contains(&0) {
         old.insert(0, 0);
     }
-    let todo = old.len() as i32 - kept;
+    // Of these any may be kept; what another spec has ended goes, wherever it is.
+    let before = old.len() as i32 - superseded;
+    let todo = superseded + before - kept;
     let is_old = |&(i, s): &(usize, &Slot<'_>)| !s.updated || (i == 0 && alone);
     let prefix = list.iter().enumerate().take_while(is_old).count() as i32;
 
     // A canary keeps pods that serve: of those that can't start, the ones that no healthy one stands
     // above are replaced where they are, and first.
-    let useless = |s: &&Slot<'_>| s.updated || s.stuck().is_some();
-    let dead = list.iter().rev().take_while(useless).filter(|s| !s.updated).count() as i32;
-    let dead = if kept > 0 { dead.min(todo) } else { 0 };
+    let useless = |s: &&Slot<'_>| s.updated || s.superseded || s.stuck().is_some();
+    let dead = list.iter().rev().take_while(useless).filter(|s| !s.updated && !s.superseded);
+    let dead = if kept > 0 { (dead.count() as i32).min(before - kept) } else { 0 };
 
-    let mut bottom = prefix.min(todo - dead);
+    let mut may_leave = before - kept - dead;
+    let leaves = list.iter().take(prefix as usize).take_while(|s| {
+        may_leave -= i32::from(!s.superseded);
+        may_leave >= 0
+    });
+    let mut bottom = leaves.count() as i32;
     let (needed, total);
     if surge > 0 {
         needed = (n - (r - bottom)).max(0);
@@ -114,17 +122,22 @@ pub(crate) fn of(spec: &ChannelClusterSpec, list: &[Slot<'_>]) -> Shape {
     victims.extend((0..bottom as usize).map(|i| victim(i, Way::Bottom)));
     let upper = list.len() - top as usize;
     victims.extend((upper..list.len()).rev().map(|i| victim(i, Way::Top)));
-    // From the top: the lowest are the canary's that stay.
-    let rest = (todo - bottom).max(0) as usize;
-    victims.extend(
-        old.iter().rev().filter(|&&i| i >= bottom as usize).take(rest).filter(|&&i| i < upper).map(
-            |&i| Victim {
-                index: i,
-                way: Way::InPlace,
-                reason: if list[i].evicting { DrainReason::Eviction } else { DrainReason::Rollout },
-            },
-        ),
-    );
+    // From the top: the lowest are the canary's that stay. The partition comes down past all that
+    // stand above one that goes.
+    let above = old.iter().filter(|&&i| i >= bottom as usize);
+    let (ended, others): (Vec<_>, Vec<_>) = above.partition(|&&i| list[i].superseded);
+    let lowest_ended = ended.first().map_or(list.len(), |&&i| i);
+    let (mut rest, count) = (todo - bottom - ended.len() as i32, ended.len() + others.len());
+    let in_place = old.iter().rev().take(count).take_while(|&&i| {
+        let goes = rest > 0 || i >= lowest_ended;
+        rest -= i32::from(!list[i].superseded);
+        goes
+    });
+    victims.extend(in_place.filter(|&&i| i < upper).map(|&i| Victim {
+        index: i,
+        way: Way::InPlace,
+        reason: if list[i].evicting { DrainReason::Eviction } else { DrainReason::Rollout },
+    }));
     let others = (0..list.len())
         .filter(|&i| list[i].evicting && !victims.iter().any(|v| v.index == i))
         .map(|i| victim(i, Way::Evicted))

@@ -16,6 +16,9 @@ pub(crate) struct Slot<'a> {
     pub pod: Option<&'a PodState>,
     /// It is at the wanted revision; a pod that is missing or going: it comes back at it.
     pub updated: bool,
+    /// It is at a revision that is neither wanted nor the one that a canary keeps: of a rollout that
+    /// another spec has ended.
+    pub superseded: bool,
     /// It is Ready, and has been for `minReadySeconds`.
     pub available: bool,
     /// Its node is linked with every other ready node.
@@ -88,6 +91,13 @@ impl<'a> Slots<'a> {
                     Some(p) if !p.terminating => p.revision == sts.update_revision,
                     _ => comes_back_updated,
                 },
+                // Where both revisions are one, nothing else is left to be kept.
+                superseded: pod.is_some_and(|p| {
+                    !p.terminating
+                        && p.revision != sts.update_revision
+                        && (p.revision != sts.current_revision
+                            || sts.current_revision == sts.update_revision)
+                }),
                 available: pod.is_some_and(|p| p.available(min_ready(spec), now)),
                 linked: pod.is_some_and(|p| steer::linked(observed, p)),
                 serving: false,
@@ -118,6 +128,12 @@ impl<'a> Slots<'a> {
     /// Those that are committed to a drain and not going yet.
     pub(crate) fn draining(&self) -> impl Iterator<Item = (&Slot<'a>, &DrainCommitment)> {
         self.list.iter().filter_map(|s| s.drain().map(|c| (s, c)))
+    }
+    /// Those that go with clients left: each moves them in a drain of its own.
+    pub(crate) fn leaving(&self) -> impl Iterator<Item = &'a PodState> {
+        let inside = self.list.iter().filter_map(|s| s.pod);
+        let all = inside.chain(self.outside.iter().copied());
+        all.filter(|p| p.terminating && p.connections().is_some_and(|left| left > 0))
     }
     /// Pods that take their share of the clients.
     pub(crate) fn serving(&self) -> i32 {

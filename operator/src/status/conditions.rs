@@ -313,10 +313,9 @@ fn paused(desired: &Desired<'_>, progress: &Progress) -> Verdict {
 }
 
 fn requires_update(desired: &Desired<'_>, observed: &Observed) -> Verdict {
-    let waits = observed
-        .statefulset
-        .as_ref()
-        .is_some_and(|s| plan::requires_update(desired, s) && !plan::template_pending(desired, s));
+    let waits = observed.statefulset.as_ref().is_some_and(|s| {
+        plan::requires_update(desired, s) && !plan::template_pending(desired, observed, s)
+    });
     let message = if waits {
         "this operator renders the pods otherwise; they change with the next change of the spec"
     } else {

@@ -108,16 +108,32 @@ pub(super) fn since(
     let scaling = Some(conditions::reason_name(Reason::ScalingDown));
     if reason_of(status, ConditionType::Progressing) == scaling
         && reason_of(before, ConditionType::Progressing) != scaling
+        && let Some(from) = surplus(desired, observed, before)
     {
         say(
             EventReason::ScaleDownStarted,
-            format!("Scaling down from {} to {} pods", status.replicas, desired.spec.replicas),
+            format!("Scaling down from {from} to {} pods", desired.spec.replicas),
         );
     }
     drains(desired, observed, (status, before), now, &mut out);
     stuck(observed, plan, &mut out);
     troubles(status, before, &mut out);
     out
+}
+
+/// How many pods there are to be, if that is more than are wanted and not for a rollout that was
+/// given up: its surge pods are no change of size.
+fn surplus(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    before: &ChannelClusterStatus,
+) -> Option<i32> {
+    let surge = match before.rollout {
+        Some(_) => desired.spec.update_strategy.rolling_update.max_surge.max(0),
+        None => 0,
+    };
+    let from = observed.statefulset.as_ref()?.replicas;
+    (from > desired.spec.replicas.saturating_add(surge)).then_some(from)
 }
 
 fn paused(
@@ -156,6 +172,10 @@ fn rollout(
         (Some(old), Some(new)) if old != new => say(
             EventReason::RolloutSuperseded,
             format!("Rolling to revision {new} instead of {old}"),
+        ),
+        (Some(old), None) if old != status.update_revision => say(
+            EventReason::RolloutSuperseded,
+            format!("Back at revision {} instead of {old}", status.update_revision),
         ),
         (Some(t), None) => {
             let kept = match progress.kept {

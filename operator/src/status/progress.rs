@@ -46,8 +46,8 @@ pub fn progress(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> P
     let shape = plan::shape(&spec, &slots);
     let settled = plan::settled(sts);
     // Until its controller has seen the template, the revisions that it tells are the last ones.
-    let pending = plan::template_pending(desired, sts) || !settled;
-    let template_ahead = plan::template_pending(desired, sts);
+    let pending = plan::template_pending(desired, observed, sts) || !settled;
+    let template_ahead = plan::template_pending(desired, observed, sts);
     let old = slots.list.iter().filter(|s| !s.updated).count() as i32;
     let rolling = spec.replicas > 0 && (template_ahead || old > shape.kept);
     let surge = if rolling || slots.list.iter().any(|s| s.evicting) {
@@ -104,11 +104,19 @@ pub(super) fn overdue(
     if !busy || spec.paused || observed.pods.iter().any(|p| p.drain.is_some()) {
         return false;
     }
+    // Another spec deserves its own time. The API server stamps no time on a change that only takes
+    // fields away, so that its first report counts as well.
+    let reported = super::find(previous, ConditionType::Progressing);
+    if reported.is_some_and(|c| c.observed_generation != Some(desired.generation)) {
+        return false;
+    }
+    let mended = super::find(previous, ConditionType::Stalled)
+        .filter(|c| c.status == "False")
+        .map(|c| c.last_transition_time.0);
     let resumed = super::find(previous, ConditionType::Paused).map(|c| c.last_transition_time.0);
     // A change of size leaves no mark of its own on the StatefulSet: count from when it was told.
-    let begun = super::find(previous, ConditionType::Progressing).map(|c| c.last_transition_time.0);
-    // Another spec deserves its own time.
-    let marks = [progress.last_progress_at, resumed, begun, facts.changed_at];
+    let begun = reported.map(|c| c.last_transition_time.0);
+    let marks = [progress.last_progress_at, resumed, begun, mended, facts.changed_at];
     let Some(since) = marks.into_iter().flatten().max() else {
         return false;
     };

@@ -203,6 +203,52 @@ fn another_spec_mid_rollout_supersedes_it() {
 }
 
 #[test]
+fn a_rollout_that_is_given_up_is_not_told_as_done() {
+    let mut t = Told::new(2, 8);
+    t.w.bad = [2].into();
+    t.w.template = 2;
+    t.until(|w, _| w.pods.values().any(|p| p.template == 2));
+    t.w.template = 1;
+    t.until(|w, _| w.converged());
+    let r = t.reasons();
+    use EventReason::*;
+    assert_eq!(r.first(), Some(&RolloutStarted), "{r:?}");
+    let back: Vec<_> = t.events.iter().filter(|e| e.reason == RolloutSuperseded).collect();
+    assert_eq!(back.len(), 1, "{r:?}");
+    assert_eq!(back[0].message, "Rolling to revision r1 instead of r2");
+    let done = t.events.iter().filter(|e| e.reason == RolloutCompleted);
+    assert!(done.map(|e| &e.message).eq(["2 pods at revision r1"]), "{:?}", t.events);
+    assert!(!r.contains(&ScaleDownStarted), "{:?}", t.events);
+}
+
+#[test]
+fn another_spec_has_its_own_time_even_if_the_api_server_stamps_none() {
+    let mut t = Told::new(2, 8);
+    t.w.bad = [2].into();
+    t.w.template = 2;
+    t.until(|w, _| w.pods.values().any(|p| p.template == 2));
+    let o = t.w.observe();
+    let mut d = t.w.desired();
+    let deadline = i64::from(d.spec.progress_deadline_seconds);
+    let late = t.w.timestamp() + second(deadline * 2);
+    let facts = Facts::default();
+    let at = |d: &Desired<'_>, previous: &ChannelClusterStatus, now: Timestamp| {
+        let mut o = o.clone();
+        o.pods.iter_mut().for_each(|p| p.stuck = None);
+        report(d, &o, &plan(d, &o, now), &facts, Some(previous), now).status
+    };
+    let stalled = at(&d, t.status.as_ref().unwrap(), late);
+    is(condition(&stalled, ConditionType::Stalled), "True", Reason::ProgressDeadlineExceeded);
+    d.generation += 1;
+    let anew = at(&d, &stalled, late + second(1));
+    is(condition(&anew, ConditionType::Stalled), "False", Reason::AsExpected);
+    let soon = at(&d, &anew, late + second(deadline / 2));
+    is(condition(&soon, ConditionType::Stalled), "False", Reason::AsExpected);
+    let again = at(&d, &soon, late + second(deadline + 10));
+    is(condition(&again, ConditionType::Stalled), "True", Reason::ProgressDeadlineExceeded);
+}
+
+#[test]
 fn scaled_down_and_back_up_the_drain_is_cancelled() {
     let mut t = Told::new(4, 40);
     t.w.spec.replicas = 3;

@@ -16,14 +16,14 @@ mod server;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use kube::{Client, runtime::events::Recorder};
+use kube::Client;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use decide::{Answer, decide};
 pub use rotation::{Place, keep};
 
-use crate::{args::Args, metrics::Metrics};
+use crate::{args::Args, events::Recorder, metrics::Metrics};
 
 /// Where the webhook's parts are, if there is to be one. `own`: the namespace of the operator.
 pub fn place(args: &Args, own: &str) -> Option<Place> {

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{Json, extract::State};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client, api::Patch, core::DeserializeGuard, runtime::events::Recorder};
+use kube::{Api, Client, api::Patch, core::DeserializeGuard};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_crds::{ChannelCluster, names};
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::{Answer, decide};
 use crate::{
     apply::managed,
-    events,
+    events::{self, Recorder},
     metrics::Metrics,
     observe,
     status::{Event, EventReason},

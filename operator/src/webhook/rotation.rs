@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::certificate::{self, first, make, served};
-use crate::{apply::managed, leader::Leadership};
+use crate::{apply::managed, leader::Leadership, metrics::Metrics};
 
 /// Key of the certificate in the Secret.
 pub const CERTIFICATE: &str = "tls.crt";
@@ -63,9 +63,17 @@ enum Error {
 }
 
 /// Keeps Secret and configuration right until `stop`, while this process leads.
-pub async fn keep(client: Client, place: Place, leadership: Leadership, stop: CancellationToken) {
+pub async fn keep(
+    client: Client,
+    place: Place,
+    leadership: Leadership,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
     loop {
-        let wait = match pass(&client, &place, &leadership, Timestamp::now()).await {
+        let done = pass(&client, &place, &leadership, Timestamp::now()).await;
+        metrics.kept_certificate(done.is_ok());
+        let wait = match done {
             Ok(()) => EVERY,
             Err(error) => {
                 let error = crate::telemetry::told(&error);

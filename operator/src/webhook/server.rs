@@ -216,7 +216,7 @@ mod tests {
         let nowhere = kube::Config::new("http://127.0.0.1:9".parse().expect("an address"));
         let client = Client::try_from(nowhere).expect("a client");
         let reviewer = Reviewer {
-            recorder: crate::events::recorder(client.clone(), "test"),
+            recorder: crate::events::Recorder::new(client.clone(), "test"),
             client,
             namespaces: vec!["team".into()],
             metrics: Arc::new(Metrics::new()),

@@ -83,8 +83,8 @@ pub struct Report {
     pub peak_over_mean: Peak,
     /// When clients were back, in milliseconds since the epoch, in order.
     pub rejoins: Vec<u64>,
-    /// When a pod's last client left it, in milliseconds since the epoch.
-    pub last_close: BTreeMap<String, f64>,
+    /// When clients left, by the name of their pod, in milliseconds since the epoch.
+    pub closes_by_node: BTreeMap<String, Vec<f64>>,
     pub errors: BTreeMap<String, usize>,
     pub samples: Value,
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use kube::ResourceExt;
 use sluice_crds::{ConditionType, names};
 
@@ -10,6 +10,7 @@ use super::{
     Clients, Cluster, PodWatch, Space,
     clients::{Published, Report, State},
     cluster::brief,
+    pod_watch::Sight,
     wait::LONG,
 };
 use crate::figure;
@@ -263,11 +264,19 @@ impl Outcome {
         Ok(())
     }
 
+    /// When the last client left the pod that is seen to go. A later pod of its name is another.
+    fn last_close(&self, end: &Sight) -> Option<f64> {
+        let namesake = |sight: &Sight| sight.name == end.name && sight.uid != end.uid;
+        let sights = self.watch.sights();
+        let next = sights.iter().find(|sight| namesake(sight) && sight.at > end.at);
+        let closes = self.report.closes_by_node.get(&end.name).into_iter().flatten().copied();
+        closes.filter(|at| next.is_none_or(|next| *at < next.at)).reduce(f64::max)
+    }
+
     /// No pod went with clients on it before its drain's time was over.
     pub fn pods_went_empty_or_overdue(&self) -> Result<()> {
         for end in self.watch.deletions() {
-            let last = self.report.last_close.get(&end.name);
-            let empty = last.is_none_or(|last| *last <= end.at);
+            let empty = self.last_close(&end).is_none_or(|last| last <= end.at);
             let overdue = end.deadline.is_some_and(|deadline| deadline <= end.at + 1e3);
             ensure!(empty || overdue, "{} had clients when it was deleted: {end:?}", end.name);
         }
@@ -277,12 +286,11 @@ impl Outcome {
     fn pods_went_drained(&self) -> Result<()> {
         for end in self.watch.deletions() {
             ensure!(end.drained, "{} was deleted before it was seen drained", end.name);
-            let last = self.report.last_close.get(&end.name);
+            let after = self.last_close(&end).map_or(0.0, |last| last - end.at);
+            let name = &end.name;
             ensure!(
-                last.is_none_or(|last| *last <= end.at),
-                "{} was deleted {:.0} ms before its last client had left",
-                end.name,
-                last.context("it had clients")? - end.at
+                after <= 0.0,
+                "{name} was deleted {after:.0} ms before its last client had left"
             );
         }
         Ok(())

@@ -100,6 +100,44 @@ fn a_canary_stands_at_the_partition_and_goes_on_when_it_is_lowered() {
     w.settle(500);
 }
 
+/// The pods' templates, from the lowest ordinal up.
+fn templates(w: &World) -> Vec<u32> {
+    w.pods.values().map(|p| p.template).collect()
+}
+
+#[test]
+fn a_canary_that_is_rolled_back_goes_and_the_pods_before_it_stay() {
+    for surge in [0, 1] {
+        let mut w = settled(3, 4);
+        let rolling = &mut w.spec.update_strategy.rolling_update;
+        (rolling.partition, rolling.max_surge, rolling.max_unavailable) = (2, surge, 1 - surge);
+        w.template = 2;
+        w.settle(300);
+        assert_eq!(templates(&w), [1, 1, 2]);
+        let kept: Vec<u32> = w.pods.values().filter(|p| p.template == 1).map(|p| p.uid).collect();
+        w.template = 1;
+        w.settle(300);
+        assert_eq!(templates(&w), [1, 1, 1]);
+        assert!(kept.iter().all(|uid| uids(&w).contains(uid)), "surge {surge}: {}", w.brief());
+    }
+}
+
+#[test]
+fn another_canary_takes_the_place_of_the_one_that_stands() {
+    for surge in [0, 1] {
+        let mut w = settled(3, 4);
+        let rolling = &mut w.spec.update_strategy.rolling_update;
+        (rolling.partition, rolling.max_surge, rolling.max_unavailable) = (2, surge, 1 - surge);
+        w.template = 2;
+        w.settle(300);
+        let kept: Vec<u32> = w.pods.values().filter(|p| p.template == 1).map(|p| p.uid).collect();
+        w.template = 3;
+        w.settle(300);
+        assert_eq!(templates(&w), [1, 1, 3]);
+        assert!(kept.iter().all(|uid| uids(&w).contains(uid)), "surge {surge}: {}", w.brief());
+    }
+}
+
 #[test]
 fn a_canary_gives_up_a_pod_that_cannot_start_before_one_that_serves() {
     let mut w = settled(3, 10);
@@ -116,6 +154,40 @@ fn a_canary_gives_up_a_pod_that_cannot_start_before_one_that_serves() {
 }
 
 #[test]
+fn a_partition_holds_back_pods_that_are_yet_to_come() {
+    let mut w = settled(2, 4);
+    w.spec.update_strategy.rolling_update.partition = 5;
+    w.template = 2;
+    w.settle(300);
+    w.spec.replicas = 4;
+    w.settle(300);
+    assert_eq!(templates(&w), [1, 1, 1, 1]);
+    w.spec.update_strategy.rolling_update.partition = 0;
+    w.settle(500);
+    assert_eq!(templates(&w), [2, 2, 2, 2]);
+}
+
+#[test]
+fn pods_that_serve_while_another_container_of_theirs_can_not_start_keep_their_clients() {
+    let mut w = settled(3, 30);
+    w.spread_evenly();
+    w.template = 2;
+    w.step();
+    w.controller();
+    let mut o = w.observe();
+    for pod in &mut o.pods {
+        (pod.ready, pod.ready_since) = (false, None);
+        pod.stuck = Some(crate::model::StuckReason::CrashLoopBackOff);
+    }
+    let p = plan(&w.desired(), &o, w.timestamp());
+    let sts = o.statefulset.as_ref().unwrap();
+    assert_eq!(p.cursor.ordinals_start, sts.ordinals_start);
+    assert!(p.cursor.partition >= 3 && p.cursor.replicas > 3, "{:?}", p.cursor);
+    let drains = p.actions.iter().filter(|a| matches!(a, Action::Commit { .. }));
+    assert_eq!(drains.count(), 0, "nobody could take their clients");
+}
+
+#[test]
 fn an_operator_upgrade_rolls_nothing_unless_told_to() {
     let mut w = settled(3, 4);
     let o = w.observe();
@@ -129,6 +201,25 @@ fn an_operator_upgrade_rolls_nothing_unless_told_to() {
     d.template_hash = "as another operator renders it".into();
     let p = plan(&d, &o, w.timestamp());
     assert_eq!((p.cursor.template, p.cursor.partition), (TemplateStep::Apply, 3));
+}
+
+#[test]
+fn an_operator_upgrade_mends_a_cluster_of_which_no_pod_can_start() {
+    let mut w = World::new(spec(3), 0);
+    w.bad = [1].into();
+    for _ in 0..30 {
+        w.step();
+    }
+    let mut o = w.observe();
+    assert!(o.pods.iter().all(|p| p.stuck.is_some() && !p.running), "{o:?}");
+    let mut d = w.desired();
+    d.template_hash = "with another default image".into();
+    let now = w.timestamp();
+    assert_eq!(plan(&d, &o, now).cursor.template, TemplateStep::Apply);
+    // One that serves clients is not to be disturbed.
+    o.pods[0].stuck = None;
+    o.pods[0].running = true;
+    assert_eq!(plan(&d, &o, now).cursor.template, TemplateStep::Keep);
 }
 
 #[test]

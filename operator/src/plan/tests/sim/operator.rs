@@ -240,9 +240,13 @@ impl World {
         );
     }
 
-    /// Old pods stand above new ones: these are replaced in place.
+    /// Old pods stand above new ones, or between them and those that a canary keeps: these are
+    /// replaced in place.
     fn edited(&self) -> bool {
-        let update = self.set.as_ref().map_or(0, |s| s.update);
+        let (update, current) = self.set.as_ref().map_or((0, 0), |s| (s.update, s.current));
+        if self.pods.values().any(|p| ![update, current].contains(&p.template)) {
+            return true;
+        }
         let order: Vec<bool> = self.pods.values().map(|p| p.template == update).collect();
         order.windows(2).any(|w| w[0] && !w[1])
     }
