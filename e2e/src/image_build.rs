@@ -37,7 +37,7 @@ pub struct Programs {
 /// Builds the product's programs with cargo.
 pub fn programs(settings: &Settings) -> Result<Programs> {
     let log = settings.log("cargo-build");
-    let mut build = cargo(settings, &["build", "--release"]);
+    let mut build = cargo(settings, &["build", "--profile", "local"]);
     build
         .args(["--package", "sluice-node", "--package", "sluice-operator"])
         .args(["--bins", "--example", "chat_page"])
