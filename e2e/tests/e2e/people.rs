@@ -162,12 +162,9 @@ fn kubectl_describe_reads_as_the_story_of_a_deploy() {
         // The next deploy is told in its own words, however soon it comes.
         let first = cluster.status().await?.update_revision;
         cluster.change(colour("green")).await?;
-        let second = eventually("the second deploy's end", LONG, async || {
-            let status = cluster.status().await?;
-            ensure!(status.update_revision != first && status.rollout.is_none(), "{status:?}");
-            Ok(status.update_revision)
-        })
-        .await?;
+        cluster.wait_ready().await?;
+        let second = cluster.status().await?.update_revision;
+        ensure!(second != first, "{first} is still wanted");
         eventually("the second story", SHORT, async || {
             let told = events(&space.kubectl(&["describe", "channelcluster/chat"]).await?);
             for reason in ["RolloutStarted", "RolloutCompleted"] {
