@@ -65,6 +65,8 @@ use sluice_node_api::config::ChannelRule;
         .message("channels: a topic may have one '*', at its end: `room:*`, not `room:*:chat`"),
     validation = Rule::new("has(self.auth.jwt) || !self.channels.exists(c, has(c.join))")
         .message("channels: join needs auth.jwt: a client without a token has no claims, and nobody could join"),
+    validation = Rule::new("!self.channels.exists(c, has(c.webhooks))")
+        .message("channels: webhooks is for nodes with a configuration file of their own: a ChannelCluster has no backend yet"),
     // Not a list of type `map`, which keeps keys apart too: the order counts, so that a list is
     // applied as a whole.
     validation = Rule::new("self.channels.all(c, self.channels.exists_one(d, d.topic == c.topic))")
