@@ -319,8 +319,8 @@ pub struct ChannelRule {
     #[serde(default = "payload_limit")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 8_000_000)))]
     pub max_payload_bytes: u32,
-    /// Who may join; absent: everybody that is connected. Needs clients with tokens
-    /// (`auth.jwt` of the node).
+    /// Who may join; absent: everybody that is connected. Needs clients with claims, by a token
+    /// (`auth.jwt` of the node) or from a backend (`webhooks.connect`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<JoinRule>,
     /// Messages that a client may push on one channel in a second, a second's worth at once;

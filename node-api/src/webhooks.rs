@@ -63,6 +63,16 @@ impl Webhooks {
 /// What the backend is asked about, and told, of the topics of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "(has(self.join) && self.join) || (has(self.leave) && self.leave) || (has(self.events) && self.events.size() > 0)",
+        "message": "channels: webhooks needs join, events or leave: without any the backend is not called",
+    },
+    {
+        "rule": "!has(self.events) || self.events.all(e, bytes(e).size() <= 255 && !e.startsWith('phx_'))",
+        "message": "channels: webhooks.events may have at most 255 bytes each, and phx_* are the protocol's own",
+    },
+])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RuleWebhooks {
     /// Whether the backend is asked about joins. Only about those that `join` of the rule lets in.
