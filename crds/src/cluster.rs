@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Auth, ChannelClusterStatus, Disruption, Drain, PodTemplate, PubSub, Rebalance, Redis,
-    ScaleDown, Service, UpdateStrategy, spec::*,
+    ScaleDown, Service, UpdateStrategy, Webhooks, spec::*,
 };
 use sluice_node_api::config::ChannelRule;
 
@@ -65,8 +65,10 @@ use sluice_node_api::config::ChannelRule;
         .message("progressDeadlineSeconds must be more than minReadySeconds: every deploy would be late"),
     validation = Rule::new("self.channels.all(c, c.topic.matches('^[^*]*[*]?$'))")
         .message("channels: a topic may have one '*', at its end: `room:*`, not `room:*:chat`"),
-    validation = Rule::new("has(self.auth.jwt) || !self.channels.exists(c, has(c.join))")
-        .message("channels: join needs auth.jwt: a client without a token has no claims, and nobody could join"),
+    validation = Rule::new("has(self.auth.jwt) || (has(self.webhooks) && has(self.webhooks.connect) && self.webhooks.connect) || !self.channels.exists(c, has(c.join))")
+        .message("channels: join needs auth.jwt, or webhooks.connect whose answers give claims: a client without claims could join nothing"),
+    validation = Rule::new("has(self.webhooks) || !self.channels.exists(c, has(c.webhooks))")
+        .message("channels: webhooks needs spec.webhooks: without it there is no backend to call"),
     // Not a list of type `map`, which keeps keys apart too: the order counts, so that a list is
     // applied as a whole.
     validation = Rule::new("self.channels.all(c, self.channels.exists_one(d, d.topic == c.topic))")
@@ -99,6 +101,9 @@ pub struct ChannelClusterSpec {
     /// Who may connect. A change is a deploy.
     #[serde(default)]
     pub auth: Auth,
+    /// The backend that the nodes ask and tell over HTTP. Default: none. A change is a deploy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhooks: Option<Webhooks>,
     /// Rules of the stock node, by topic; the first that matches a topic counts. A change is
     /// loaded by running nodes, nothing is restarted.
     #[serde(default = "defaults::channels")]

@@ -14,6 +14,7 @@ pub mod reference;
 pub mod schema;
 mod spec;
 mod status;
+mod webhooks;
 
 pub use auth::*;
 pub use cluster::{ChannelCluster, ChannelClusterSpec};
@@ -25,3 +26,4 @@ pub use sluice_node_api::{
 };
 pub use spec::*;
 pub use status::*;
+pub use webhooks::*;

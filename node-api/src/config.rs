@@ -9,7 +9,7 @@ use crate::admin::DrainMode;
 use crate::auth::Auth;
 pub use crate::origin::{CheckOrigin, Origin};
 pub use crate::presence::PresenceRule;
-use crate::webhooks::Webhooks;
+use crate::webhooks::{RuleWebhooks, Webhooks};
 
 /// Port of client connections, `/socket/websocket`.
 pub const HTTP_PORT: u16 = 4000;
@@ -319,8 +319,8 @@ pub struct ChannelRule {
     #[serde(default = "payload_limit")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 8_000_000)))]
     pub max_payload_bytes: u32,
-    /// Who may join; absent: everybody that is connected. Needs clients with tokens
-    /// (`auth.jwt` of the node).
+    /// Who may join; absent: everybody that is connected. Needs clients with claims, by a token
+    /// (`auth.jwt` of the node) or from a backend (`webhooks.connect`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<JoinRule>,
     /// Messages that a client may push on one channel in a second, a second's worth at once;
@@ -332,6 +332,10 @@ pub struct ChannelRule {
     /// phoenix.js.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub presence: Option<PresenceRule>,
+    /// What a backend is asked about, and told, of these topics; absent: nothing. Needs a backend
+    /// (`webhooks` of the node).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhooks: Option<RuleWebhooks>,
     /// Whether the reply to a join names the node: `{"node": "chat-0"}`. Meant for examples and
     /// for finding faults.
     #[serde(default)]
@@ -349,6 +353,7 @@ impl ChannelRule {
             join: None,
             max_messages_per_second: None,
             presence: None,
+            webhooks: None,
             announce_node: false,
         }
     }

@@ -1,4 +1,5 @@
-//! `webhooks` in a node's configuration: which backend is asked and told, and how.
+//! `webhooks` in a node's configuration: which backend is asked and told, and how; and in its topic rules:
+//! of what.
 
 use serde::{Deserialize, Serialize};
 
@@ -59,11 +60,44 @@ impl Webhooks {
     }
 }
 
+/// What the backend is asked about, and told, of the topics of a rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "(has(self.join) && self.join) || (has(self.leave) && self.leave) || (has(self.events) && self.events.size() > 0)",
+        "message": "channels: webhooks needs join, events or leave: without any the backend is not called",
+    },
+    {
+        "rule": "!has(self.events) || self.events.all(e, bytes(e).size() <= 255 && !e.startsWith('phx_'))",
+        "message": "channels: webhooks.events may have at most 255 bytes each, and phx_* are the protocol's own",
+    },
+])))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RuleWebhooks {
+    /// Whether the backend is asked about joins. Only about those that `join` of the rule lets in.
+    pub join: bool,
+    /// Client events that the backend is asked about; `*` stands for any. They need not be among
+    /// `events` of the rule, which says what is broadcast unless the backend says otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            length(max = 64),
+            inner(length(min = 1, max = 255)),
+            extend("x-kubernetes-list-type" = "set")
+        )
+    )]
+    pub events: Vec<String>,
+    /// Whether it is told of channels that end.
+    pub leave: bool,
+}
+
 /// What holds when the backend does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OnFailure {
-    /// The client is refused.
+    /// The client is refused; its join or event is answered with an error.
     #[default]
     Deny,
     /// As if nobody had been asked.

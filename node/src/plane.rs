@@ -28,6 +28,7 @@ use crate::{
         fanout::Fanout,
         inbox::{Inbox, Task},
     },
+    webhook::Webhook,
 };
 
 /// The socket settings of a node.
@@ -80,6 +81,8 @@ pub(crate) struct Plane {
     /// What signs long-poll tokens; shared by the nodes of a cluster.
     pub(crate) secret: Vec<u8>,
     pub(crate) polls: Polls,
+    /// The backend that rules may call.
+    pub(crate) webhook: Option<Webhook>,
     /// The shortest idle timeout of its mounts.
     pub(crate) shortest_idle: Duration,
     pub(crate) rules: RwLock<Arc<Rules>>,
@@ -116,6 +119,7 @@ impl Plane {
             instance,
             secret,
             polls: Polls::default(),
+            webhook: None,
             interest: Interest::default(),
             presence: Presence::new(instance),
             shards: (0..shards).map(|_| ShardHandle::default()).collect(),

@@ -8,6 +8,7 @@
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use serde_json::json;
 use smallvec::SmallVec;
 
 use crate::{
@@ -141,6 +142,9 @@ impl Session {
             (_, None) => effects.push(message.refuse(Ref::NULL, UNMATCHED).into()),
             (_, Some(at)) if self.channels[at].is_before(message) => {}
             ("phx_leave", Some(at)) => self.leave(message, at, effects),
+            (event, Some(at)) if is_asked_about(event, &message.topic, rules) => {
+                self.expel(message, at, effects);
+            }
             (_, Some(at)) => push(message, &mut self.channels[at], rules, now, effects),
         }
     }
@@ -206,6 +210,21 @@ impl Session {
         effects.push(message.reply(joined.effective.clone(), Status::Ok, EMPTY).into());
         effects.push(joined.close());
     }
+
+    /// Ends a channel whose client is to join anew, as clients do after an error (`P-ERR-1`).
+    fn expel(&mut self, message: &Incoming<'_>, at: usize, effects: &mut Vec<Effect>) {
+        let joined = self.channels.swap_remove(at);
+        let reason = "the rules have changed: join again";
+        effects.push(Effect::Unsubscribe(joined.topic.clone()));
+        effects.push(message.refuse(joined.effective.clone(), reason).into());
+        let payload = json!({ "reason": reason }).to_string();
+        effects.push(joined.exit("phx_error", payload.into()));
+    }
+}
+
+/// Whether the rules have come to want a backend asked, which a relay can't.
+fn is_asked_about(event: &str, topic: &str, rules: &Rules) -> bool {
+    rules.need_channels() && rules.find(topic).is_some_and(|rule| rule.asks_about(event))
 }
 
 impl Joined {
@@ -215,11 +234,15 @@ impl Joined {
 
     /// `phx_close` (`P-LEAVE-1`).
     fn close(self) -> Effect {
+        self.exit("phx_close", EMPTY)
+    }
+
+    fn exit(self, event: &'static str, payload: Bytes) -> Effect {
         Effect::Send(Outgoing {
             join_ref: self.join_ref.clone(),
             reference: self.join_ref,
             topic: self.topic,
-            body: Body::Event(Cow::Borrowed("phx_close"), Kind::Json, EMPTY),
+            body: Body::Event(Cow::Borrowed(event), Kind::Json, payload),
         })
     }
 }

@@ -8,12 +8,16 @@ use std::{borrow::Cow, time::Instant};
 use bytes::Bytes;
 use serde_json::json;
 use sluice_node_api::config::{ChannelRule, LiveConfig, PresenceRule};
+use sluice_node_api::webhooks::RuleWebhooks;
 
 use crate::auth::{Identity, Join};
 use crate::message::{MAX_FIELD, matches};
 use crate::pace::Pace;
 use crate::presence;
 use crate::pubsub::Kind;
+
+/// What a client is told of an event that its topic does not take.
+pub(crate) const NOT_ALLOWED: &str = "event not allowed";
 
 /// The topic rules in force.
 #[derive(Debug, Default)]
@@ -60,6 +64,11 @@ impl Rules {
     }
 }
 
+/// Whether a list of events has this one.
+fn names(events: &[String], event: &str) -> bool {
+    events.iter().any(|named| named == "*" || named == event)
+}
+
 /// Why a rule refuses an event.
 #[derive(Debug)]
 pub struct Refusal {
@@ -78,7 +87,18 @@ impl Refusal {
 impl Rule {
     /// Whether its topics need more than the relay: a channel of their own.
     pub fn needs_channel(&self) -> bool {
-        self.rule.presence.is_some()
+        self.rule.presence.is_some() || self.rule.webhooks.is_some()
+    }
+
+    /// What a backend is asked about and told, if anything.
+    pub fn webhooks(&self) -> Option<&RuleWebhooks> {
+        self.rule.webhooks.as_ref()
+    }
+
+    /// Whether a backend is asked about a client's `event`.
+    pub fn asks_about(&self, event: &str) -> bool {
+        let asks = |hooks: &RuleWebhooks| names(&hooks.events, event);
+        self.may_be_named(event) && self.webhooks().is_some_and(asks)
     }
 
     /// Who is present, if that is kept.
@@ -92,8 +112,16 @@ impl Rule {
     /// Why it may not.
     pub fn check(&self, event: &str, kind: Kind, payload: &[u8]) -> Result<(), Refusal> {
         if !self.allows(event) {
-            return Err(Refusal::new("event", "event not allowed"));
+            return Err(Refusal::new("event", NOT_ALLOWED));
         }
+        self.check_payload(kind, payload)
+    }
+
+    /// Whether a client may send this payload.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn check_payload(&self, kind: Kind, payload: &[u8]) -> Result<(), Refusal> {
         let limit = self.max_payload();
         if payload.len() > limit {
             let reason = format!("payload too large, at most {limit} bytes");
@@ -125,7 +153,8 @@ impl Rule {
     /// Whether a client of this identity may join `topic`.
     pub fn admits(&self, identity: Option<&Identity>, topic: &str) -> bool {
         let Some(join) = &self.join else { return true };
-        identity.is_some_and(|identity| join.admits(&identity.claims(), topic))
+        let claims = identity.and_then(Identity::claims);
+        claims.is_some_and(|claims| join.admits(&claims, topic))
     }
 
     /// Messages that a client may push on a channel in a second; none: any number.
@@ -133,14 +162,18 @@ impl Rule {
         self.rule.max_messages_per_second
     }
 
-    /// Whether clients may broadcast `event`. Names that begin with `phx_` never: a client takes
-    /// them for the server's own, and one could close everyone's channel. Nor those of presence
-    /// where there is one: nobody must be able to make others up.
+    /// Whether clients may broadcast `event`.
     pub fn allows(&self, event: &str) -> bool {
+        self.may_be_named(event) && names(&self.rule.events, event)
+    }
+
+    /// Whether an event may have this name. Names that begin with `phx_` never: a client takes them
+    /// for the server's own, and one could close everyone's channel. Nor those of presence where there
+    /// is one: nobody must be able to make others up.
+    pub fn may_be_named(&self, event: &str) -> bool {
         let own =
             event.starts_with("phx_") || self.rule.presence.is_some() && presence::is_own(event);
-        let named = || self.rule.events.iter().any(|allowed| allowed == "*" || allowed == event);
-        event.len() <= MAX_FIELD && !own && named()
+        event.len() <= MAX_FIELD && !own
     }
 
     /// Whether the sender receives its own event.

@@ -15,6 +15,7 @@ use crate::{
     hub::Hub,
     plane::{Plane, Settings},
     shard,
+    webhook::Webhook,
 };
 
 /// Connections that the kernel keeps for us until they are taken.
@@ -62,6 +63,7 @@ pub struct Builder {
     routes: Router,
     mounts: Vec<Mount>,
     secret: Vec<u8>,
+    webhook: Option<Webhook>,
 }
 
 impl Builder {
@@ -75,6 +77,7 @@ impl Builder {
             routes: Router::new(),
             mounts: Vec::new(),
             secret: rand::random::<[u8; 32]>().to_vec(),
+            webhook: None,
         }
     }
 
@@ -117,13 +120,19 @@ impl Builder {
         Self { secret: secret.into(), ..self }
     }
 
+    /// The backend that topic rules may call.
+    #[must_use]
+    pub fn webhook(self, webhook: Webhook) -> Self {
+        Self { webhook: Some(webhook), ..self }
+    }
+
     /// Starts; see [`start`].
     ///
     /// # Errors
     ///
     /// When the address cannot be bound or a thread cannot be started.
     pub async fn start(self, shutdown: CancellationToken) -> Result<(Hub, SocketAddr), StartError> {
-        let Self { config, name, live, shards, routes, mut mounts, secret } = self;
+        let Self { config, name, live, shards, routes, mut mounts, secret, webhook } = self;
         let listen = |source| StartError::Listen { address: config.listen.http.clone(), source };
         let listener = bind(&config.listen.http).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -139,7 +148,8 @@ impl Builder {
         let idle = mounts.iter().flat_map(|mount| [mount.idle_timeout, mount.longpoll]);
         let idle = idle.flatten().min();
         let idle = idle.unwrap_or(settings.idle_timeout);
-        let plane = Arc::new(Plane::new(name, &config.socket, &live, idle, secret, shards, stop));
+        let plane = Plane::new(name, &config.socket, &live, idle, secret, shards, stop);
+        let plane = Arc::new(Plane { webhook, ..plane });
         let routes = handshake::routes(&mounts, &plane, routes);
         for id in 0..shards {
             let id = u16::try_from(id).unwrap_or(u16::MAX);

@@ -1,86 +1,22 @@
 //! A stock node and a backend that decides who connects and is told who has gone, over real HTTP.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod backend;
 mod plane;
 mod support;
 mod tokens;
 
-use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Router, body::Bytes, extract::State, http::HeaderMap, http::StatusCode, routing::post};
+use axum::http::HeaderMap;
+use backend::{Backend, counted, secret, start, url};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use parking_lot::Mutex;
 use plane::{Client, refusal};
 use ring::hmac;
 use serde_json::{Value, json};
 use sluice_node::run::Node;
-use support::{Dir, end, node, publish, until};
+use support::{Dir, end, publish, until};
 use tokens::{Signer, claims};
-
-/// What the backend does with a call.
-#[derive(Clone)]
-enum Says {
-    This(u16, String),
-    Nothing,
-}
-
-#[derive(Clone)]
-struct Backend {
-    url: String,
-    says: Arc<Mutex<Says>>,
-    calls: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
-    /// Ids of calls that were answered with a success.
-    taken: Arc<Mutex<HashSet<String>>>,
-}
-
-impl Backend {
-    async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/hook", listener.local_addr().unwrap());
-        let says = Says::This(200, json!({ "allow": true }).to_string());
-        let says = Arc::new(Mutex::new(says));
-        let backend = Self { url, says, calls: Arc::default(), taken: Arc::default() };
-        async fn hook(
-            State(this): State<Backend>,
-            headers: HeaderMap,
-            body: Bytes,
-        ) -> (StatusCode, String) {
-            let id = headers["webhook-id"].to_str().unwrap().to_owned();
-            let says = this.says.lock().clone();
-            this.calls.lock().push((headers, body));
-            match says {
-                Says::This(status, body) => {
-                    let status = StatusCode::from_u16(status).unwrap();
-                    if status.is_success() {
-                        this.taken.lock().insert(id);
-                    }
-                    (status, body)
-                }
-                Says::Nothing => std::future::pending().await,
-            }
-        }
-        let router = Router::new().route("/hook", post(hook)).with_state(backend.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        backend
-    }
-
-    fn say(&self, status: u16, body: impl ToString) {
-        *self.says.lock() = Says::This(status, body.to_string());
-    }
-
-    /// The bodies of calls of a type.
-    fn told(&self, event: &str) -> Vec<Value> {
-        let calls = self.calls.lock();
-        let bodies = calls.iter().map(|(_, body)| serde_json::from_slice::<Value>(body).unwrap());
-        bodies.filter(|body| body["type"] == event).collect()
-    }
-}
-
-fn secret(byte: u8) -> String {
-    format!("whsec_{}", STANDARD.encode([byte; 32]))
-}
 
 /// The signatures that these secrets make of a call.
 fn signature(byte: u8, headers: &HeaderMap, body: &[u8]) -> String {
@@ -91,31 +27,11 @@ fn signature(byte: u8, headers: &HeaderMap, body: &[u8]) -> String {
     format!("v1,{}", STANDARD.encode(hmac::sign(&key, &signed)))
 }
 
-async fn start(dir: &Dir, url: &str, more: &str) -> Node {
-    let file = dir.0.join("webhook-secret");
-    std::fs::write(&file, secret(1)).unwrap();
-    let file = file.display();
-    let text = format!("webhooks:\n  url: '{url}'\n  secretFile: '{file}'\n{more}");
-    node("a", &dir.config(&text)).await
-}
-
-fn url(node: &Node, params: &str) -> String {
-    format!("ws://{}/socket/websocket?vsn=2.0.0{params}", node.addresses.http)
-}
-
 async fn status(node: &Node) -> u16 {
     match Client::connect(&url(node, "")).await {
         Ok(_) => 101,
         refused => refusal(refused).0,
     }
-}
-
-async fn counted(node: &Node, outcome: &str) -> bool {
-    let address = format!("http://{}/metrics", node.addresses.admin);
-    let text = reqwest::get(address).await.unwrap().text().await.unwrap();
-    text.contains(&format!(
-        "sluice_webhook_requests_total{{event=\"connect\",outcome=\"{outcome}\"}}"
-    ))
 }
 
 /// Topics that a claim lets into; a drain begins at once.
@@ -214,11 +130,11 @@ async fn what_is_no_yes_lets_nobody_in_and_is_counted() {
     ] {
         backend.say(code, body);
         assert_eq!(status(&node).await, 403, "{outcome}");
-        assert!(counted(&node, outcome).await, "{outcome}");
+        assert!(counted(&node, "connect", outcome).await, "{outcome}");
     }
-    *backend.says.lock() = Says::Nothing;
+    backend.say_nothing("*");
     assert_eq!(status(&node).await, 403);
-    assert!(counted(&node, "timeout").await);
+    assert!(counted(&node, "connect", "timeout").await);
     backend.say(200, json!({ "allow": true }));
     assert_eq!(status(&node).await, 101, "and it is back");
     end(node).await;
@@ -234,11 +150,14 @@ async fn a_backend_that_is_down_is_left_alone_and_the_policy_decides() {
         let node = start(&dir, &format!("http://{address}/hook"), &more).await;
         for _ in 0..100 {
             assert_eq!(status(&node).await, want, "{policy}");
-            if counted(&node, "circuit").await {
+            if counted(&node, "connect", "circuit").await {
                 break;
             }
         }
-        assert!(counted(&node, "unreachable").await && counted(&node, "circuit").await);
+        assert!(
+            counted(&node, "connect", "unreachable").await
+                && counted(&node, "connect", "circuit").await
+        );
         end(node).await;
     }
 }

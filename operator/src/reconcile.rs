@@ -278,7 +278,7 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
         (_, Err(Error::Apply(error)) | Ok(Outcome { refused: Some(error), .. })) => {
             error.trouble(failures.saturating_add(1))
         }
-        _ => settings::refused(&seen.observed),
+        _ => settings::refused(&desired, &seen.observed),
     };
     let replicas = plan.cursor.replicas;
     let hint = hints::read(&context.client, cluster.namespace, &seen.observed, replicas, now).await;

@@ -7,15 +7,18 @@ use jiff::{SignedDuration, Timestamp};
 use sluice_crds::Reason;
 
 use crate::{
-    model::{Observed, PodState},
+    model::{Desired, Observed, PodState, StatefulSetState},
     observe::brief,
+    plan,
 };
 
 /// A kubelet looks at what it mounts once in a minute or so, and a node once in a second.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(90);
 
-/// A node that refuses the settings, with its own reason.
-pub fn refused(observed: &Observed) -> Option<(Reason, String)> {
+/// A node that refuses the settings, with its own reason. Not one that a rollout under way replaces:
+/// what came with the settings, such as a backend that its rules call, may come with the new pods alone.
+pub fn refused(desired: &Desired<'_>, observed: &Observed) -> Option<(Reason, String)> {
+    let replaced = |pod: &&PodState| rolls(desired, observed, &pod.revision);
     let refuses = |pod: &PodState| {
         let why = pod.node.as_ref().map(|node| node.live_config_refused.as_str())?;
         let pod = &pod.name;
@@ -26,7 +29,19 @@ pub fn refused(observed: &Observed) -> Option<(Reason, String)> {
             (Reason::InvalidSpec, message)
         })
     };
-    observed.pods.iter().filter(|pod| !pod.terminating).find_map(refuses)
+    let mut staying = observed.pods.iter().filter(|pod| !pod.terminating && !replaced(pod));
+    staying.find_map(refuses)
+}
+
+/// Whether all pods of this revision are about to go.
+fn rolls(desired: &Desired<'_>, observed: &Observed, revision: &str) -> bool {
+    let spec = desired.spec;
+    let all = !spec.paused && spec.update_strategy.rolling_update.partition == 0;
+    let newer = |sts: &StatefulSetState| {
+        let seen = plan::settled(sts) && !plan::template_pending(desired, sts);
+        !seen || sts.update_revision != revision
+    };
+    all && observed.statefulset.as_ref().is_some_and(newer)
 }
 
 /// Whether other settings than those of this hash are in force on the pod's node.
@@ -41,7 +56,7 @@ pub fn pending(observed: &Observed, hash: &str) -> Option<String> {
 }
 
 /// A node on which the settings of this hash are not in force although they have been there for
-/// long. `since`: when the spec was last changed.
+/// long, and that does not refuse them. `since`: when the spec was last changed.
 pub fn late(
     observed: &Observed,
     hash: &str,
@@ -51,7 +66,8 @@ pub fn late(
     let late = |pod: &&PodState| {
         let there = since.max(pod.created_at);
         let long = there.is_some_and(|there| now.duration_since(there) > PATIENCE);
-        long && lags(pod, hash)
+        let refuses = pod.node.as_ref().is_some_and(|node| !node.live_config_refused.is_empty());
+        long && lags(pod, hash) && !refuses
     };
     let pod = observed.pods.iter().find(late)?;
     Some(format!("the live settings are not in force on {} yet: ask its kubelet", pod.name))
@@ -59,9 +75,11 @@ pub fn late(
 
 #[cfg(test)]
 mod tests {
+    use sluice_crds::ChannelClusterSpec;
     use sluice_node_api::admin::NodeStatus;
 
     use super::*;
+    use crate::plan::tests::spec;
 
     fn seen(hash: &str, why: &str) -> Observed {
         let node = NodeStatus {
@@ -73,13 +91,48 @@ mod tests {
         Observed { statefulset: None, pods: vec![pod] }
     }
 
+    fn told(spec: &ChannelClusterSpec, observed: &Observed) -> Option<(Reason, String)> {
+        let (spec_hash, template_hash) = ("spec".into(), "template".into());
+        let desired = Desired { name: "chat", generation: 1, spec, spec_hash, template_hash };
+        refused(&desired, observed)
+    }
+
     #[test]
     fn a_refusal_is_told_in_the_nodes_own_words() {
-        assert_eq!(refused(&seen("new", "")), None);
-        let (reason, message) = refused(&seen("old", "live.yaml:3: unknown field `x`")).unwrap();
+        let spec = spec(3);
+        assert_eq!(told(&spec, &seen("new", "")), None);
+        let why = "live.yaml:3: unknown field `x`";
+        let (reason, message) = told(&spec, &seen("old", why)).unwrap();
         assert_eq!(reason, Reason::InvalidSpec);
         assert!(message.starts_with("chat-4 refuses the live settings"), "{message}");
-        assert!(message.ends_with("live.yaml:3: unknown field `x`"), "{message}");
+        assert!(message.ends_with(why), "{message}");
+    }
+
+    #[test]
+    fn a_pod_that_a_rollout_replaces_may_refuse_what_is_for_the_new_ones() {
+        let mut spec = spec(3);
+        let mut observed = seen("old", "no backend to call");
+        observed.pods[0].revision = "1".into();
+        let sts = StatefulSetState {
+            spec_hash: "spec".into(),
+            update_revision: "1".into(),
+            ..StatefulSetState::default()
+        };
+        observed.statefulset = Some(sts.clone());
+        assert!(told(&spec, &observed).is_some(), "it stays");
+        for rolling in [
+            StatefulSetState { spec_hash: "before".into(), ..sts.clone() },
+            StatefulSetState { generation: 2, observed_generation: 1, ..sts.clone() },
+            StatefulSetState { update_revision: "2".into(), ..sts },
+        ] {
+            observed.statefulset = Some(rolling);
+            assert_eq!(told(&spec, &observed), None);
+        }
+        spec.update_strategy.rolling_update.partition = 1;
+        assert!(told(&spec, &observed).is_some(), "a canary: it may stay for long");
+        spec.update_strategy.rolling_update.partition = 0;
+        spec.paused = true;
+        assert!(told(&spec, &observed).is_some());
     }
 
     #[test]
@@ -98,6 +151,7 @@ mod tests {
         assert_eq!(late(&seen("old", ""), "new", Some(changed), after(90)), None);
         assert!(late(&seen("old", ""), "new", Some(changed), after(91)).is_some());
         assert_eq!(late(&seen("new", ""), "new", Some(changed), after(91)), None);
+        assert_eq!(late(&seen("old", "no"), "new", Some(changed), after(91)), None, "said already");
         let mut fresh = seen("old", "");
         fresh.pods[0].created_at = Some(after(60));
         assert_eq!(late(&fresh, "new", Some(changed), after(91)), None);

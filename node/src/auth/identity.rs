@@ -1,22 +1,40 @@
-//! What a socket keeps of its token: the claims, for the rules of joins. Kept as text, since a socket
-//! joins seldom and lives long.
+//! What a socket keeps of who it is: the claims, for the rules of joins, and the reference by which a
+//! backend knows it. Kept small and as text, since a socket joins seldom and lives long.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
-/// The claims of a verified token. Never printed.
+/// Who a socket is. Never printed.
 pub struct Identity {
-    claims: Box<str>,
+    claims: Option<Box<RawValue>>,
+    reference: u128,
 }
 
 impl Identity {
-    /// Of these claims.
+    /// Whoever these claims are of.
     pub fn new(claims: &Map<String, Value>) -> Self {
-        Self { claims: serde_json::to_string(claims).unwrap_or_default().into() }
+        Self::known(Some(claims), 0)
     }
 
-    /// The claims.
-    pub fn claims(&self) -> Map<String, Value> {
-        serde_json::from_str(&self.claims).unwrap_or_default()
+    /// A socket that a backend knows by `reference`, with the claims that it has, if any.
+    pub(crate) fn known(claims: Option<&Map<String, Value>>, reference: u128) -> Self {
+        let claims = claims.and_then(|claims| serde_json::value::to_raw_value(claims).ok());
+        Self { claims, reference }
+    }
+
+    /// The claims; none of a client that nobody has vouched for.
+    pub fn claims(&self) -> Option<Map<String, Value>> {
+        let claims = self.claims.as_ref()?;
+        Some(serde_json::from_str(claims.get()).unwrap_or_default())
+    }
+
+    /// The claims, as text.
+    pub(crate) fn claims_text(&self) -> Option<&RawValue> {
+        self.claims.as_deref()
+    }
+
+    /// What a backend knows the socket by.
+    pub(crate) fn reference(&self) -> u128 {
+        self.reference
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    behaviour::ReplyTo,
+    behaviour::{End, ReplyTo},
     connect::{Accept, Connect, Transport},
     mailbox::{Mail, Mailbox, Order},
     payload::Payload,
@@ -145,6 +145,19 @@ impl<I: Send + 'static> Ctx<I> {
     /// The node.
     pub(crate) fn plane(&self) -> &Plane {
         &self.inner.plane
+    }
+
+    /// What tells this join from the others of its socket; of two the later has the larger.
+    pub(crate) fn join(&self) -> u64 {
+        self.inner.address.key
+    }
+
+    /// Why the channel has been told to end, if it has.
+    pub(crate) fn ordered(&self) -> Option<End> {
+        match self.inner.mailbox.ordered() {
+            Order::Stop(end) | Order::Abort(end) => Some(end),
+            Order::Run | Order::Kill => None,
+        }
     }
 
     /// The topic.

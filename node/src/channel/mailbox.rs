@@ -128,6 +128,11 @@ impl Mailbox {
         });
     }
 
+    /// What the channel is told now.
+    pub(crate) fn ordered(&self) -> Order {
+        *self.order.borrow()
+    }
+
     /// Whether the channel has ended.
     pub(crate) fn is_gone(&self) -> bool {
         self.sender.is_closed()

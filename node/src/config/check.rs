@@ -65,6 +65,9 @@ pub fn check_live(c: &LiveConfig) -> Found {
 pub(super) struct Out(Found);
 
 impl Out {
+    pub(super) fn found(self) -> Found {
+        self.0
+    }
     pub(super) fn add(&mut self, field: &str, reason: impl Into<String>) {
         self.0.push((field.to_owned(), reason.into()));
     }
@@ -112,6 +115,7 @@ fn check_rule(at: &str, rule: &ChannelRule, out: &mut Out) {
         }
     }
     super::auth::check_join(at, rule.join.as_ref(), out);
+    super::webhooks::check_rule(at, rule.webhooks.as_ref(), out);
     check_presence(&format!("{at}.presence"), rule.presence.as_ref(), out);
     let rate = rule.max_messages_per_second.is_none_or(|rate| (1..=100_000).contains(&rate));
     out.that(&format!("{at}.maxMessagesPerSecond"), rate, "must be 1 to 100000");

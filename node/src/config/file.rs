@@ -84,13 +84,16 @@ pub fn parse_node(path: &Path, text: &str) -> Result<NodeConfig, ConfigError> {
     parse(path, text)
 }
 
-/// Reads and checks a [`LiveConfig`].
+/// Reads and checks a [`LiveConfig`], of a node that has a `backend` or none.
 ///
 /// # Errors
 /// As [`parse_node`], and what [`super::check_live`] finds.
-pub fn parse_live(path: &Path, text: &str) -> Result<LiveConfig, ConfigError> {
+pub fn parse_live(path: &Path, text: &str, backend: bool) -> Result<LiveConfig, ConfigError> {
     let live = parse(path, text)?;
-    let problems = super::check_live(&live);
+    let mut problems = super::check_live(&live);
+    if !backend {
+        problems.extend(super::webhooks::check_without(&live));
+    }
     if problems.is_empty() { Ok(live) } else { Err(ConfigError::located(path, text, problems)) }
 }
 

@@ -27,6 +27,8 @@ pub struct LiveFile(Arc<Shared>);
 
 struct Shared {
     path: Option<PathBuf>,
+    /// Whether the node has a backend, which rules may call.
+    backend: bool,
     now: Mutex<Now>,
     reloads: Family<ResultLabel, Counter>,
 }
@@ -44,20 +46,21 @@ struct ResultLabel {
 }
 
 impl LiveFile {
-    /// Reads the file for the first time; without one the defaults hold.
+    /// Reads the file of a node that has a `backend` or none, for the first time; without a file the
+    /// defaults hold.
     ///
     /// # Errors
     /// When it is not valid: there is no earlier one to keep.
-    pub fn open(path: Option<PathBuf>) -> Result<Self, ConfigError> {
+    pub fn open(path: Option<PathBuf>, backend: bool) -> Result<Self, ConfigError> {
         let (config, hash) = match &path {
             None => (LiveConfig::default(), String::new()),
             Some(path) => {
                 let text = read(path)?;
-                (parse_live(path, &text)?, hash(&text))
+                (parse_live(path, &text, backend)?, hash(&text))
             }
         };
         let now = Mutex::new(Now { config: Arc::new(config), hash, refused: None });
-        Ok(Self(Arc::new(Shared { path, now, reloads: Family::default() })))
+        Ok(Self(Arc::new(Shared { path, backend, now, reloads: Family::default() })))
     }
 
     /// What is in force.
@@ -91,7 +94,7 @@ impl LiveFile {
         if now.refused.as_ref().is_some_and(|(refused, _)| *refused == seen) {
             return None;
         }
-        match text.and_then(|text| parse_live(path, &text)) {
+        match text.and_then(|text| parse_live(path, &text, self.0.backend)) {
             Ok(config) => {
                 *now = Now { config: Arc::new(config), hash: seen, refused: None };
                 self.count("ok");

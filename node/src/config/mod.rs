@@ -81,7 +81,8 @@ pub fn load(path: Option<&Path>, env: Env) -> Result<Loaded, ConfigError> {
     if !problems.is_empty() {
         return Err(ConfigError::located(&shown, &text, problems));
     }
-    let live = LiveFile::open(config.live_file.as_ref().map(PathBuf::from))?;
+    let live_file = config.live_file.as_ref().map(PathBuf::from);
+    let live = LiveFile::open(live_file, config.webhooks.is_some())?;
     Ok(Loaded { config, env, tokens, auth: bearer, webhook_secrets, live })
 }
 

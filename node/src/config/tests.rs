@@ -40,7 +40,7 @@ fn no_file_and_an_empty_file_are_the_defaults() {
     assert_eq!(load(None, env()).unwrap().config, NodeConfig::default());
     let path = Path::new("x");
     assert_eq!(parse_node(path, "# nothing\n\n").unwrap(), NodeConfig::default());
-    assert_eq!(parse_live(path, "").unwrap(), LiveConfig::default());
+    assert_eq!(parse_live(path, "", false).unwrap(), LiveConfig::default());
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn the_example_is_valid() {
     let config = parse_node(Path::new("config.yaml"), text).unwrap();
     assert_eq!(check_node(&config), []);
     let live = include_str!("../../examples/live.yaml");
-    parse_live(Path::new("live.yaml"), live).unwrap();
+    parse_live(Path::new("live.yaml"), live, false).unwrap();
 }
 
 #[test]
@@ -76,7 +76,6 @@ fn bad_files_are_refused_with_line_and_reason() {
         ("auth:\n  jwt: {}\n", 2, "needs `keys` or `jwks`"),
         ("webhooks:\n  url: x\n", 2, "secretFile"),
         ("webhooks: {url: 'ftp://a', secretFile: /x}\n", 1, "webhooks.url: must be a URL"),
-        ("webhooks: {url: 'http://a', secretFile: /x}\n", 1, "needs `connect` or `disconnect`"),
         (
             "webhooks:\n  url: http://a\n  secretFile: /nowhere\n  connect: true\n",
             3,
@@ -177,14 +176,21 @@ fn topic_rules_are_checked() {
         ("topic: a\n  events: [phx_join]", "reserved"),
         ("topic: a\n  events: [x, x]", "twice"),
         ("topic: a\n  maxPayloadBytes: 0", "1 to 8000000"),
+        ("topic: a\n  webhooks: {}", "channels[0].webhooks: needs `join`, `events` or `leave`"),
+        ("topic: a\n  webhooks: {events: [phx_join]}", "the protocol's own"),
+        ("topic: a\n  webhooks: {events: ['']}", "1 to 255"),
+        ("topic: a\n  webhooks: {events: [x, x]}", "twice"),
         ("topic: a\n- topic: a", "already"),
     ] {
         let text = format!("channels:\n- {rule}\n");
-        let got = parse_live(Path::new("live.yaml"), &text).unwrap_err().to_string();
+        let got = parse_live(Path::new("live.yaml"), &text, true).unwrap_err().to_string();
         assert!(got.contains(reason), "{got} lacks {reason}");
     }
     for drain in ["initialDelaySeconds: .nan", "waitSeconds: -1", "batchSize: 0"] {
-        assert!(parse_live(Path::new("x"), &format!("drain:\n  {drain}\n")).is_err(), "{drain}");
+        assert!(
+            parse_live(Path::new("x"), &format!("drain:\n  {drain}\n"), false).is_err(),
+            "{drain}"
+        );
     }
 }
 
@@ -250,13 +256,17 @@ fn a_bad_change_keeps_the_last_valid_live_configuration() {
         fs::rename(&link, &path).unwrap();
     };
     put("1", "channels:\n- topic: 'a:*'\n");
-    let live = LiveFile::open(Some(path.clone())).unwrap();
+    let live = LiveFile::open(Some(path.clone()), false).unwrap();
     let first = live.hash();
     assert!(live.look().is_none(), "nothing changed");
     put("2", "channels:\n- topic: 'a*b'\n");
     assert!(live.look().is_none() && live.look().is_none());
     assert!(live.refused().contains("live.yaml:2"), "{}", live.refused());
     assert_eq!((live.hash(), live.config().channels[0].topic.as_str()), (first, "a:*"));
+    put("2b", "channels:\n- topic: a\n  webhooks: {join: true}\n");
+    assert!(live.look().is_none());
+    let told = "live.yaml:3: channels[0].webhooks: needs `webhooks` in the node's configuration";
+    assert!(live.refused().contains(told), "{}", live.refused());
     fs::remove_file(&path).unwrap();
     assert!(live.look().is_none(), "a file that is gone changes nothing");
     put("3", "channels:\n- topic: 'b:*'\n");
@@ -267,6 +277,6 @@ fn a_bad_change_keeps_the_last_valid_live_configuration() {
     live.register(&mut registry);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    assert!(text.contains("reloads_total{result=\"refused\"} 2"), "{text}");
+    assert!(text.contains("reloads_total{result=\"refused\"} 3"), "{text}");
     assert!(text.contains("reloads_total{result=\"ok\"} 1"), "{text}");
 }

@@ -18,7 +18,7 @@ pub fn config(bytes: &[u8]) {
 /// Live settings are read, or refused with a reason.
 pub fn live(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    match config::parse_live(Path::new("live.yaml"), text) {
+    match config::parse_live(Path::new("live.yaml"), text, true) {
         Ok(live) => drop(Rules::new(&live, "n").find("room:1").map(|rule| rule.max_payload())),
         Err(error) => assert!(error.0.iter().all(|problem| !problem.reason.is_empty())),
     }

@@ -106,6 +106,9 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     if let Some(mount) = mount {
         builder = builder.mount(mount.auth_token().stock_longpoll(&config.socket));
     }
+    if let Some(webhook) = &webhook {
+        builder = builder.webhook(webhook.clone());
+    }
     // Nodes with the same mesh token serve each other's long-poll sessions.
     if let Some(token) = tokens.mesh.as_ref().and_then(|keys| keys.taken(Instant::now()).pop()) {
         builder = builder.secret(token);

@@ -6,6 +6,7 @@
 //! into [`StockChannel::join`], `handle_in` and `terminate`, which may take their time: the socket's
 //! other channels go on, but while a join settles.
 
+mod backend;
 mod presence;
 
 use std::{sync::Arc, time::Instant};
@@ -14,18 +15,22 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     auth::Identity,
-    channel::{Answer, Channel, Ctx, Handled, JoinError, Message, Payload},
+    channel::{Answer, Channel, Ctx, End, Handled, JoinError, Message, Payload},
     message::UNMATCHED,
     pace::Pace,
     presence::STATE,
     pubsub::Kind,
-    relay::Refusal,
+    relay::{Refusal, Rule},
+    webhook::{Handling, Spread},
 };
+use backend::{Goodbye, Welcome};
 use presence::Present;
 
 /// One topic of one socket.
 pub(crate) struct StockChannel {
     pace: Option<Box<Pace>>,
+    /// As the rule said when it was joined.
+    goodbye: Option<Goodbye>,
 }
 
 /// What a channel tells itself.
@@ -44,8 +49,9 @@ impl Channel for StockChannel {
         if !rule.admits(identity.map(Arc::as_ref), ctx.topic()) {
             return Err(rejected(ctx, &Refusal::new("unauthorized", "unauthorized")));
         }
+        let mut present = None;
         if let Some(presence) = rule.presence() {
-            let claims = identity.map(|identity| identity.claims()).unwrap_or_default();
+            let claims = identity.and_then(|identity| identity.claims()).unwrap_or_default();
             let fields = match payload.value() {
                 Ok(Value::Object(fields)) => fields,
                 Ok(_) => Map::new(),
@@ -55,30 +61,41 @@ impl Channel for StockChannel {
                 }
             };
             let params = &ctx.socket().connect.params;
-            let present = Present::new(presence, &claims, params, &fields);
-            ctx.send(Info::Appear(present.map_err(|refusal| rejected(ctx, &refusal))?));
+            let listed = Present::new(presence, &claims, params, &fields);
+            present = Some(listed.map_err(|refusal| rejected(ctx, &refusal))?);
         }
-        Ok((Self { pace: None }, Payload::json_text(rule.join_response().clone())))
+        let welcome = backend::join(rule.webhooks(), &payload, ctx).await;
+        let Welcome { response, goodbye } = welcome.map_err(|refusal| rejected(ctx, &refusal))?;
+        if let Some(present) = present {
+            ctx.send(Info::Appear(present));
+        }
+        let ruled = || Payload::json_text(rule.join_response().clone());
+        Ok((Self { pace: None, goodbye }, response.unwrap_or_else(ruled)))
     }
 
     async fn handle_in(&mut self, message: Message, ctx: &Ctx<Info>) -> Handled {
-        let Message { event, payload, .. } = message;
         let rules = ctx.plane().rules.read().clone();
         let Some(rule) = rules.find(ctx.topic()) else {
             return Ok(Answer::error(json!({ "reason": UNMATCHED })));
         };
+        let Message { event, payload, .. } = &message;
         let kind = if payload.is_binary() { Kind::Binary } else { Kind::Json };
-        let in_pace = rule.check_pace(&mut self.pace, Instant::now());
-        if let Err(refusal) = in_pace.and_then(|()| rule.check(&event, kind, payload.bytes())) {
-            ctx.plane().metrics.reject(refusal.word);
-            return Ok(Answer::error(json!({ "reason": refusal.reason })));
+        let asked = rule.asks_about(event);
+        let checked = rule.check_pace(&mut self.pace, Instant::now()).and_then(|()| match asked {
+            true => rule.check_payload(kind, payload.bytes()),
+            false => rule.check(event, kind, payload.bytes()),
+        });
+        let handling = match checked {
+            Ok(()) if asked => backend::event(rule, &message, kind, ctx).await,
+            checked => checked.map(|()| Handling::ruled()),
+        };
+        match handling {
+            Ok(handling) => carry_out(handling, rule, message, ctx),
+            Err(refusal) => {
+                ctx.plane().metrics.reject(refusal.word);
+                Ok(Answer::error(json!({ "reason": refusal.reason })))
+            }
         }
-        match rule.include_sender() {
-            true => ctx.broadcast(&event, payload)?,
-            false => ctx.broadcast_from(&event, payload)?,
-        }
-        // P-BC-5: the broadcast precedes the reply.
-        Ok(Answer::ok(()))
     }
 
     async fn handle_info(&mut self, info: Info, ctx: &Ctx<Info>) -> Handled {
@@ -90,6 +107,34 @@ impl Channel for StockChannel {
         }
         Ok(Answer::None)
     }
+
+    async fn terminate(&mut self, end: End, _: &Ctx<Info>) {
+        if let Some(goodbye) = &mut self.goodbye {
+            goodbye.end(end);
+        }
+    }
+}
+
+/// Broadcasts what is to be broadcast for an event, and replies.
+fn carry_out(handling: Handling, rule: &Rule, message: Message, ctx: &Ctx<Info>) -> Handled {
+    let Message { event, payload, .. } = message;
+    let ruled = rule.include_sender();
+    let broadcast = match handling.broadcast {
+        Spread::Ruled => rule.allows(&event).then_some((event, payload, ruled)),
+        Spread::Nothing => None,
+        Spread::This { event: other, payload: changed, include_sender } => Some((
+            other.unwrap_or(event),
+            changed.unwrap_or(payload),
+            include_sender.unwrap_or(ruled),
+        )),
+    };
+    match broadcast {
+        Some((event, payload, true)) => ctx.broadcast(&event, payload)?,
+        Some((event, payload, false)) => ctx.broadcast_from(&event, payload)?,
+        None => {}
+    }
+    // P-BC-5: the broadcast precedes the reply.
+    Ok(handling.reply.map_or(Answer::None, |(status, reply)| Answer::Reply(status, reply)))
 }
 
 fn refuse(reason: &str) -> JoinError {

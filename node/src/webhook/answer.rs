@@ -1,22 +1,24 @@
 //! What an answer of the backend means. Pure. Whatever is not clearly an answer is none, such as a page
 //! of another server.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::call::{Failure, Said};
+use crate::channel::{Payload, Status};
 
 /// Longest id, in bytes.
 const MAX_ID: usize = 255;
 
 /// What the backend decides.
 #[derive(Debug, PartialEq)]
-pub(super) enum Verdict<T> {
+pub(crate) enum Verdict<T> {
     /// It allows.
     Allowed(T),
-    /// It does not.
-    Denied,
+    /// It does not, for this reason, if it gives one.
+    Denied(Option<String>),
 }
 
 /// How a client is let in.
@@ -32,63 +34,154 @@ pub(super) struct Admission {
     pub(super) expires_in_seconds: Option<f64>,
 }
 
-#[derive(Deserialize)]
-struct Answer<T> {
-    allow: bool,
-    #[serde(flatten)]
-    more: T,
+/// What is done with an event that is allowed.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Handling {
+    pub(crate) broadcast: Spread,
+    /// What its sender is told; nothing if that is none.
+    pub(crate) reply: Option<(Status, Payload)>,
 }
 
-/// Reads the answer to a connect: `{"allow": true, …}` or `{"allow": false}` with 200; 401 and 403 deny.
+/// What is broadcast for an event.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Spread {
+    /// What the topic's rule says.
+    Ruled,
+    /// Nothing.
+    Nothing,
+    /// This, and what is not said here is as it came, and as the rule says.
+    This { event: Option<String>, payload: Option<Payload>, include_sender: Option<bool> },
+}
+
+impl Handling {
+    /// As if nobody had been asked.
+    pub(crate) fn ruled() -> Self {
+        Self { broadcast: Spread::Ruled, reply: Some((Status::Ok, Payload::empty())) }
+    }
+}
+
+#[derive(Deserialize)]
+struct Decision {
+    allow: bool,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Welcome {
+    response: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Handled {
+    broadcast: Option<Box<RawValue>>,
+    reply: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Broadcast {
+    event: Option<String>,
+    payload: Option<Box<RawValue>>,
+    payload_base64: Option<String>,
+    include_sender: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Reply {
+    #[serde(default)]
+    status: Word,
+    response: Option<Box<RawValue>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    #[default]
+    Ok,
+    Error,
+}
+
+/// Reads the answer to a connect.
 pub(super) fn admission(said: &Said) -> Result<Verdict<Admission>, Failure> {
+    decided(said, |more: Admission| {
+        let id = more.id.as_ref().is_none_or(|id| (1..=MAX_ID).contains(&id.len()));
+        let time = more.expires_in_seconds.is_none_or(|seconds| seconds > 0.0);
+        (id && time).then_some(more)
+    })
+}
+
+/// Reads the answer to a join: what the client is told, if not what the rule says.
+pub(super) fn join(said: &Said) -> Result<Verdict<Option<Payload>>, Failure> {
+    decided(said, |Welcome { response }| Some(response.map(json)))
+}
+
+/// Reads the answer to an event; `may_be_named` tells what another may be called.
+pub(super) fn event(
+    said: &Said,
+    may_be_named: impl Fn(&str) -> bool,
+) -> Result<Verdict<Handling>, Failure> {
+    decided(said, |Handled { broadcast, reply }| {
+        let broadcast = broadcast.map_or(Some(Spread::Ruled), |raw| spread(&raw, may_be_named))?;
+        let reply = reply.map_or(Some(Handling::ruled().reply), |raw| answered(&raw))?;
+        Some(Handling { broadcast, reply })
+    })
+}
+
+/// `{"allow": true, …}` or `{"allow": false}` with 200, what goes with it by `read`; 401 and 403 deny.
+fn decided<R: DeserializeOwned, T>(
+    said: &Said,
+    read: impl FnOnce(R) -> Option<T>,
+) -> Result<Verdict<T>, Failure> {
     if matches!(said.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        return Ok(Verdict::Denied);
+        return Ok(Verdict::Denied(None));
     }
-    let answer: Answer<Admission> =
-        serde_json::from_slice(&said.body).map_err(|_| Failure::Garbage)?;
-    if !answer.allow {
-        return Ok(Verdict::Denied);
+    let decision: Decision = serde_json::from_slice(&said.body).map_err(|_| Failure::Garbage)?;
+    if !decision.allow {
+        return Ok(Verdict::Denied(decision.reason));
     }
-    let more = answer.more;
-    let id = more.id.as_ref().is_none_or(|id| (1..=MAX_ID).contains(&id.len()));
-    let time = more.expires_in_seconds.is_none_or(|seconds| seconds > 0.0);
-    if id && time { Ok(Verdict::Allowed(more)) } else { Err(Failure::Garbage) }
+    let more = serde_json::from_slice(&said.body).ok().and_then(read);
+    more.map(Verdict::Allowed).ok_or(Failure::Garbage)
+}
+
+/// `true`, `false`, or an object with what is other than it came.
+fn spread(raw: &RawValue, may_be_named: impl Fn(&str) -> bool) -> Option<Spread> {
+    match raw.get() {
+        "false" => return Some(Spread::Nothing),
+        "true" => {
+            return Some(Spread::This { event: None, payload: None, include_sender: None });
+        }
+        _ => {}
+    }
+    let Broadcast { event, payload, payload_base64, include_sender } =
+        serde_json::from_str(raw.get()).ok()?;
+    let payload = match (payload, payload_base64) {
+        (Some(_), Some(_)) => return None,
+        (Some(raw), None) => Some(json(raw)),
+        (None, Some(text)) => Some(Payload::binary(STANDARD.decode(text).ok()?)),
+        (None, None) => None,
+    };
+    let named = event.as_ref().is_none_or(|name| !name.is_empty() && may_be_named(name));
+    let fits = payload.as_ref().is_none_or(Payload::is_event);
+    (named && fits).then_some(Spread::This { event, payload, include_sender })
+}
+
+/// `false`, or an object with what the sender is told.
+fn answered(raw: &RawValue) -> Option<Option<(Status, Payload)>> {
+    if raw.get() == "false" {
+        return Some(None);
+    }
+    let Reply { status, response } = serde_json::from_str(raw.get()).ok()?;
+    let status = match status {
+        Word::Ok => Status::Ok,
+        Word::Error => Status::Error,
+    };
+    Some(Some((status, response.map_or_else(Payload::empty, json))))
+}
+
+/// As the backend has written it.
+fn json(raw: Box<RawValue>) -> Payload {
+    Payload::json_text(String::from(Box::<str>::from(raw)).into())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(status: u16, body: &str) -> Result<Verdict<Admission>, Failure> {
-        let status = StatusCode::from_u16(status).unwrap();
-        admission(&Said { status, body: body.as_bytes().to_vec() })
-    }
-
-    #[test]
-    fn only_a_clear_yes_lets_in_and_a_clear_no_refuses() {
-        assert_eq!(of(200, r#"{"allow": true}"#), Ok(Verdict::Allowed(Admission::default())));
-        let full = r#"{"allow": true, "id": "u:1", "claims": {"sub": "1"}, "expiresInSeconds": 9, "x": 1}"#;
-        let Ok(Verdict::Allowed(admission)) = of(200, full) else { panic!() };
-        assert_eq!((admission.id.as_deref(), &admission.claims["sub"]), (Some("u:1"), &"1".into()));
-        assert_eq!(admission.expires_in_seconds, Some(9.0));
-        for (status, body) in [(200, r#"{"allow": false}"#), (403, "no"), (401, "")] {
-            assert_eq!(of(status, body), Ok(Verdict::Denied), "{status}");
-        }
-        let long = format!(r#"{{"allow": true, "id": "{}"}}"#, "x".repeat(256));
-        for body in [
-            "",
-            "{}",
-            "<html>",
-            "true",
-            r#"{"allow": "yes"}"#,
-            r#"{"allow": true, "id": 7}"#,
-            r#"{"allow": true, "id": ""}"#,
-            r#"{"allow": true, "claims": []}"#,
-            r#"{"allow": true, "expiresInSeconds": -1}"#,
-            &long,
-        ] {
-            assert_eq!(of(200, body), Err(Failure::Garbage), "{body}");
-        }
-        assert_eq!(of(204, ""), Err(Failure::Garbage), "nothing said is no yes");
-    }
-}
+mod tests;

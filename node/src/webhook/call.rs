@@ -21,6 +21,12 @@ pub(super) const MAX_ANSWER: usize = 256 << 10;
 pub enum Event {
     /// A client connects.
     Connect,
+    /// A client joins a topic.
+    Join,
+    /// A client has sent an event on one.
+    Event,
+    /// A channel has ended.
+    Leave,
     /// A socket has ended.
     Disconnect,
 }
@@ -30,6 +36,9 @@ impl Event {
     pub fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::Join => "join",
+            Self::Event => "event",
+            Self::Leave => "leave",
             Self::Disconnect => "disconnect",
         }
     }
@@ -37,7 +46,7 @@ impl Event {
 
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// None within the time.
     Timeout,
     /// No connection, or one that broke.
@@ -56,7 +65,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// Whether the backend has heard nothing.
-    pub(super) fn is_unheard(self) -> bool {
+    pub(crate) fn is_unheard(self) -> bool {
         matches!(self, Self::Full | Self::Circuit)
     }
 

@@ -1,5 +1,6 @@
 //! Who may connect to a node with a backend: whom the token lets in, and the backend too. A socket
-//! that it was asked about, or is to be told of, is followed to its end.
+//! that it was asked about, or is to be told of, is followed to its end, and keeps the reference by which
+//! the backend knows it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::{
-    Webhook,
-    answer::{Admission, Verdict, admission},
+    Shown, Verdict, Webhook,
+    answer::{Admission, admission},
     call::Event,
 };
 use crate::auth::{Bearer, Identity};
@@ -54,9 +55,9 @@ impl Door {
     }
 }
 
-/// A socket as the backend is told of it: `{"ref", "id", "claims"}`.
-fn socket(reference: &str, id: Option<&str>, claims: Option<&Map<String, Value>>) -> Value {
-    json!({ "ref": reference, "id": id, "claims": claims })
+/// A socket as the backend is told of it.
+fn shown(identity: &Identity, id: Option<&str>) -> Value {
+    serde_json::to_value(Shown::new(Some(identity), id)).unwrap_or_default()
 }
 
 impl Door {
@@ -67,7 +68,7 @@ impl Door {
             if webhook.0.settings.disconnect {
                 let seconds = since.elapsed().as_secs_f64();
                 let data = json!({ "socket": shown, "code": code, "seconds": seconds });
-                webhook.tell(Event::Disconnect, data);
+                webhook.tell(Event::Disconnect, &data);
             }
         }
     }
@@ -78,12 +79,12 @@ impl Door {
         data.insert("socket".into(), socket.clone());
         // A client that goes before the answer may have been let in all the same.
         let gone = Farewell::new(self.farewell(socket));
-        match self.webhook.ask(Event::Connect, data.into(), admission).await {
+        match self.webhook.ask(Event::Connect, &data, admission).await {
             Ok(Verdict::Allowed(admission)) => {
                 gone.forget();
                 Ok(admission)
             }
-            Ok(Verdict::Denied) => {
+            Ok(Verdict::Denied(_)) => {
                 gone.forget();
                 Err(Refused::because("denied"))
             }
@@ -107,16 +108,15 @@ impl UserSocket for Door {
             Some(bearer) => bearer.connect(connect).await?,
             None => Accept::new(),
         };
-        let mut claims = accept.assigns.get::<Arc<Identity>>().map(|identity| identity.claims());
-        let reference = format!("{:032x}", rand::random::<u128>());
+        let known = accept.assigns.get::<Arc<Identity>>();
+        let mut claims = known.and_then(|identity| identity.claims());
+        let reference = rand::random::<u128>();
         if self.webhook.0.settings.connect {
-            let known = socket(&reference, accept.id.as_deref(), claims.as_ref());
+            let known = Identity::known(claims.as_ref(), reference);
             let Admission { id, claims: more, expires_in_seconds } =
-                self.admission(connect, known).await?;
+                self.admission(connect, shown(&known, accept.id.as_deref())).await?;
             if !more.is_empty() {
-                let all = claims.get_or_insert_default();
-                all.extend(more);
-                accept = accept.assign(Arc::new(Identity::new(all)));
+                claims.get_or_insert_default().extend(more);
             }
             if let Some(id) = id {
                 accept = accept.id(id);
@@ -128,10 +128,11 @@ impl UserSocket for Door {
                 accept = accept.until(at);
             }
         }
+        let identity = Identity::known(claims.as_ref(), reference);
         if self.webhook.0.settings.disconnect {
-            let shown = socket(&reference, accept.id.as_deref(), claims.as_ref());
+            let shown = shown(&identity, accept.id.as_deref());
             accept = accept.on_end(self.farewell(shown));
         }
-        Ok(accept)
+        Ok(accept.assign(Arc::new(identity)))
     }
 }

@@ -1,10 +1,10 @@
 //! A backend that decides and is told, over HTTP, so that any language can hold an application's logic.
 //! [`Webhook`] is the handle; start there. `secrets` signs, `call` is one request, `breaker` leaves a
 //! backend alone that is down, `answer` reads what it says, `notices` is what it is told, `door` asks it
-//! who may connect.
+//! who may connect, `topics` about joins and events.
 //!
-//! Everything here is bounded: questions under way, those that wait, notices that wait, answers, and
-//! time. No payload, token, claim or answer is ever in a log or a metric.
+//! Everything here is bounded: questions under way, those that wait (by number and bytes), notices that
+//! wait, answers, and time. No payload, token, claim or answer is ever in a log or a metric.
 
 mod answer;
 mod breaker;
@@ -13,6 +13,7 @@ mod door;
 mod metrics;
 mod notices;
 mod secrets;
+mod topics;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
-use serde_json::{Value, json};
+use serde::Serialize;
 use sluice_node_api::webhooks::{OnFailure, Webhooks};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -29,11 +30,16 @@ pub use call::Event;
 pub use door::Door;
 pub use secrets::Secrets;
 
+pub(crate) use answer::{Handling, Spread, Verdict};
+pub(crate) use topics::{Seat, Shown};
+
 use call::{Caller, Failure, Letter, Said};
 use notices::Notices;
 
 /// Of `maxConcurrent`, the part that notices have beside it.
 const NOTICES: u32 = 4;
+/// Bytes of questions that may wait.
+const MAX_BYTES: usize = 32 << 20;
 
 /// A cheap handle to the backend.
 #[derive(Clone)]
@@ -48,18 +54,52 @@ struct Shared {
     notices: Notices,
     room: Semaphore,
     waiting: AtomicUsize,
+    waiting_bytes: AtomicUsize,
     /// Requests run here, wherever they are asked from.
     runtime: tokio::runtime::Handle,
 }
 
-/// Counts a question that waits out, however its wait ends.
-struct Waiting<'a>(&'a Shared);
+/// A question that waits; counted out however its wait ends.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    bytes: usize,
+}
+
+impl<'a> Waiting<'a> {
+    /// Counts one in, if there is room for it.
+    fn new(shared: &'a Shared, bytes: usize) -> Option<Self> {
+        shared.caller.metrics.waiting.inc();
+        let number = shared.waiting.fetch_add(1, Ordering::Relaxed);
+        let before = shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let waiting = Self { shared, bytes };
+        let most = usize::try_from(shared.settings.max_queued).unwrap_or(usize::MAX);
+        (number < most && before.saturating_add(bytes) <= MAX_BYTES).then_some(waiting)
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.0.caller.metrics.waiting.dec();
+        self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.shared.waiting_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.shared.caller.metrics.waiting.dec();
     }
+}
+
+/// What every call says.
+#[derive(Serialize)]
+struct Body<'a, T> {
+    #[serde(rename = "type")]
+    event: &'static str,
+    timestamp: String,
+    data: Data<'a, T>,
+}
+
+#[derive(Serialize)]
+struct Data<'a, T> {
+    cluster: &'a str,
+    node: &'a str,
+    #[serde(flatten)]
+    more: &'a T,
 }
 
 impl Webhook {
@@ -81,10 +121,18 @@ impl Webhook {
         let room = Semaphore::new(usize::try_from(settings.max_concurrent).unwrap_or(1));
         let runtime = tokio::runtime::Handle::current();
         runtime.spawn(notices.clone().run());
-        let (cluster, node, waiting) = (cluster.to_owned(), node.to_owned(), AtomicUsize::new(0));
-        let shared =
-            Shared { settings, cluster, node, caller, secrets, notices, room, waiting, runtime };
-        Ok(Self(Arc::new(shared)))
+        Ok(Self(Arc::new(Shared {
+            settings,
+            cluster: cluster.to_owned(),
+            node: node.to_owned(),
+            caller,
+            secrets,
+            notices,
+            room,
+            waiting: AtomicUsize::new(0),
+            waiting_bytes: AtomicUsize::new(0),
+            runtime,
+        })))
     }
 
     /// Keeps the secrets up to date, until `stop`.
@@ -107,9 +155,9 @@ impl Webhook {
     async fn ask<T>(
         &self,
         event: Event,
-        data: Value,
-        read: impl Fn(&Said) -> Result<answer::Verdict<T>, Failure>,
-    ) -> Result<answer::Verdict<T>, Failure> {
+        data: &impl Serialize,
+        read: impl Fn(&Said) -> Result<Verdict<T>, Failure>,
+    ) -> Result<Verdict<T>, Failure> {
         let (this, letter) = (self.clone(), self.letter(event, data));
         let bound = timeout(&self.0.settings);
         let asked = self.0.runtime.spawn(async move {
@@ -119,8 +167,8 @@ impl Webhook {
         let said = asked.await.unwrap_or(Err(Failure::Unreachable));
         let verdict = said.and_then(|said| read(&said));
         let outcome = match &verdict {
-            Ok(answer::Verdict::Allowed(_)) => "allowed",
-            Ok(answer::Verdict::Denied) => "denied",
+            Ok(Verdict::Allowed(_)) => "allowed",
+            Ok(Verdict::Denied(_)) => "denied",
             Err(failure) => failure.word(),
         };
         self.0.caller.metrics.count(event, outcome, 1);
@@ -129,16 +177,10 @@ impl Webhook {
 
     /// Posts when there is room.
     async fn in_turn(&self, letter: &Letter) -> Result<Said, Failure> {
-        let most = usize::try_from(self.0.settings.max_queued).unwrap_or(usize::MAX);
         let permit = match self.0.room.try_acquire() {
             Ok(permit) => permit,
             Err(_) => {
-                self.0.caller.metrics.waiting.inc();
-                let before = self.0.waiting.fetch_add(1, Ordering::Relaxed);
-                let _waiting = Waiting(&self.0);
-                if before >= most {
-                    return Err(Failure::Full);
-                }
+                let _waiting = Waiting::new(&self.0, letter.body.len()).ok_or(Failure::Full)?;
                 self.0.room.acquire().await.map_err(|_| Failure::Unreachable)?
             }
         };
@@ -148,21 +190,20 @@ impl Webhook {
     }
 
     /// Whether what the backend does not answer is allowed.
-    fn lenient(&self) -> bool {
+    pub(crate) fn lenient(&self) -> bool {
         self.0.settings.on_failure == OnFailure::Allow
     }
 
-    fn tell(&self, event: Event, data: Value) {
+    fn tell(&self, event: Event, data: &impl Serialize) {
         self.0.notices.tell(self.letter(event, data));
     }
 
-    fn letter(&self, event: Event, mut data: Value) -> Letter {
-        data["cluster"] = self.0.cluster.as_str().into();
-        data["node"] = self.0.node.as_str().into();
-        let now = Timestamp::now().to_string();
-        let body = json!({ "type": event.name(), "timestamp": now, "data": data }).to_string();
+    fn letter(&self, event: Event, data: &impl Serialize) -> Letter {
+        let data = Data { cluster: &self.0.cluster, node: &self.0.node, more: data };
+        let body = Body { event: event.name(), timestamp: Timestamp::now().to_string(), data };
         let id = format!("msg_{:032x}", rand::random::<u128>());
-        Letter { event, id, body: body.into() }
+        // Maps with names for keys can always be written.
+        Letter { event, id, body: serde_json::to_vec(&body).unwrap_or_default().into() }
     }
 }
 

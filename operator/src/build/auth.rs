@@ -1,10 +1,10 @@
 //! Who may connect: `spec.auth` as a node reads it, and the files with its keys.
 
-use serde_json::{Value, json};
-use sluice_crds::{Jwt, SecretKeyRef};
+use serde_json::Value;
+use sluice_crds::Jwt;
 use sluice_node_api::auth::{self, Algorithm};
 
-use super::config::DIRECTORY;
+use super::config::{DIRECTORY, secret};
 
 /// The configuration, with paths of the files that [`sources`] mounts.
 pub(super) fn config(auth: &sluice_crds::Auth) -> auth::Auth {
@@ -54,12 +54,8 @@ fn key_file(index: usize) -> String {
 
 /// What the volume of a node's files needs for it.
 pub(super) fn sources(auth: &sluice_crds::Auth) -> Vec<Value> {
-    let source = |secret: &SecretKeyRef, path: &str| {
-        let item = json!({ "key": secret.key, "path": path });
-        json!({ "secret": { "name": secret.name, "items": [item] } })
-    };
     let Some(jwt) = &auth.jwt else { return Vec::new() };
-    let keys = jwt.keys.iter().enumerate().map(|(i, key)| source(&key.secret_ref, &key_file(i)));
+    let keys = jwt.keys.iter().enumerate().map(|(i, key)| secret(&key.secret_ref, &key_file(i)));
     let ca = jwt.jwks.as_ref().and_then(|jwks| jwks.ca_secret_ref.as_ref());
-    keys.chain(ca.map(|secret| source(secret, CA_FILE))).collect()
+    keys.chain(ca.map(|ca| secret(ca, CA_FILE))).collect()
 }

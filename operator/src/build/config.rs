@@ -1,8 +1,8 @@
 //! The node's configuration files: `node.yaml`, which is part of the pod template, and
 //! `live.yaml`, which stands in a ConfigMap and rolls nothing.
 
-use serde_json::json;
-use sluice_crds::{Adapter, DiscoveryMode, names};
+use serde_json::{Value, json};
+use sluice_crds::{Adapter, DiscoveryMode, SecretKeyRef, names};
 use sluice_node_api::config::{
     Discovery, DnsDiscovery, DrainSettings, Limits, LiveConfig, NodeConfig, PubSub, RedisPubSub,
     Tokens,
@@ -60,6 +60,7 @@ pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
                 .then(|| RedisPubSub { url_file: format!("{DIRECTORY}/redis/url") }),
         },
         auth: super::auth::config(&spec.auth),
+        webhooks: spec.webhooks.as_ref().map(super::webhooks::config),
         live_file: Some(format!("{DIRECTORY}/live.yaml")),
         shutdown_seconds: SHUTDOWN_SECONDS,
         ..NodeConfig::default()
@@ -95,6 +96,12 @@ pub(super) fn config_map(cluster: &Cluster<'_>, live: &str) -> Object {
             "data": { "live.yaml": live },
         }),
     )
+}
+
+/// A source of the volume with a node's files: a key of a Secret, at a path below [`DIRECTORY`].
+pub(super) fn secret(from: &SecretKeyRef, path: &str) -> Value {
+    let item = json!({ "key": from.key, "path": path });
+    json!({ "secret": { "name": from.name, "items": [item] } })
 }
 
 /// Bytes of a quantity such as `32Mi`, `1G`, `65536`.

@@ -10,6 +10,7 @@ mod meta;
 mod network;
 mod pods;
 mod redis;
+mod webhooks;
 mod workload;
 
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 use sluice_crds::{Adapter, RedisMode, names};
 
-use super::{Cluster, Error, NODE_CONFIG, auth, config, node_selector, redis};
+use super::{Cluster, Error, NODE_CONFIG, auth, config, node_selector, redis, webhooks};
 
 /// The user and group of nodes and of a managed Redis.
 pub(super) const USER: u32 = 65532;
@@ -142,6 +142,7 @@ fn volumes(cluster: &Cluster<'_>) -> (Vec<Value>, Vec<Value>) {
         } }));
     }
     sources.extend(auth::sources(&cluster.spec.auth));
+    sources.extend(webhooks::sources(cluster.spec.webhooks.as_ref()));
     let mut volumes = vec![json!({
         "name": "config", "projected": { "defaultMode": 0o440, "sources": sources },
     })];

@@ -7,6 +7,7 @@ use k8s_openapi::{
     serde::{Serialize, de::DeserializeOwned},
 };
 use sluice_node_api::config::{LiveConfig, NodeConfig};
+use sluice_node_api::webhooks::OnFailure;
 
 use super::*;
 
@@ -125,6 +126,7 @@ fn what_changes_pods_changes_both_hashes() {
         "{pubsub: {mesh: {peerBuffer: 64Mi}}}",
         "{discovery: {intervalSeconds: 9}}",
         "{auth: {jwt: {keys: [{algorithm: HS256, secretRef: {name: jwt, key: secret}}]}}}",
+        "{webhooks: {url: 'http://b/', secretRef: {name: hooks, key: secret}}}",
         REDIS,
     ] {
         let workload = rendered(spec).workload;
@@ -136,7 +138,8 @@ fn what_changes_pods_changes_both_hashes() {
 /// Whoever adds a field to the spec says here whether it is in the pod template; if it is, the test above has a case.
 #[test]
 fn of_every_part_of_the_spec_it_is_known_whether_it_changes_pods() {
-    const IN_TEMPLATE: [&str; 6] = ["auth", "discovery", "image", "podTemplate", "pubsub", "redis"];
+    const IN_TEMPLATE: [&str; 7] =
+        ["auth", "discovery", "image", "podTemplate", "pubsub", "redis", "webhooks"];
     const LIVE: [&str; 3] = ["channels", "drain", "limits"];
     const OF_THE_OPERATOR: [&str; 9] = [
         "disruption",
@@ -343,4 +346,30 @@ fn who_may_connect_is_in_the_nodes_file_and_the_keys_are_where_it_says() {
         assert!(mounted.contains(&file), "{file} is not in {mounted:?}");
     }
     assert!(!rendered("{}").workload.template.to_string().contains("auth/"));
+}
+
+#[test]
+fn the_backend_is_in_the_nodes_file_with_its_secrets_and_its_topics_are_live() {
+    let rendering = rendered(
+        "webhooks: {url: 'https://b/', connect: true, maxConcurrent: 7, onFailure: Allow,
+            secretRef: {name: hooks, key: signing}, caSecretRef: {name: ca, key: ca.crt}}
+channels: [{topic: 'room:*', webhooks: {join: true, events: [buy]}}]",
+    );
+    let template = &rendering.workload.template;
+    let text = template["metadata"]["annotations"][NODE_CONFIG].as_str().unwrap();
+    let config: NodeConfig = serde_saphyr::from_str(text).unwrap();
+    let webhooks = config.webhooks.unwrap();
+    assert_eq!((webhooks.url.as_str(), webhooks.max_concurrent), ("https://b/", 7));
+    assert!(webhooks.connect && !webhooks.disconnect && webhooks.on_failure == OnFailure::Allow);
+    let sources = &template["spec"]["volumes"][0]["projected"]["sources"];
+    let mounted = |name: &str, key: &str, file: &str| {
+        let path = file.strip_prefix("/etc/sluice/").unwrap();
+        let item = json!({ "key": key, "path": path });
+        let source = json!({ "secret": { "name": name, "items": [item] } });
+        sources.as_array().unwrap().contains(&source)
+    };
+    assert!(mounted("hooks", "signing", &webhooks.secret_file), "{sources}");
+    assert!(mounted("ca", "ca.crt", &webhooks.ca_file.unwrap()), "{sources}");
+    assert!(!text.contains("room:"), "topic rules roll nothing");
+    assert!(!rendered("{}").workload.template.to_string().contains("webhooks"));
 }

@@ -102,5 +102,8 @@ fn template_inputs(cluster: &Cluster<'_>) -> Result<Value, Error> {
     if spec.auth != Auth::default() {
         inputs["auth"] = serde_json::to_value(&spec.auth)?;
     }
+    if let Some(webhooks) = &spec.webhooks {
+        inputs["webhooks"] = serde_json::to_value(webhooks)?;
+    }
     Ok(inputs)
 }
