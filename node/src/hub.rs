@@ -4,6 +4,7 @@
 //! returns at once, from any thread.
 
 mod metrics;
+mod presences;
 mod topics;
 
 use std::{
@@ -19,6 +20,7 @@ use sluice_node_api::{
 };
 
 pub use self::metrics::{Code, HubMetrics, Reason};
+pub use self::presences::{PresencePage, PresenceQuery, Presences};
 pub use self::topics::{TopicCount, TopicQuery};
 use crate::{
     drain::{self, Drain, Shed},
