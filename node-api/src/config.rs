@@ -9,6 +9,7 @@ use crate::admin::DrainMode;
 use crate::auth::Auth;
 pub use crate::origin::{CheckOrigin, Origin};
 pub use crate::presence::PresenceRule;
+pub use crate::slow::SlowConsumer;
 use crate::webhooks::Webhooks;
 
 /// Port of client connections, `/socket/websocket`.
@@ -332,6 +333,9 @@ pub struct ChannelRule {
     /// phoenix.js.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub presence: Option<PresenceRule>,
+    /// What becomes of a client that takes broadcasts too slowly.
+    #[serde(default, skip_serializing_if = "SlowConsumer::is_default")]
+    pub slow_consumer: SlowConsumer,
     /// Whether the reply to a join names the node: `{"node": "chat-0"}`. Meant for examples and
     /// for finding faults.
     #[serde(default)]
@@ -349,6 +353,7 @@ impl ChannelRule {
             join: None,
             max_messages_per_second: None,
             presence: None,
+            slow_consumer: SlowConsumer::Disconnect,
             announce_node: false,
         }
     }

@@ -10,4 +10,5 @@ pub mod auth;
 pub mod config;
 mod origin;
 mod presence;
+mod slow;
 pub mod webhooks;

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -22,7 +22,7 @@ use crate::{
     longpoll::remote::Polls,
     origin::Policy,
     presence::Presence,
-    pubsub::Instance,
+    pubsub::{Broadcast, Instance},
     relay::Rules,
     shard::{
         fanout::Fanout,
@@ -83,6 +83,8 @@ pub(crate) struct Plane {
     /// The shortest idle timeout of its mounts.
     pub(crate) shortest_idle: Duration,
     pub(crate) rules: RwLock<Arc<Rules>>,
+    /// Some rule has broadcasts dropped for clients that are slow.
+    drops: AtomicBool,
     pub(crate) interest: Interest,
     pub(crate) presence: Presence,
     pub(crate) shards: Vec<ShardHandle>,
@@ -111,7 +113,8 @@ impl Plane {
         let instance = rand::random();
         let plane = Self {
             shortest_idle,
-            rules: RwLock::new(Arc::new(Rules::new(live, &node))),
+            rules: RwLock::default(),
+            drops: AtomicBool::default(),
             node,
             instance,
             secret,
@@ -155,7 +158,9 @@ impl Plane {
 
     /// Puts a live configuration in force.
     pub(crate) fn set_live(&self, live: &config::LiveConfig) {
-        *self.rules.write() = Arc::new(Rules::new(live, &self.node));
+        let rules = Rules::new(live, &self.node);
+        self.drops.store(rules.may_drop_any(), Ordering::Relaxed);
+        *self.rules.write() = Arc::new(rules);
         self.door.limit(live.limits.max_connections);
         let capacity = i64::try_from(self.capacity()).unwrap_or(i64::MAX);
         self.metrics.capacity.set(capacity);
@@ -168,6 +173,12 @@ impl Plane {
             connections.saturating_sub(shard.closing.load(Ordering::Relaxed))
         };
         self.shards.iter().map(open).collect()
+    }
+
+    /// Whether a broadcast may be dropped for a client that is slow.
+    pub(crate) fn may_drop(&self, broadcast: &Broadcast) -> bool {
+        self.drops.load(Ordering::Relaxed)
+            && self.rules.read().may_drop(&broadcast.topic, &broadcast.event)
     }
 
     /// Hands a broadcast to every shard with subscribers but `except`; whether `except` has some.

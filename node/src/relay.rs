@@ -7,19 +7,21 @@ use std::{borrow::Cow, time::Instant};
 
 use bytes::Bytes;
 use serde_json::json;
-use sluice_node_api::config::{ChannelRule, LiveConfig, PresenceRule};
+use sluice_node_api::config::{ChannelRule, LiveConfig, PresenceRule, SlowConsumer};
 
 use crate::auth::{Identity, Join};
 use crate::message::{MAX_FIELD, matches};
 use crate::pace::Pace;
 use crate::presence;
 use crate::pubsub::Kind;
+use crate::shard::slow::DROPPED;
 
 /// The topic rules in force.
 #[derive(Debug, Default)]
 pub struct Rules {
     rules: Vec<Rule>,
     need_channels: bool,
+    may_drop: bool,
 }
 
 /// One rule.
@@ -44,12 +46,24 @@ impl Rules {
         });
         let rules: Vec<_> = rules.collect();
         let need_channels = rules.iter().any(Rule::needs_channel);
-        Self { rules, need_channels }
+        let may_drop = rules.iter().any(Rule::may_drop);
+        Self { rules, need_channels, may_drop }
     }
 
     /// Whether some rule [needs a channel](Rule::needs_channel).
     pub fn need_channels(&self) -> bool {
         self.need_channels
+    }
+
+    /// Whether some rule has broadcasts dropped for clients that are slow.
+    pub fn may_drop_any(&self) -> bool {
+        self.may_drop
+    }
+
+    /// Whether a broadcast may be dropped for a client that is slow. What presence says never is: a
+    /// client's list would be wrong from then on.
+    pub fn may_drop(&self, topic: &str, event: &str) -> bool {
+        !presence::is_own(event) && self.find(topic).is_some_and(Rule::may_drop)
     }
 
     /// The first rule that matches: an exact topic, or a prefix with one trailing `*`
@@ -79,6 +93,10 @@ impl Rule {
     /// Whether its topics need more than the relay: a channel of their own.
     pub fn needs_channel(&self) -> bool {
         self.rule.presence.is_some()
+    }
+
+    fn may_drop(&self) -> bool {
+        self.rule.slow_consumer == SlowConsumer::DropOldest
     }
 
     /// Who is present, if that is kept.
@@ -135,10 +153,11 @@ impl Rule {
 
     /// Whether clients may broadcast `event`. Names that begin with `phx_` never: a client takes
     /// them for the server's own, and one could close everyone's channel. Nor those of presence
-    /// where there is one: nobody must be able to make others up.
+    /// where there is one, and what tells of dropped broadcasts: nobody must be able to make them up.
     pub fn allows(&self, event: &str) -> bool {
-        let own =
-            event.starts_with("phx_") || self.rule.presence.is_some() && presence::is_own(event);
+        let own = event.starts_with("phx_")
+            || self.rule.presence.is_some() && presence::is_own(event)
+            || self.may_drop() && event == DROPPED;
         let named = || self.rule.events.iter().any(|allowed| allowed == "*" || allowed == event);
         event.len() <= MAX_FIELD && !own && named()
     }

@@ -21,8 +21,9 @@ use tokio::{
 
 use super::{
     Shard,
-    outbox::{Outbox, SLICES},
+    outbox::{Excess, Frame, Loss, Outbox, SLICES, Shed},
     poll::Polled,
+    slow::notice,
     table::Slot,
     talk::Talk,
 };
@@ -134,10 +135,15 @@ impl Conn {
     }
 
     /// Queues a frame; whether more waits than may.
-    pub(super) fn push(&self, frame: Bytes) -> bool {
+    pub(super) fn push(&self, bytes: Bytes, loss: Loss) -> bool {
         let mut outbox = self.outbox.borrow_mut();
-        outbox.push(frame);
+        outbox.push(Frame { bytes, loss });
         outbox.is_over()
+    }
+
+    /// Drops broadcasts that may be dropped.
+    pub(super) fn shed(&self, excess: Excess) -> Shed {
+        self.outbox.borrow_mut().shed(excess, |topic, count| notice(self.version, topic, count))
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -149,7 +155,7 @@ impl Conn {
     }
 
     /// Takes what waits, in whole frames; for a session without a stream.
-    pub(super) fn take_frames(&self) -> Vec<Bytes> {
+    pub(super) fn take_frames(&self) -> Vec<Frame> {
         self.outbox.borrow_mut().take()
     }
 
