@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::DrainMode;
 use crate::auth::Auth;
+pub use crate::history::HistoryRule;
 pub use crate::origin::{CheckOrigin, Origin};
 pub use crate::presence::PresenceRule;
 pub use crate::slow::SlowConsumer;
@@ -333,6 +334,9 @@ pub struct ChannelRule {
     /// phoenix.js.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub presence: Option<PresenceRule>,
+    /// What a client that joins is told of the time before; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryRule>,
     /// What becomes of a client that takes broadcasts too slowly.
     #[serde(default, skip_serializing_if = "SlowConsumer::is_default")]
     pub slow_consumer: SlowConsumer,
@@ -353,6 +357,7 @@ impl ChannelRule {
             join: None,
             max_messages_per_second: None,
             presence: None,
+            history: None,
             slow_consumer: SlowConsumer::Disconnect,
             announce_node: false,
         }

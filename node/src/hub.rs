@@ -24,6 +24,7 @@ pub use self::presences::{PresencePage, PresenceQuery, Presences};
 pub use self::topics::{TopicCount, TopicQuery};
 use crate::{
     drain::{self, Drain, Shed},
+    history,
     longpoll::remote,
     plane::{Pacing, Plane},
     presence::{GRACE, Presence},
@@ -50,6 +51,7 @@ impl Hub {
     pub(crate) fn start(plane: Arc<Plane>) -> Self {
         tokio::spawn(pace(plane.clone()));
         tokio::spawn(Presence::beat(plane.clone()));
+        tokio::spawn(history::sweep(plane.clone()));
         Self { plane }
     }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accept::Door,
     drain::{Drain, Shed},
+    history::History,
     hub::HubMetrics,
     interest::Interest,
     longpoll::remote::Polls,
@@ -87,6 +88,7 @@ pub(crate) struct Plane {
     drops: AtomicBool,
     pub(crate) interest: Interest,
     pub(crate) presence: Presence,
+    pub(crate) history: History,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) door: Door,
     pub(crate) metrics: HubMetrics,
@@ -121,6 +123,7 @@ impl Plane {
             polls: Polls::default(),
             interest: Interest::default(),
             presence: Presence::new(instance),
+            history: History::default(),
             shards: (0..shards).map(|_| ShardHandle::default()).collect(),
             door: Door::new(socket.max_connects_per_second, Instant::now()),
             metrics: HubMetrics::default(),
@@ -160,7 +163,9 @@ impl Plane {
     pub(crate) fn set_live(&self, live: &config::LiveConfig) {
         let rules = Rules::new(live, &self.node);
         self.drops.store(rules.may_drop_any(), Ordering::Relaxed);
-        *self.rules.write() = Arc::new(rules);
+        let rules = Arc::new(rules);
+        *self.rules.write() = rules.clone();
+        self.history.set_rules(self, &rules);
         self.door.limit(live.limits.max_connections);
         let capacity = i64::try_from(self.capacity()).unwrap_or(i64::MAX);
         self.metrics.capacity.set(capacity);
@@ -181,13 +186,29 @@ impl Plane {
             && self.rules.read().may_drop(&broadcast.topic, &broadcast.event)
     }
 
-    /// Hands a broadcast to every shard with subscribers but `except`; whether `except` has some.
+    /// Hands a broadcast to every shard with subscribers but `except`; whether `except` has some that
+    /// it must serve itself.
     pub(crate) fn fan_out(&self, fanout: &Arc<Fanout>, except: Option<u16>) -> bool {
+        let shards = self.interest.shards(fanout.topic());
+        // Where history is kept `except` has it from its inbox too, in the order of the joins there.
+        if self.history.concerns(&shards) && self.history.record(self, fanout, Instant::now()) {
+            return false;
+        }
+        self.hand_out(fanout, &shards, except)
+    }
+
+    /// Hands a broadcast to these shards but `except`; whether that is one of them.
+    pub(crate) fn hand_out(
+        &self,
+        fanout: &Arc<Fanout>,
+        shards: &[u16],
+        except: Option<u16>,
+    ) -> bool {
         let mut excepted = false;
-        for shard in self.interest.shards(fanout.topic()) {
-            if Some(shard) == except {
+        for shard in shards {
+            if Some(*shard) == except {
                 excepted = true;
-            } else if let Some(handle) = self.shards.get(usize::from(shard))
+            } else if let Some(handle) = self.shards.get(usize::from(*shard))
                 && !handle.inbox.push(Task::Fanout(fanout.clone()))
             {
                 self.metrics.drop("inbox", 1);

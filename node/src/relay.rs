@@ -7,7 +7,7 @@ use std::{borrow::Cow, time::Instant};
 
 use bytes::Bytes;
 use serde_json::json;
-use sluice_node_api::config::{ChannelRule, LiveConfig, PresenceRule, SlowConsumer};
+use sluice_node_api::config::{ChannelRule, HistoryRule, LiveConfig, PresenceRule, SlowConsumer};
 
 use crate::auth::{Identity, Join};
 use crate::message::{MAX_FIELD, matches};
@@ -60,6 +60,11 @@ impl Rules {
         self.may_drop
     }
 
+    /// Whether some rule has history kept.
+    pub fn keep_history(&self) -> bool {
+        self.rules.iter().any(|rule| rule.history().is_some())
+    }
+
     /// Whether a broadcast may be dropped for a client that is slow. What presence says never is: a
     /// client's list would be wrong from then on.
     pub fn may_drop(&self, topic: &str, event: &str) -> bool {
@@ -92,11 +97,21 @@ impl Refusal {
 impl Rule {
     /// Whether its topics need more than the relay: a channel of their own.
     pub fn needs_channel(&self) -> bool {
-        self.rule.presence.is_some()
+        self.rule.presence.is_some() || self.rule.history.is_some()
     }
 
     fn may_drop(&self) -> bool {
         self.rule.slow_consumer == SlowConsumer::DropOldest
+    }
+
+    /// What is kept of its topics, if anything is.
+    pub fn history(&self) -> Option<&HistoryRule> {
+        self.rule.history.as_ref()
+    }
+
+    /// Whether history has an event. What presence says is of its moment only.
+    pub fn keeps(&self, event: &str) -> bool {
+        self.rule.history.is_some() && !presence::is_own(event)
     }
 
     /// Who is present, if that is kept.

@@ -180,6 +180,7 @@ impl Shard {
             join_ref,
             mailbox: mailbox.clone(),
             joined: AtomicBool::new(false),
+            stock: channels.router.is_none(),
         };
         let start = Start { inner: Arc::new(inner), mails, payload, after, ready };
         let intercept = route.intercept;

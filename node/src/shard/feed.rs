@@ -6,6 +6,7 @@ use super::{
     Shard,
     conn::{Conn, Input},
     fanout::Fanout,
+    inbox::Address,
 };
 use crate::{
     frame::{self, Item, code},
@@ -106,13 +107,17 @@ impl Shard {
     }
 
     /// To the other nodes, then to the subscribers here (`P-PS-2`). Those on this shard are queued
-    /// before this returns, so that the sender's reply follows (`P-BC-5`).
+    /// before this returns, so that the sender's reply follows (`P-BC-5`); but not where the rule has had
+    /// history since the sender has joined: then they are queued in the order of the inbox.
     fn publish(&self, conn: &Rc<Conn>, broadcast: Broadcast, to_sender: bool) {
         self.plane.metrics.broadcasts.get_or_create(&Reason { reason: "local" }).inc();
         self.plane.interest.send(&broadcast);
-        let fanout = Arc::new(Fanout::new(broadcast));
+        let fanout = Fanout::new(broadcast);
+        // P-BC-2.
+        let sender = Address { shard: self.id, slot: conn.slot, id: conn.id, key: 0 };
+        let fanout = Arc::new(if to_sender { fanout } else { fanout.except(sender) });
         if self.plane.fan_out(&fanout, Some(self.id)) {
-            self.fan_out(&fanout, (!to_sender).then_some(conn.slot));
+            self.fan_out(&fanout);
         }
     }
 }

@@ -13,7 +13,7 @@ mod expiry;
 pub(crate) mod fanout;
 mod feed;
 pub(crate) mod inbox;
-mod named;
+pub(crate) mod named;
 pub(crate) mod outbox;
 mod poll;
 mod serve;
@@ -187,8 +187,8 @@ impl Shard {
         }
     }
 
-    /// Delivers a broadcast to the subscribers on this shard, but not to `except` (`P-BC-2`).
-    fn fan_out(&self, fanout: &Arc<Fanout>, except: Option<Slot>) {
+    /// Delivers a broadcast to the subscribers on this shard.
+    fn fan_out(&self, fanout: &Arc<Fanout>) {
         self.disconnect(fanout);
         let may_drop = self.plane.may_drop(fanout.broadcast());
         let mut over = Vec::new();
@@ -196,9 +196,7 @@ impl Shard {
         let conns = self.conns.borrow();
         let mut count = 0;
         for slot in table.subscribers(fanout.topic()) {
-            let Some(conn) = conns.get(*slot as usize).filter(|_| Some(*slot) != except) else {
-                continue;
-            };
+            let Some(conn) = conns.get(*slot as usize) else { continue };
             if fanout.leaves_out(self.id, *slot, conn.id) {
                 continue;
             }
