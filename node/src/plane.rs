@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) max_frame: usize,
     /// Channels a socket may join.
     pub(crate) max_channels: usize,
+    /// Joins that it may ask for in a second; none: as its mount says.
+    pub(crate) max_joins: Option<u32>,
     /// Which pages may connect.
     pub(crate) origins: Policy,
 }
@@ -49,6 +51,7 @@ impl From<&config::Socket> for Settings {
             idle_timeout: Duration::from_secs(socket.idle_timeout_seconds.max(1).into()),
             max_frame: usize::try_from(socket.max_frame_bytes).unwrap_or(usize::MAX),
             max_channels: usize::try_from(socket.max_channels).unwrap_or(usize::MAX),
+            max_joins: socket.max_joins_per_second,
             origins: Policy::new(socket),
         }
     }

@@ -144,7 +144,7 @@ impl Rule {
     /// When nothing is left of it.
     pub fn check_pace(&self, pace: &mut Option<Box<Pace>>, now: Instant) -> Result<(), Refusal> {
         let Some(rate) = self.max_messages() else { return Ok(()) };
-        if pace.get_or_insert_with(|| Box::new(Pace::new(rate, now))).take(rate, now) {
+        if pace.get_or_insert_with(|| Box::new(Pace::new(now))).take(rate, now) {
             return Ok(());
         }
         Err(Refusal::new("rate", format!("too many messages, at most {rate} a second")))

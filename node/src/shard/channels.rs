@@ -236,6 +236,7 @@ impl Shard {
                 }
             }
             Effect::Unsubscribe(topic) => self.unsubscribe(conn, &topic),
+            Effect::Reject(word) => self.plane.metrics.reject(word),
             // Only a message of the client brings these.
             Effect::Start { .. } | Effect::Deliver(_) | Effect::Leave(..) => {}
         }

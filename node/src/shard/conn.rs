@@ -31,6 +31,7 @@ use crate::{
     channel::{Mount, farewell::Farewell},
     frame::{Decoder, Item, code},
     interest::Ready,
+    pace::Pace,
     serializer::Version,
 };
 
@@ -55,6 +56,8 @@ pub(crate) struct Conn {
     pub(super) until: Cell<Option<Instant>>,
     /// When the last bytes came.
     pub(super) seen: Cell<Instant>,
+    /// What is left of its joins.
+    pub(super) joins: Cell<Pace>,
     /// The close code that was sent or received.
     pub(super) closing: Cell<Option<u16>>,
     /// The peer sent a close frame.
@@ -101,6 +104,7 @@ impl Conn {
             farewell: Cell::default(),
             until: Cell::default(),
             seen: Cell::new(Instant::now()),
+            joins: Cell::new(Pace::new(Instant::now().into_std())),
             closing: Cell::default(),
             peer_closed: Cell::default(),
             dirty: Cell::default(),

@@ -63,6 +63,9 @@ impl Shard {
             self.close(conn, code::INTERNAL);
             return;
         };
+        if message.event == "phx_join" && !self.may_join(conn, &message) {
+            return;
+        }
         let rules = self.plane.rules.read().clone();
         if let Some(channels) = conn.channels_for(&message, &rules) {
             return self.converse(conn, channels, &message);
@@ -74,6 +77,20 @@ impl Shard {
             self.carry_out(conn, input, effect);
         }
         self.effects.replace(effects);
+    }
+
+    /// Whether a socket may ask for one more join now; if not, it is told.
+    fn may_join(&self, conn: &Rc<Conn>, message: &Incoming<'_>) -> bool {
+        let most = conn.mount.max_joins.unwrap_or(u32::MAX);
+        let mut joins = conn.joins.get();
+        let may = joins.take(most, Instant::now());
+        conn.joins.set(joins);
+        if !may {
+            self.plane.metrics.reject("joins");
+            let reason = format!("too many joins, at most {most} a second");
+            self.say(conn, &message.refuse(message.join_ref.clone(), &reason));
+        }
+        may
     }
 
     fn carry_out(&self, conn: &Rc<Conn>, input: &mut Input, effect: Effect) {
