@@ -204,18 +204,4 @@ pub(crate) async fn sweep(plane: Arc<Plane>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_list_joins_what_else_the_response_says() {
-        let with = |text: &'static str| {
-            let payload = with_history(Payload::json_text(text.into()), "[1]");
-            String::from_utf8(payload.bytes().to_vec()).expect("text")
-        };
-        assert_eq!(with("{}"), r#"{"history":[1]}"#);
-        assert_eq!(with(r#" {"node":"a"} "#), r#"{"node":"a","history":[1]}"#);
-        assert_eq!(with("[]"), "[]", "no object");
-        assert!(with_history(Payload::binary(vec![b'{', b'}']), "[1]").is_binary());
-    }
-}
+mod tests;
