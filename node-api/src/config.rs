@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::DrainMode;
 use crate::auth::Auth;
+pub use crate::history::HistoryRule;
 pub use crate::origin::{CheckOrigin, Origin};
 pub use crate::presence::PresenceRule;
+pub use crate::slow::SlowConsumer;
 use crate::webhooks::{RuleWebhooks, Webhooks};
 
 /// Port of client connections, `/socket/websocket`.
@@ -201,6 +203,11 @@ pub struct Socket {
     pub max_frame_bytes: u64,
     /// Channels a socket may join (`P-CON-11`).
     pub max_channels: u32,
+    /// Joins that a socket may ask for in a second, a second's worth at once; more are answered with an
+    /// error. Absent: as many as `maxChannels`, 100 at the least, so that a client that comes back can
+    /// join all again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_joins_per_second: Option<u32>,
     /// Connections taken a second; past that 503 with `Retry-After`.
     pub max_connects_per_second: u32,
     /// Whether clients may connect by HTTP requests that wait, at `<path>/longpoll`, as phoenix.js
@@ -222,6 +229,7 @@ impl Default for Socket {
             idle_timeout_seconds: 60,
             max_frame_bytes: 8_000_000,
             max_channels: 100,
+            max_joins_per_second: None,
             max_connects_per_second: 10_000,
             longpoll: true,
             check_origin: CheckOrigin::Off,
@@ -336,6 +344,12 @@ pub struct ChannelRule {
     /// (`webhooks` of the node).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhooks: Option<RuleWebhooks>,
+    /// What a client that joins is told of the time before; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryRule>,
+    /// What becomes of a client that takes broadcasts too slowly.
+    #[serde(default, skip_serializing_if = "SlowConsumer::is_default")]
+    pub slow_consumer: SlowConsumer,
     /// Whether the reply to a join names the node: `{"node": "chat-0"}`. Meant for examples and
     /// for finding faults.
     #[serde(default)]
@@ -354,6 +368,8 @@ impl ChannelRule {
             max_messages_per_second: None,
             presence: None,
             webhooks: None,
+            history: None,
+            slow_consumer: SlowConsumer::Disconnect,
             announce_node: false,
         }
     }

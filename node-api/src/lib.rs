@@ -8,6 +8,8 @@
 pub mod admin;
 pub mod auth;
 pub mod config;
+mod history;
 mod origin;
 mod presence;
+mod slow;
 pub mod webhooks;

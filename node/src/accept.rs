@@ -66,7 +66,7 @@ impl Door {
             draining: false.into(),
             most: 0.into(),
             rate,
-            pace: Mutex::new(Pace::new(rate, now)),
+            pace: Mutex::new(Pace::new(now)),
         }
     }
 

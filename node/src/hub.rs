@@ -4,6 +4,7 @@
 //! returns at once, from any thread.
 
 mod metrics;
+mod presences;
 mod topics;
 
 use std::{
@@ -19,9 +20,11 @@ use sluice_node_api::{
 };
 
 pub use self::metrics::{Code, HubMetrics, Reason};
+pub use self::presences::{PresencePage, PresenceQuery, Presences};
 pub use self::topics::{TopicCount, TopicQuery};
 use crate::{
     drain::{self, Drain, Shed},
+    history,
     longpoll::remote,
     plane::{Pacing, Plane},
     presence::{GRACE, Presence},
@@ -48,6 +51,7 @@ impl Hub {
     pub(crate) fn start(plane: Arc<Plane>) -> Self {
         tokio::spawn(pace(plane.clone()));
         tokio::spawn(Presence::beat(plane.clone()));
+        tokio::spawn(history::sweep(plane.clone()));
         Self { plane }
     }
 

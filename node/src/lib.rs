@@ -22,6 +22,7 @@ pub mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod handshake;
+mod history;
 mod https;
 pub mod hub;
 mod interest;

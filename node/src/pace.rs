@@ -2,30 +2,30 @@
 //! channel or of handshakes at the door.
 //! Sans-I/O: the time is an argument.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// What is left of an allowance.
-#[derive(Debug)]
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What is left of an allowance: kept as the time at which it is whole again, so that it is no larger
+/// than a time.
+#[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    left: f64,
-    seen: Instant,
+    whole: Instant,
 }
 
 impl Pace {
-    /// Full, for `rate` a second.
-    pub fn new(rate: u32, now: Instant) -> Self {
-        Self { left: rate.into(), seen: now }
+    /// Whole.
+    pub fn new(now: Instant) -> Self {
+        Self { whole: now }
     }
 
-    /// Takes one, if there is room for it. The rate may be another than before.
+    /// Takes one, if there is room for it at `rate` a second. The rate may be another than before.
     pub fn take(&mut self, rate: u32, now: Instant) -> bool {
-        let rate = f64::from(rate);
-        let passed = now.saturating_duration_since(self.seen).as_secs_f64();
-        self.seen = now;
-        self.left = (self.left + passed * rate).min(rate);
-        let taken = self.left >= 1.0;
+        let share = SECOND / rate.max(1);
+        let whole = self.whole.max(now) + share;
+        let taken = whole - now <= SECOND;
         if taken {
-            self.left -= 1.0;
+            self.whole = whole;
         }
         taken
     }
@@ -41,7 +41,7 @@ mod tests {
     fn a_second_holds_its_rate_however_it_is_cut() {
         let start = Instant::now();
         for parts in [1, 7, 1000] {
-            let mut pace = Pace::new(10, start);
+            let mut pace = Pace::new(start);
             let burst = (0..50).filter(|_| pace.take(10, start)).count();
             assert_eq!(burst, 10);
             let later = |part| start + Duration::from_secs(3) * part / parts;
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_clock_that_stands_or_a_rate_that_changes_does_no_harm() {
         let now = Instant::now();
-        let mut pace = Pace::new(1, now);
+        let mut pace = Pace::new(now);
         assert!(pace.take(1, now) && !pace.take(1, now));
         assert!(!pace.take(100, now - Duration::from_secs(5)));
         assert!(pace.take(100, now + Duration::from_secs(5)));

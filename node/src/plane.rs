@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,12 +17,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accept::Door,
     drain::{Drain, Shed},
+    history::History,
     hub::HubMetrics,
     interest::Interest,
     longpoll::remote::Polls,
     origin::Policy,
     presence::Presence,
-    pubsub::Instance,
+    pubsub::{Broadcast, Instance},
     relay::Rules,
     shard::{
         fanout::Fanout,
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) max_frame: usize,
     /// Channels a socket may join.
     pub(crate) max_channels: usize,
+    /// Joins that it may ask for in a second; none: as its mount says.
+    pub(crate) max_joins: Option<u32>,
     /// Which pages may connect.
     pub(crate) origins: Policy,
 }
@@ -49,6 +52,7 @@ impl From<&config::Socket> for Settings {
             idle_timeout: Duration::from_secs(socket.idle_timeout_seconds.max(1).into()),
             max_frame: usize::try_from(socket.max_frame_bytes).unwrap_or(usize::MAX),
             max_channels: usize::try_from(socket.max_channels).unwrap_or(usize::MAX),
+            max_joins: socket.max_joins_per_second,
             origins: Policy::new(socket),
         }
     }
@@ -86,8 +90,11 @@ pub(crate) struct Plane {
     /// The shortest idle timeout of its mounts.
     pub(crate) shortest_idle: Duration,
     pub(crate) rules: RwLock<Arc<Rules>>,
+    /// Some rule has broadcasts dropped for clients that are slow.
+    drops: AtomicBool,
     pub(crate) interest: Interest,
     pub(crate) presence: Presence,
+    pub(crate) history: History,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) door: Door,
     pub(crate) metrics: HubMetrics,
@@ -114,7 +121,8 @@ impl Plane {
         let instance = rand::random();
         let plane = Self {
             shortest_idle,
-            rules: RwLock::new(Arc::new(Rules::new(live, &node))),
+            rules: RwLock::default(),
+            drops: AtomicBool::default(),
             node,
             instance,
             secret,
@@ -122,6 +130,7 @@ impl Plane {
             webhook: None,
             interest: Interest::default(),
             presence: Presence::new(instance),
+            history: History::default(),
             shards: (0..shards).map(|_| ShardHandle::default()).collect(),
             door: Door::new(socket.max_connects_per_second, Instant::now()),
             metrics: HubMetrics::default(),
@@ -159,7 +168,11 @@ impl Plane {
 
     /// Puts a live configuration in force.
     pub(crate) fn set_live(&self, live: &config::LiveConfig) {
-        *self.rules.write() = Arc::new(Rules::new(live, &self.node));
+        let rules = Rules::new(live, &self.node);
+        self.drops.store(rules.may_drop_any(), Ordering::Relaxed);
+        let rules = Arc::new(rules);
+        *self.rules.write() = rules.clone();
+        self.history.set_rules(self, &rules);
         self.door.limit(live.limits.max_connections);
         let capacity = i64::try_from(self.capacity()).unwrap_or(i64::MAX);
         self.metrics.capacity.set(capacity);
@@ -174,13 +187,35 @@ impl Plane {
         self.shards.iter().map(open).collect()
     }
 
-    /// Hands a broadcast to every shard with subscribers but `except`; whether `except` has some.
+    /// Whether a broadcast may be dropped for a client that is slow.
+    pub(crate) fn may_drop(&self, broadcast: &Broadcast) -> bool {
+        self.drops.load(Ordering::Relaxed)
+            && self.rules.read().may_drop(&broadcast.topic, &broadcast.event)
+    }
+
+    /// Hands a broadcast to every shard with subscribers but `except`; whether `except` has some that
+    /// it must serve itself.
     pub(crate) fn fan_out(&self, fanout: &Arc<Fanout>, except: Option<u16>) -> bool {
+        let shards = self.interest.shards(fanout.topic());
+        // Where history is kept `except` has it from its inbox too, in the order of the joins there.
+        if self.history.concerns(&shards) && self.history.record(self, fanout, Instant::now()) {
+            return false;
+        }
+        self.hand_out(fanout, &shards, except)
+    }
+
+    /// Hands a broadcast to these shards but `except`; whether that is one of them.
+    pub(crate) fn hand_out(
+        &self,
+        fanout: &Arc<Fanout>,
+        shards: &[u16],
+        except: Option<u16>,
+    ) -> bool {
         let mut excepted = false;
-        for shard in self.interest.shards(fanout.topic()) {
-            if Some(shard) == except {
+        for shard in shards {
+            if Some(*shard) == except {
                 excepted = true;
-            } else if let Some(handle) = self.shards.get(usize::from(shard))
+            } else if let Some(handle) = self.shards.get(usize::from(*shard))
                 && !handle.inbox.push(Task::Fanout(fanout.clone()))
             {
                 self.metrics.drop("inbox", 1);

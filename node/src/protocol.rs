@@ -179,6 +179,7 @@ impl Session {
         }
         if self.channels.len() >= self.max_channels {
             let reason = "too many channels joined";
+            effects.push(Effect::Reject("channels"));
             return effects.push(message.refuse(message.join_ref.clone(), reason).into());
         }
         self.joining = Some(Box::new(Joining {

@@ -7,7 +7,7 @@ use std::{borrow::Cow, time::Instant};
 
 use bytes::Bytes;
 use serde_json::json;
-use sluice_node_api::config::{ChannelRule, LiveConfig, PresenceRule};
+use sluice_node_api::config::{ChannelRule, HistoryRule, LiveConfig, PresenceRule, SlowConsumer};
 use sluice_node_api::webhooks::RuleWebhooks;
 
 use crate::auth::{Identity, Join};
@@ -15,6 +15,7 @@ use crate::message::{MAX_FIELD, matches};
 use crate::pace::Pace;
 use crate::presence;
 use crate::pubsub::Kind;
+use crate::shard::slow::DROPPED;
 
 /// What a client is told of an event that its topic does not take.
 pub(crate) const NOT_ALLOWED: &str = "event not allowed";
@@ -24,6 +25,7 @@ pub(crate) const NOT_ALLOWED: &str = "event not allowed";
 pub struct Rules {
     rules: Vec<Rule>,
     need_channels: bool,
+    may_drop: bool,
 }
 
 /// One rule.
@@ -48,12 +50,29 @@ impl Rules {
         });
         let rules: Vec<_> = rules.collect();
         let need_channels = rules.iter().any(Rule::needs_channel);
-        Self { rules, need_channels }
+        let may_drop = rules.iter().any(Rule::may_drop);
+        Self { rules, need_channels, may_drop }
     }
 
     /// Whether some rule [needs a channel](Rule::needs_channel).
     pub fn need_channels(&self) -> bool {
         self.need_channels
+    }
+
+    /// Whether some rule has broadcasts dropped for clients that are slow.
+    pub fn may_drop_any(&self) -> bool {
+        self.may_drop
+    }
+
+    /// Whether some rule has history kept.
+    pub fn keep_history(&self) -> bool {
+        self.rules.iter().any(|rule| rule.history().is_some())
+    }
+
+    /// Whether a broadcast may be dropped for a client that is slow. What presence says never is: a
+    /// client's list would be wrong from then on.
+    pub fn may_drop(&self, topic: &str, event: &str) -> bool {
+        !presence::is_own(event) && self.find(topic).is_some_and(Rule::may_drop)
     }
 
     /// The first rule that matches: an exact topic, or a prefix with one trailing `*`
@@ -87,7 +106,8 @@ impl Refusal {
 impl Rule {
     /// Whether its topics need more than the relay: a channel of their own.
     pub fn needs_channel(&self) -> bool {
-        self.rule.presence.is_some() || self.rule.webhooks.is_some()
+        let rule = &self.rule;
+        rule.presence.is_some() || rule.history.is_some() || rule.webhooks.is_some()
     }
 
     /// What a backend is asked about and told, if anything.
@@ -99,6 +119,20 @@ impl Rule {
     pub fn asks_about(&self, event: &str) -> bool {
         let asks = |hooks: &RuleWebhooks| names(&hooks.events, event);
         self.may_be_named(event) && self.webhooks().is_some_and(asks)
+    }
+
+    fn may_drop(&self) -> bool {
+        self.rule.slow_consumer == SlowConsumer::DropOldest
+    }
+
+    /// What is kept of its topics, if anything is.
+    pub fn history(&self) -> Option<&HistoryRule> {
+        self.rule.history.as_ref()
+    }
+
+    /// Whether history has an event. What presence says is of its moment only.
+    pub fn keeps(&self, event: &str) -> bool {
+        self.rule.history.is_some() && !presence::is_own(event)
     }
 
     /// Who is present, if that is kept.
@@ -139,7 +173,7 @@ impl Rule {
     /// When nothing is left of it.
     pub fn check_pace(&self, pace: &mut Option<Box<Pace>>, now: Instant) -> Result<(), Refusal> {
         let Some(rate) = self.max_messages() else { return Ok(()) };
-        if pace.get_or_insert_with(|| Box::new(Pace::new(rate, now))).take(rate, now) {
+        if pace.get_or_insert_with(|| Box::new(Pace::new(now))).take(rate, now) {
             return Ok(());
         }
         Err(Refusal::new("rate", format!("too many messages, at most {rate} a second")))
@@ -169,10 +203,11 @@ impl Rule {
 
     /// Whether an event may have this name. Names that begin with `phx_` never: a client takes them
     /// for the server's own, and one could close everyone's channel. Nor those of presence where there
-    /// is one: nobody must be able to make others up.
+    /// is one, nor what tells of dropped broadcasts: nobody must be able to make them up.
     pub fn may_be_named(&self, event: &str) -> bool {
-        let own =
-            event.starts_with("phx_") || self.rule.presence.is_some() && presence::is_own(event);
+        let own = event.starts_with("phx_")
+            || self.rule.presence.is_some() && presence::is_own(event)
+            || self.may_drop() && event == DROPPED;
         event.len() <= MAX_FIELD && !own
     }
 

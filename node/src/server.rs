@@ -148,8 +148,9 @@ impl Builder {
         let idle = mounts.iter().flat_map(|mount| [mount.idle_timeout, mount.longpoll]);
         let idle = idle.flatten().min();
         let idle = idle.unwrap_or(settings.idle_timeout);
-        let plane = Plane::new(name, &config.socket, &live, idle, secret, shards, stop);
-        let plane = Arc::new(Plane { webhook, ..plane });
+        let mut plane = Plane::new(name, &config.socket, &live, idle, secret, shards, stop);
+        plane.webhook = webhook;
+        let plane = Arc::new(plane);
         let routes = handshake::routes(&mounts, &plane, routes);
         for id in 0..shards {
             let id = u16::try_from(id).unwrap_or(u16::MAX);

@@ -6,17 +6,6 @@ mod support;
 use serde_json::{Value, json};
 use support::*;
 
-async fn pair(dir: &Dir) -> (sluice_node::run::Node, sluice_node::run::Node) {
-    let a = node("a", &dir.config("")).await;
-    let peer = a.addresses.mesh.unwrap();
-    let b = node("b", &dir.config(&format!("discovery: {{peers: ['{peer}']}}\n"))).await;
-    until("linked both ways", || {
-        [&a, &b].iter().all(|n| n.admin.status().peers.iter().any(|p| p.inbound && p.outbound))
-    })
-    .await;
-    (a, b)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chat_and_publish_reach_clients_on_the_other_node() {
     let dir = Dir::new();

@@ -38,7 +38,7 @@ fn rolls(desired: &Desired<'_>, observed: &Observed, revision: &str) -> bool {
     let spec = desired.spec;
     let all = !spec.paused && spec.update_strategy.rolling_update.partition == 0;
     let newer = |sts: &StatefulSetState| {
-        let seen = plan::settled(sts) && !plan::template_pending(desired, sts);
+        let seen = plan::settled(sts) && !plan::template_pending(desired, observed, sts);
         !seen || sts.update_revision != revision
     };
     all && observed.statefulset.as_ref().is_some_and(newer)

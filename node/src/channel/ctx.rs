@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     auth::Identity,
+    history,
     hub::Reason,
     message::{Body, MAX_FIELD, Outgoing, Ref, Status},
     plane::Plane,
@@ -103,6 +104,8 @@ pub(crate) struct Inner {
     pub(crate) join_ref: Ref,
     pub(crate) mailbox: Mailbox,
     pub(crate) joined: AtomicBool,
+    /// Whether the channel is that of the stock node.
+    pub(crate) stock: bool,
 }
 
 impl Inner {
@@ -111,6 +114,15 @@ impl Inner {
         let task = Task::Said(self.address, said);
         if shard.is_some_and(|shard| !shard.inbox.push(task)) {
             self.plane.metrics.drop("inbox", 1);
+        }
+    }
+
+    /// The join is accepted.
+    pub(crate) fn accept(&self, response: Payload) {
+        let say = |response| self.say(Said::Joined(response));
+        match self.stock {
+            true => history::accept(&self.plane, &self.topic, response, say),
+            false => say(response),
         }
     }
 

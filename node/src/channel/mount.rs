@@ -29,6 +29,9 @@ pub enum Origins {
     Connection,
 }
 
+/// Joins a second of a socket, unless another number is said: those of all its channels, or so many.
+const LEAST_JOINS: u32 = 100;
+
 /// What answers a connect that was refused with a reason.
 type RefusalHandler = Arc<dyn Fn(&str) -> (StatusCode, String) + Send + Sync>;
 
@@ -48,6 +51,7 @@ pub struct Mount {
     pub(crate) longpoll: Option<Duration>,
     pub(crate) max_frame: Option<usize>,
     pub(crate) max_channels: Option<usize>,
+    pub(crate) max_joins: Option<u32>,
 }
 
 impl Mount {
@@ -85,6 +89,7 @@ impl Mount {
             longpoll: None,
             max_frame: None,
             max_channels: None,
+            max_joins: None,
         }
     }
 
@@ -156,11 +161,20 @@ impl Mount {
         Self { max_channels: Some(channels), ..self }
     }
 
+    /// Joins that a socket may ask for in a second, a second's worth at once; without this as many as
+    /// it may have channels, 100 at the least.
+    #[must_use]
+    pub fn max_joins_per_second(self, joins: u32) -> Self {
+        Self { max_joins: Some(joins), ..self }
+    }
+
     /// Fills in what is not said.
     pub(crate) fn or(mut self, settings: &Settings) -> Self {
         self.idle_timeout.get_or_insert(settings.idle_timeout);
         self.max_frame.get_or_insert(settings.max_frame);
-        self.max_channels.get_or_insert(settings.max_channels);
+        let channels = *self.max_channels.get_or_insert(settings.max_channels);
+        let channels = u32::try_from(channels).unwrap_or(u32::MAX);
+        self.max_joins.get_or_insert(settings.max_joins.unwrap_or(channels.max(LEAST_JOINS)));
         self.origins.get_or_insert_with(|| settings.origins.clone());
         self
     }

@@ -45,6 +45,8 @@ pub(crate) enum Effect {
     Forget(Arc<str>),
     /// The socket no longer subscribes to the topic.
     Unsubscribe(Arc<str>),
+    /// The client wants more than it may: count it under this word.
+    Reject(&'static str),
 }
 
 impl From<Outgoing> for Effect {
@@ -165,6 +167,7 @@ impl Session {
         }
         if at.is_none() && self.channels.len() >= self.max_channels {
             let reason = "too many channels joined";
+            effects.push(Effect::Reject("channels"));
             return effects.push(message.refuse(message.join_ref.clone(), reason).into());
         }
         let replaced = at.map(|at| self.channels.swap_remove(at));

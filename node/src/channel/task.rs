@@ -83,7 +83,7 @@ async fn run<C: Channel>(start: Start) {
     let mut channel = match joined {
         Ok(Ok((channel, response))) => {
             life.inner.joined.store(true, Ordering::Release);
-            life.inner.say(Said::Joined(response));
+            life.inner.accept(response);
             channel
         }
         Ok(Err(JoinError::Refused(response))) => return life.inner.say(Said::Refused(response)),

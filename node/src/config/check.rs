@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use sluice_node_api::config::{
-    Adapter, ChannelRule, CheckOrigin, LiveConfig, NodeConfig, Origin, PresenceRule,
+    Adapter, ChannelRule, CheckOrigin, HistoryRule, LiveConfig, NodeConfig, Origin, PresenceRule,
 };
 
 /// (field, what is wrong with it).
@@ -117,6 +117,7 @@ fn check_rule(at: &str, rule: &ChannelRule, out: &mut Out) {
     super::auth::check_join(at, rule.join.as_ref(), out);
     super::webhooks::check_rule(at, rule.webhooks.as_ref(), out);
     check_presence(&format!("{at}.presence"), rule.presence.as_ref(), out);
+    check_history(&format!("{at}.history"), rule.history.as_ref(), out);
     let rate = rule.max_messages_per_second.is_none_or(|rate| (1..=100_000).contains(&rate));
     out.that(&format!("{at}.maxMessagesPerSecond"), rate, "must be 1 to 100000");
     let payload = (1..=8_000_000).contains(&rule.max_payload_bytes);
@@ -141,6 +142,15 @@ fn check_presence(at: &str, presence: Option<&PresenceRule>, out: &mut Out) {
     }
     let bytes = (64..=16_384).contains(&rule.max_meta_bytes);
     out.that(&format!("{at}.maxMetaBytes"), bytes, "must be 64 to 16384");
+}
+
+fn check_history(at: &str, history: Option<&HistoryRule>, out: &mut Out) {
+    let Some(rule) = history else { return };
+    out.that(&format!("{at}.size"), (1..=1000).contains(&rule.size), "must be 1 to 1000");
+    let age = (1..=86_400).contains(&rule.max_age_seconds);
+    out.that(&format!("{at}.maxAgeSeconds"), age, "must be 1 to 86400");
+    let bytes = (1024..=1 << 20).contains(&rule.max_bytes);
+    out.that(&format!("{at}.maxBytes"), bytes, "must be 1024 to 1048576");
 }
 
 fn listen(c: &NodeConfig, out: &mut Out) {
@@ -205,6 +215,8 @@ fn socket(c: &NodeConfig, out: &mut Out) {
     out.that("socket.maxFrameBytes", frame, "must be 1024 to 16000000");
     out.that("socket.idleTimeoutSeconds", s.idle_timeout_seconds >= 1, "must be at least 1");
     out.that("socket.maxChannels", s.max_channels >= 1, "must be at least 1");
+    let joins = s.max_joins_per_second.is_none_or(|joins| joins >= 1);
+    out.that("socket.maxJoinsPerSecond", joins, "must be at least 1");
     let connects = s.max_connects_per_second >= 1;
     out.that("socket.maxConnectsPerSecond", connects, "must be at least 1");
     origins(c, out);

@@ -69,6 +69,7 @@ fn bad_files_are_refused_with_line_and_reason() {
         ("tokens:\n  adminFile: /nowhere\n", 2, "cannot read the token in /nowhere"),
         ("socket:\n  path: socket\n", 2, "must be a path"),
         ("socket:\n  maxChannels: 0\n", 2, "must be at least 1"),
+        ("socket:\n  maxJoinsPerSecond: 0\n", 2, "must be at least 1"),
         ("socket:\n  checkOrigin: maybe\n", 2, "list of origins"),
         ("socket:\n  checkOrigin: true\n", 2, "needs `socket.host`"),
         ("socket:\n  host: a:80\n", 2, "without a port"),
@@ -180,6 +181,10 @@ fn topic_rules_are_checked() {
         ("topic: a\n  webhooks: {events: [phx_join]}", "the protocol's own"),
         ("topic: a\n  webhooks: {events: ['']}", "1 to 255"),
         ("topic: a\n  webhooks: {events: [x, x]}", "twice"),
+        ("topic: a\n  slowConsumer: Drop", "DropOldest"),
+        ("topic: a\n  history: {size: 0}", "history.size: must be 1 to 1000"),
+        ("topic: a\n  history: {maxAgeSeconds: 86401}", "must be 1 to 86400"),
+        ("topic: a\n  history: {maxBytes: 1023}", "must be 1024 to 1048576"),
         ("topic: a\n- topic: a", "already"),
     ] {
         let text = format!("channels:\n- {rule}\n");

@@ -52,6 +52,10 @@ pub struct HubMetrics {
     pub expired: Counter,
     /// Joins and messages that a topic rule refused.
     pub rejected: Family<Reason, Counter>,
+    /// Topics whose history is kept.
+    pub history_topics: Gauge,
+    /// Bytes of it.
+    pub history_bytes: Gauge,
     /// Drains, by what became of them.
     pub drains: Family<Reason, Counter>,
 }
@@ -74,6 +78,8 @@ impl HubMetrics {
         registry.register("sluice_refused", "Handshakes refused by reason", m.refused);
         registry.register("sluice_expired", "Sockets closed with their token over", m.expired);
         registry.register("sluice_rejected", "Joins and messages refused by rules", m.rejected);
+        registry.register("sluice_history_topics", "Topics with history", m.history_topics);
+        registry.register("sluice_history_bytes", "Bytes of history", m.history_bytes);
         registry.register("sluice_drains", "Drains by outcome", m.drains);
     }
 

@@ -20,6 +20,7 @@ pub use state::PresenceError;
 use state::{Change, Meta, Owner, Replica, State, Word, diffs};
 
 use crate::{
+    hub::PresencePage,
     plane::Plane,
     pubsub::{Broadcast, Instance, Kind, Signal},
     shard::fanout::Fanout,
@@ -81,6 +82,11 @@ impl Presence {
     /// The presences of a topic.
     pub(crate) fn list(&self, topic: &str) -> Value {
         self.0.lock().list(topic)
+    }
+
+    /// The first presences of a topic after a key, at most `limit` keys.
+    pub(crate) fn page(&self, topic: &str, after: Option<&str>, limit: usize) -> PresencePage {
+        self.0.lock().page(topic, after, limit)
     }
 
     /// Another node has spoken.

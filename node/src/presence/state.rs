@@ -5,12 +5,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+use crate::hub::{PresencePage, Presences};
 
 /// A run of a node's process.
 pub(crate) type Replica = [u8; 16];
@@ -26,6 +29,8 @@ const MAX_KEYS: usize = 1000;
 pub(crate) const MAX_META_DEPTH: usize = 64;
 /// Nodes that are followed; more are ignored.
 const MAX_REPLICAS: usize = 1024;
+/// Metas after which a page takes no further key.
+const MAX_PAGE_METAS: usize = 10_000;
 /// How often the same node is asked for everything.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
 
@@ -177,6 +182,25 @@ impl State {
             list.insert(key.to_string(), json!({ "metas": metas }));
         }
         Value::Object(list)
+    }
+
+    /// The first presences of a topic after a key, by key: at most `limit` keys, and no more once
+    /// they have [`MAX_PAGE_METAS`].
+    pub(crate) fn page(&self, topic: &str, after: Option<&str>, limit: usize) -> PresencePage {
+        let Some(keys) = self.topics.get(topic) else { return PresencePage::default() };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut page = PresencePage::default();
+        let mut metas = 0;
+        for (key, tracked) in keys.range::<str, _>((from, Bound::Unbounded)) {
+            page.more = page.presences.len() >= limit || metas >= MAX_PAGE_METAS;
+            if page.more {
+                break;
+            }
+            metas += tracked.len();
+            let metas = tracked.iter().map(|one| one.meta.clone()).collect();
+            page.presences.push(Presences { key: key.clone(), metas });
+        }
+        page
     }
 
     /// Everything that this node's channels track.

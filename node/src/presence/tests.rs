@@ -44,6 +44,28 @@ fn p_pres_5_p_pres_8_each_channel_has_a_meta_of_its_own_and_one_only() {
 }
 
 #[test]
+fn a_page_has_so_many_keys_and_ends_early_when_they_have_very_many_metas() {
+    let mut state = State::new(A);
+    let owner = |n: usize| (0, 0, n as u64);
+    for n in 0..MAX_PAGE_METAS {
+        track(&mut state, owner(n), "a", "r");
+    }
+    for key in ["b", "c"] {
+        track(&mut state, owner(MAX_PAGE_METAS), key, "r");
+    }
+    let page = |after: Option<&str>, limit| {
+        let page = state.page("t", after, limit);
+        let keys: Vec<_> = page.presences.iter().map(|one| one.key.to_string()).collect();
+        (keys.concat(), page.more)
+    };
+    assert_eq!(page(None, 9), ("a".to_owned(), true));
+    assert_eq!(page(Some("a"), 1), ("b".to_owned(), true));
+    assert_eq!(page(Some("a"), 2), ("bc".to_owned(), false));
+    assert_eq!(page(Some("bb"), 9), ("c".to_owned(), false));
+    assert_eq!(page(Some("c"), 9), (String::new(), false));
+}
+
+#[test]
 fn a_meta_is_refused_that_other_nodes_could_not_read() {
     let meta = |levels: usize| {
         // One level is the meta itself.

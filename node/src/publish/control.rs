@@ -13,8 +13,8 @@ use crate::api::{self, ApiError};
 use crate::hub::{TopicCount, TopicQuery};
 use crate::pubsub::{Broadcast, Kind};
 
-/// Most topics of one page.
-const MAX_PAGE: usize = 1000;
+/// Most topics, or keys of presence, of one page.
+pub(super) const MAX_PAGE: usize = 1000;
 
 /// The description of the API.
 pub(super) const OPENAPI: &str = include_str!("../../schema/publish.json");

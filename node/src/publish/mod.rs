@@ -5,7 +5,7 @@
 //! `{"messages": […]}`, and answers 202 with `{"published": n}`. All or nothing: one message that is
 //! wrong refuses the whole call. A node that has just started and does not reach its peers yet
 //! answers 503: what it took would be lost to their clients. 202 means handed on, at most once
-//! (`P-PS-3`), not delivered. The other calls are in `control`; `node/schema/publish.json` describes
+//! (`P-PS-3`), not delivered. The other calls are in `control` and `presence`; `node/schema/publish.json` describes
 //! them all.
 
 use std::sync::Arc;
@@ -28,10 +28,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::api::{self, ApiError, Token, error};
-use crate::hub::{TopicCount, TopicQuery};
+use crate::hub::{PresencePage, PresenceQuery, TopicCount, TopicQuery};
 use crate::pubsub::{Broadcast, Kind};
 
 mod control;
+mod presence;
 
 /// Largest body, in bytes.
 pub const MAX_BODY: usize = 8_000_000;
@@ -46,12 +47,16 @@ pub type Sink = Arc<dyn Fn(Broadcast) + Send + Sync>;
 pub type List =
     Arc<dyn Fn(TopicQuery) -> BoxFuture<'static, Option<Vec<TopicCount>>> + Send + Sync>;
 
+/// What lists who is on a topic: [`crate::hub::Hub::presences`], but in tests.
+pub type Who = Arc<dyn Fn(&PresenceQuery) -> Option<PresencePage> + Send + Sync>;
+
 /// The publish API of this node.
 #[derive(Clone)]
 pub struct Publish {
     token: Token,
     sink: Sink,
     list: List,
+    who: Who,
     formed: Arc<AtomicBool>,
     metrics: PublishMetrics,
 }
@@ -128,15 +133,16 @@ impl FromRequestParts<Publish> for Authorized {
 
 impl Publish {
     /// Broadcasts through `sink` what comes with `token`, once `formed` says that it reaches the
-    /// other nodes; lists topics by `list`.
+    /// other nodes; lists topics by `list`, and by `who` those who are on one.
     pub fn new(
         token: Token,
         sink: Sink,
         list: List,
+        who: Who,
         formed: Arc<AtomicBool>,
         metrics: PublishMetrics,
     ) -> Self {
-        Self { token, sink, list, formed, metrics }
+        Self { token, sink, list, who, formed, metrics }
     }
 
     /// The routes.
@@ -152,10 +158,15 @@ impl Publish {
     /// Reads the body of a call that reaches the whole cluster.
     async fn read(&self, body: Body) -> Result<Bytes, ApiError> {
         let bytes = api::body(body, MAX_BODY).await?;
+        self.formed().map(|()| bytes)
+    }
+
+    /// Whether it reaches the other nodes.
+    fn formed(&self) -> Result<(), ApiError> {
         match self.formed.load(Ordering::Acquire) {
-            true => Ok(bytes),
+            true => Ok(()),
             false => Err(ApiError::unavailable(
-                "this node has just started and does not reach its peers yet: publish to another one, or again in a second",
+                "this node has just started and does not reach its peers yet: ask another one, or again in a second",
             )),
         }
     }
@@ -166,11 +177,12 @@ impl Publish {
 }
 
 /// Every call: its method, as OpenAPI writes it, and its path.
-fn routes() -> [(&'static str, &'static str, MethodRouter<Publish>); 4] {
+fn routes() -> [(&'static str, &'static str, MethodRouter<Publish>); 5] {
     [
         ("post", "/api/publish", post(publish)),
         ("post", "/api/disconnect", post(control::disconnect)),
         ("get", "/api/topics", get(control::topics)),
+        ("get", "/api/presence", get(presence::presence)),
         ("get", "/api/openapi.json", get(control::openapi)),
     ]
 }

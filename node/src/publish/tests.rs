@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use http::{Request, header};
 use parking_lot::Mutex;
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
 use super::*;
+use crate::hub::Presences;
 use crate::keys::Keys;
 
 fn status(body: &str) -> u16 {
@@ -118,9 +119,15 @@ fn api() -> (Router, Said) {
         let all: Vec<_> = ["a:1", "a:2", "b"].map(count).into();
         Box::pin(async move { Some(query.pick(all.iter().map(|c| (&c.topic, c.subscribers)))) })
     });
+    let who: Who = Arc::new(|query: &PresenceQuery| {
+        (&*query.topic == "a:1").then(|| PresencePage {
+            presences: vec![Presences { key: "anna".into(), metas: vec![Map::new()] }],
+            more: query.after.is_none(),
+        })
+    });
     let formed = Arc::new(AtomicBool::new(true));
     let token = Token::new(Some(Keys::new(token)));
-    (Publish::new(token, sink, list, formed, PublishMetrics::default()).router(), said)
+    (Publish::new(token, sink, list, who, formed, PublishMetrics::default()).router(), said)
 }
 
 async fn call(router: &Router, method: &str, path: &str, token: bool, body: &str) -> (u16, Value) {
@@ -155,6 +162,26 @@ async fn ids_are_disconnected_and_topics_listed_in_pages() {
     for bad in ["limit=0", "limit=1001", "limit=x", "page=2"] {
         let path = format!("/api/topics?{bad}");
         assert_eq!(call(&router, "get", &path, true, "").await.0, 422, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn presence_is_listed_in_pages_of_topics_that_keep_it() {
+    let (router, _) = api();
+    let page = |path: &'static str| call(&router, "get", path, true, "");
+    let anna = json!([{"key": "anna", "metas": [{}]}]);
+    let first = json!({"topic": "a:1", "presences": anna, "next": "anna"});
+    assert_eq!(page("/api/presence?topic=a:1&limit=1").await, (200, first));
+    let last = json!({"topic": "a:1", "presences": anna});
+    assert_eq!(page("/api/presence?topic=a:1&after=").await, (200, last), "a key may be empty");
+    let (status, told) = page("/api/presence?topic=b").await;
+    assert_eq!(status, 422);
+    assert!(told["error"].as_str().unwrap().contains("set `presence` in the topic rule"), "{told}");
+    let long: &str = format!("/api/presence?topic={}", "x".repeat(256)).leak();
+    for bad in ["/api/presence", "/api/presence?topic=", "/api/presence?topic=a:1&limit=0", long] {
+        let (status, told) = page(bad).await;
+        assert_eq!(status, 422, "{bad}");
+        assert!(told["error"].as_str().unwrap().contains("the parameters are"), "{told}");
     }
 }
 

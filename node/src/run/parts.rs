@@ -21,7 +21,7 @@ use crate::api::serve::{Limits, serve};
 use crate::channel::Mount;
 use crate::config::{Env, Loaded, live};
 use crate::discovery::{self, DiscoveryMetrics, View, dns::Dns};
-use crate::hub::Hub;
+use crate::hub::{Hub, PresenceQuery};
 use crate::keys::Keys;
 use crate::links::Links;
 use crate::mesh::handshake::{Identity, Instance};
@@ -202,8 +202,10 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
         async move { hub.topics(query).await }.boxed()
     };
     let sink = move |broadcast| sink.broadcast(broadcast);
+    let known = hub.clone();
+    let who = Arc::new(move |query: &PresenceQuery| known.presences(query));
     let (sink, list) = (Arc::new(sink), Arc::new(list));
-    let publish = Publish::new(token, sink, list, formed.clone(), publish_metrics);
+    let publish = Publish::new(token, sink, list, who, formed.clone(), publish_metrics);
     let (waits, stop) = (links.clone(), stop_intake.clone());
     intake.spawn(async move {
         if stop.run_until_cancelled(waits.formed()).await.is_some() {

@@ -180,6 +180,7 @@ impl Shard {
             join_ref,
             mailbox: mailbox.clone(),
             joined: AtomicBool::new(false),
+            stock: channels.router.is_none(),
         };
         let start = Start { inner: Arc::new(inner), mails, payload, after, ready };
         let intercept = route.intercept;
@@ -235,6 +236,7 @@ impl Shard {
                 }
             }
             Effect::Unsubscribe(topic) => self.unsubscribe(conn, &topic),
+            Effect::Reject(word) => self.plane.metrics.reject(word),
             // Only a message of the client brings these.
             Effect::Start { .. } | Effect::Deliver(_) | Effect::Leave(..) => {}
         }

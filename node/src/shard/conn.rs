@@ -21,8 +21,9 @@ use tokio::{
 
 use super::{
     Shard,
-    outbox::{Outbox, SLICES},
+    outbox::{Excess, Frame, Loss, Outbox, SLICES, Shed},
     poll::Polled,
+    slow::notice,
     table::Slot,
     talk::Talk,
 };
@@ -30,6 +31,7 @@ use crate::{
     channel::{Mount, farewell::Farewell},
     frame::{Decoder, Item, code},
     interest::Ready,
+    pace::Pace,
     serializer::Version,
 };
 
@@ -54,6 +56,8 @@ pub(crate) struct Conn {
     pub(super) until: Cell<Option<Instant>>,
     /// When the last bytes came.
     pub(super) seen: Cell<Instant>,
+    /// What is left of its joins.
+    pub(super) joins: Cell<Pace>,
     /// The close code that was sent or received.
     pub(super) closing: Cell<Option<u16>>,
     /// The peer sent a close frame.
@@ -100,6 +104,7 @@ impl Conn {
             farewell: Cell::default(),
             until: Cell::default(),
             seen: Cell::new(Instant::now()),
+            joins: Cell::new(Pace::new(Instant::now().into_std())),
             closing: Cell::default(),
             peer_closed: Cell::default(),
             dirty: Cell::default(),
@@ -134,10 +139,15 @@ impl Conn {
     }
 
     /// Queues a frame; whether more waits than may.
-    pub(super) fn push(&self, frame: Bytes) -> bool {
+    pub(super) fn push(&self, bytes: Bytes, loss: Loss) -> bool {
         let mut outbox = self.outbox.borrow_mut();
-        outbox.push(frame);
+        outbox.push(Frame { bytes, loss });
         outbox.is_over()
+    }
+
+    /// Drops broadcasts that may be dropped.
+    pub(super) fn shed(&self, excess: Excess) -> Shed {
+        self.outbox.borrow_mut().shed(excess, |topic, count| notice(self.version, topic, count))
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -149,7 +159,7 @@ impl Conn {
     }
 
     /// Takes what waits, in whole frames; for a session without a stream.
-    pub(super) fn take_frames(&self) -> Vec<Bytes> {
+    pub(super) fn take_frames(&self) -> Vec<Frame> {
         self.outbox.borrow_mut().take()
     }
 

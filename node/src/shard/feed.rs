@@ -6,6 +6,7 @@ use super::{
     Shard,
     conn::{Conn, Input},
     fanout::Fanout,
+    inbox::Address,
 };
 use crate::{
     frame::{self, Item, code},
@@ -62,6 +63,9 @@ impl Shard {
             self.close(conn, code::INTERNAL);
             return;
         };
+        if message.event == "phx_join" && !self.may_join(conn, &message) {
+            return;
+        }
         let rules = self.plane.rules.read().clone();
         if let Some(channels) = conn.channels_for(&message, &rules) {
             return self.converse(conn, channels, &message);
@@ -73,6 +77,20 @@ impl Shard {
             self.carry_out(conn, input, effect);
         }
         self.effects.replace(effects);
+    }
+
+    /// Whether a socket may ask for one more join now; if not, it is told.
+    fn may_join(&self, conn: &Rc<Conn>, message: &Incoming<'_>) -> bool {
+        let most = conn.mount.max_joins.unwrap_or(u32::MAX);
+        let mut joins = conn.joins.get();
+        let may = joins.take(most, Instant::now());
+        conn.joins.set(joins);
+        if !may {
+            self.plane.metrics.reject("joins");
+            let reason = format!("too many joins, at most {most} a second");
+            self.say(conn, &message.refuse(message.join_ref.clone(), &reason));
+        }
+        may
     }
 
     fn carry_out(&self, conn: &Rc<Conn>, input: &mut Input, effect: Effect) {
@@ -106,13 +124,17 @@ impl Shard {
     }
 
     /// To the other nodes, then to the subscribers here (`P-PS-2`). Those on this shard are queued
-    /// before this returns, so that the sender's reply follows (`P-BC-5`).
+    /// before this returns, so that the sender's reply follows (`P-BC-5`); but not where the rule has had
+    /// history since the sender has joined: then they are queued in the order of the inbox.
     fn publish(&self, conn: &Rc<Conn>, broadcast: Broadcast, to_sender: bool) {
         self.plane.metrics.broadcasts.get_or_create(&Reason { reason: "local" }).inc();
         self.plane.interest.send(&broadcast);
-        let fanout = Arc::new(Fanout::new(broadcast));
+        let fanout = Fanout::new(broadcast);
+        // P-BC-2.
+        let sender = Address { shard: self.id, slot: conn.slot, id: conn.id, key: 0 };
+        let fanout = Arc::new(if to_sender { fanout } else { fanout.except(sender) });
         if self.plane.fan_out(&fanout, Some(self.id)) {
-            self.fan_out(&fanout, (!to_sender).then_some(conn.slot));
+            self.fan_out(&fanout);
         }
     }
 }

@@ -13,10 +13,11 @@ mod expiry;
 pub(crate) mod fanout;
 mod feed;
 pub(crate) mod inbox;
-mod named;
+pub(crate) mod named;
 pub(crate) mod outbox;
 mod poll;
 mod serve;
+pub(crate) mod slow;
 pub(crate) mod table;
 mod talk;
 mod tally;
@@ -32,14 +33,12 @@ use std::{
 
 use bytes::Bytes;
 use slab::Slab;
-use tokio::{
-    sync::Notify,
-    time::{Instant, MissedTickBehavior},
-};
+use tokio::{sync::Notify, time::MissedTickBehavior};
 
 use self::{
     conn::Conn,
     fanout::Fanout,
+    outbox::Loss,
     table::{Slot, Table},
     tally::Tally,
     wheel::Wheel,
@@ -159,7 +158,7 @@ impl Shard {
             self.release(conn);
             return true;
         }
-        conn.push(close);
+        conn.push(close, Loss::Never);
         self.mark(conn);
         conn.wake();
         true
@@ -170,7 +169,7 @@ impl Shard {
         if conn.dead.get() || conn.closing.get().is_some() {
             return;
         }
-        let over = conn.push(frame);
+        let over = conn.push(frame, Loss::Never);
         self.mark(conn);
         if over {
             self.relieve(conn);
@@ -188,31 +187,16 @@ impl Shard {
         }
     }
 
-    /// More waits for a socket than may: writes at once, and gives up a client that takes nothing.
-    fn relieve(&self, conn: &Rc<Conn>) {
-        self.flush(conn);
-        if conn.is_over() {
-            self.give_up(conn);
-        }
-    }
-
-    /// Closes the socket of a client that reads too slowly; what waits for it is dropped.
-    fn give_up(&self, conn: &Rc<Conn>) {
-        self.plane.metrics.drop("slow", conn.clear());
-        self.close(conn, code::POLICY);
-    }
-
-    /// Delivers a broadcast to the subscribers on this shard, but not to `except` (`P-BC-2`).
-    fn fan_out(&self, fanout: &Fanout, except: Option<Slot>) {
+    /// Delivers a broadcast to the subscribers on this shard.
+    fn fan_out(&self, fanout: &Arc<Fanout>) {
         self.disconnect(fanout);
+        let may_drop = self.plane.may_drop(fanout.broadcast());
         let mut over = Vec::new();
         let table = self.table.borrow();
         let conns = self.conns.borrow();
         let mut count = 0;
         for slot in table.subscribers(fanout.topic()) {
-            let Some(conn) = conns.get(*slot as usize).filter(|_| Some(*slot) != except) else {
-                continue;
-            };
+            let Some(conn) = conns.get(*slot as usize) else { continue };
             if fanout.leaves_out(self.id, *slot, conn.id) {
                 continue;
             }
@@ -230,7 +214,8 @@ impl Shard {
                 }
             };
             count += 1;
-            if conn.push(frame) {
+            let loss = if may_drop { Loss::Broadcast(fanout.clone()) } else { Loss::Never };
+            if conn.push(frame, loss) {
                 over.push(conn.clone());
             }
             self.mark(conn);
@@ -346,20 +331,5 @@ impl Shard {
         let ticks = left.as_nanos().div_ceil(self.tick.as_nanos());
         let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
         self.wheel.borrow_mut().insert(ticks, (conn.slot, conn.id));
-    }
-
-    fn check_blocked(&self) {
-        let now = Instant::now();
-        let mut blocked = std::mem::take(&mut *self.blocked.borrow_mut());
-        blocked.retain(|conn| {
-            conn.watched.set(conn.blocked.get() && !conn.dead.get());
-            conn.watched.get()
-        });
-        for conn in &blocked {
-            if conn.closing.get().is_none() && conn.is_stuck(now) {
-                self.give_up(conn);
-            }
-        }
-        self.blocked.borrow_mut().append(&mut blocked);
     }
 }

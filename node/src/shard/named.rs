@@ -8,7 +8,8 @@ use std::{rc::Rc, sync::Arc};
 use super::{Shard, conn::Conn, fanout::Fanout};
 use crate::frame::code;
 
-const DISCONNECT: &str = "disconnect";
+/// The event that closes sockets.
+pub(crate) const DISCONNECT: &str = "disconnect";
 
 impl Shard {
     /// Names a socket that has just opened.

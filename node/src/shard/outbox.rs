@@ -1,12 +1,20 @@
 //! Frames that wait for one socket: bounded by bytes and by age, never by count. Sans-I/O.
 
-use std::{collections::VecDeque, io::IoSlice, time::Duration};
+use std::{collections::VecDeque, io::IoSlice, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
+use smallvec::SmallVec;
 use tokio::time::Instant;
+
+use super::fanout::Fanout;
+
+#[cfg(test)]
+mod tests;
 
 /// Bytes that may wait for a slow client.
 pub(crate) const MAX_BYTES: usize = 256 << 10;
+/// Bytes down to which broadcasts are dropped: so that not every one that comes drops another.
+const LOW_BYTES: usize = MAX_BYTES / 4 * 3;
 /// So many frames may wait whatever their size; broadcasts are shared, so that they cost little.
 const FEW: usize = 4;
 /// How long a frame may wait for a slow client.
@@ -14,10 +22,50 @@ pub(crate) const MAX_AGE: Duration = Duration::from_secs(10);
 /// Frames in one `writev`.
 pub(crate) const SLICES: usize = 64;
 
+/// A frame that waits.
+pub(crate) struct Frame {
+    pub(crate) bytes: Bytes,
+    pub(crate) loss: Loss,
+}
+
+/// What a frame is worth to a client that is slow.
+pub(crate) enum Loss {
+    /// It must arrive.
+    Never,
+    /// A broadcast that may be dropped.
+    Broadcast(Arc<Fanout>),
+    /// Tells of broadcasts that were.
+    Told(Box<Gap>),
+}
+
+/// Broadcasts of a topic that were dropped.
+pub(crate) struct Gap {
+    topic: Arc<str>,
+    count: u64,
+}
+
+/// Why frames are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excess {
+    /// There are too many.
+    Bytes,
+    /// They have waited for [`MAX_AGE`].
+    Age,
+}
+
+/// What was done about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shed {
+    /// Broadcasts dropped.
+    pub(crate) dropped: u64,
+    /// Something that must arrive has waited for [`MAX_AGE`].
+    pub(crate) late: bool,
+}
+
 /// Frames that wait, oldest first; the first may be sent in part.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Outbox {
-    frames: VecDeque<Bytes>,
+    frames: VecDeque<Frame>,
     bytes: usize,
     /// Bytes sent, ever.
     sent: u64,
@@ -27,8 +75,8 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn push(&mut self, frame: Bytes) {
-        self.bytes += frame.len();
+    pub(crate) fn push(&mut self, frame: Frame) {
+        self.bytes += frame.bytes.len();
         self.frames.push_back(frame);
     }
 
@@ -46,7 +94,7 @@ impl Outbox {
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> usize {
         let mut count = 0;
         for (slice, frame) in slices.iter_mut().zip(&self.frames) {
-            *slice = IoSlice::new(frame);
+            *slice = IoSlice::new(&frame.bytes);
             count += 1;
         }
         count
@@ -58,7 +106,7 @@ impl Outbox {
         self.sent += written as u64;
         let mut left = written;
         let mut whole = 0;
-        while let Some(first) = self.frames.front_mut() {
+        while let Some(Frame { bytes: first, .. }) = self.frames.front_mut() {
             if left < first.len() {
                 first.advance(left);
                 self.torn |= left > 0;
@@ -92,8 +140,62 @@ impl Outbox {
         }
     }
 
+    /// Drops broadcasts that may be dropped and are not begun, oldest first: down to a part of the
+    /// bound, or all that have waited since the mark. In the place of each topic's first stands one
+    /// frame that `tell` makes of the topic and how many of its broadcasts are gone.
+    pub(crate) fn shed(&mut self, excess: Excess, tell: impl Fn(&Arc<str>, u64) -> Bytes) -> Shed {
+        let marked = self.mark.map_or(self.sent, |(end, _)| end);
+        let (mut shed, mut at) = (Shed::default(), self.sent);
+        // Where in `kept` the frames are that tell, and how many have waited since the mark.
+        let (mut gaps, mut old) = (SmallVec::<[(usize, Gap); 2]>::new(), 0);
+        let mut left = self.frames.len();
+        let mut kept = VecDeque::with_capacity(left);
+        for (i, frame) in std::mem::take(&mut self.frames).into_iter().enumerate() {
+            let begun = i == 0 && self.torn;
+            at += frame.bytes.len() as u64;
+            let is_old = at <= marked;
+            let unwanted = match excess {
+                Excess::Bytes => self.bytes > LOW_BYTES && left > FEW,
+                Excess::Age => is_old,
+            };
+            let gap = match &frame.loss {
+                Loss::Broadcast(from) if unwanted && !begun => Some((from.topic(), 1)),
+                Loss::Told(gap) if !begun => Some((&gap.topic, gap.count)),
+                _ => None,
+            };
+            let Some((topic, count)) = gap else {
+                shed.late |= is_old && matches!(frame.loss, Loss::Never);
+                kept.push_back(frame);
+                if is_old {
+                    old = kept.len();
+                }
+                continue;
+            };
+            self.bytes -= frame.bytes.len();
+            left -= 1;
+            shed.dropped += u64::from(matches!(frame.loss, Loss::Broadcast(_)));
+            match gaps.iter_mut().find(|(_, gap)| gap.topic == *topic) {
+                Some((_, gap)) => gap.count += count,
+                None => {
+                    gaps.push((kept.len(), Gap { topic: topic.clone(), count }));
+                    kept.push_back(Frame { bytes: Bytes::new(), loss: Loss::Never });
+                    left += 1;
+                }
+            }
+        }
+        for (at, gap) in gaps {
+            let bytes = tell(&gap.topic, gap.count);
+            self.bytes += bytes.len();
+            kept[at] = Frame { bytes, loss: Loss::Told(Box::new(gap)) };
+        }
+        let ends = kept.iter().take(old).map(|frame| frame.bytes.len() as u64).sum::<u64>();
+        self.mark = self.mark.filter(|_| shed.late).map(|(_, since)| (self.sent + ends, since));
+        self.frames = kept;
+        shed
+    }
+
     /// Takes everything.
-    pub(crate) fn take(&mut self) -> Vec<Bytes> {
+    pub(crate) fn take(&mut self) -> Vec<Frame> {
         std::mem::take(self).frames.into()
     }
 
@@ -102,78 +204,7 @@ impl Outbox {
         let keep = usize::from(self.torn);
         let dropped = self.frames.len().saturating_sub(keep) as u64;
         self.frames.truncate(keep);
-        self.bytes = self.frames.iter().map(Bytes::len).sum();
+        self.bytes = self.frames.iter().map(|frame| frame.bytes.len()).sum();
         dropped
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn outbox(frames: &[usize]) -> Outbox {
-        let mut outbox = Outbox::default();
-        frames.iter().for_each(|len| outbox.push(Bytes::from(vec![0; *len])));
-        outbox
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_waits_is_bounded_by_bytes_and_age() {
-        let mut outbox = outbox(&[MAX_BYTES, 1, 1, 1]);
-        assert!(!outbox.is_over(), "a few large frames may be sent");
-        outbox.push(Bytes::from_static(b"x"));
-        assert!(outbox.is_over());
-        let start = Instant::now();
-        assert!(!outbox.is_stuck(start));
-        assert!(!outbox.is_stuck(start + MAX_AGE / 2));
-        assert!(outbox.is_stuck(start + MAX_AGE));
-        outbox.advance(MAX_BYTES + 4);
-        assert!(!outbox.is_stuck(start + MAX_AGE * 2));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_client_that_keeps_up_is_not_stuck() {
-        let mut outbox = outbox(&[10, 10]);
-        let start = Instant::now();
-        for second in 0..60 {
-            outbox.push(Bytes::from_static(b"0123456789"));
-            outbox.advance(10);
-            assert!(!outbox.is_stuck(start + Duration::from_secs(second)));
-        }
-    }
-
-    #[test]
-    fn clearing_keeps_a_frame_that_is_sent_in_part() {
-        let mut outbox = outbox(&[10, 10, 10]);
-        assert_eq!(outbox.advance(13), 1);
-        assert_eq!(outbox.clear(), 1);
-        assert_eq!(outbox.bytes, 7);
-        outbox.advance(7);
-        assert_eq!(outbox.clear(), 0);
-        assert!(outbox.is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn every_byte_is_sent_once(lens in proptest::collection::vec(1usize..50, 1..100), step in 1usize..200) {
-            let mut outbox = Outbox::default();
-            let mut want = Vec::new();
-            for (i, len) in lens.iter().enumerate() {
-                want.extend(vec![i as u8; *len]);
-                outbox.push(Bytes::from(vec![i as u8; *len]));
-            }
-            let (mut got, mut whole) = (Vec::new(), 0);
-            while !outbox.is_empty() {
-                let mut slices = [IoSlice::new(&[]); SLICES];
-                let count = outbox.slices(&mut slices);
-                let bytes: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).take(step).collect();
-                let written = bytes.len();
-                got.extend(bytes);
-                whole += outbox.advance(written);
-            }
-            prop_assert_eq!((got, whole, outbox.bytes), (want, lens.len() as u64, 0));
-        }
     }
 }

@@ -118,7 +118,7 @@ impl Shard {
         let mut unfit = 0;
         let texts = frames.iter().filter_map(|frame| {
             // P-LP-12: bytes travel as text, if they are.
-            let text = std::str::from_utf8(frame::payload(frame)).ok();
+            let text = std::str::from_utf8(frame::payload(&frame.bytes)).ok();
             unfit += u64::from(text.is_none());
             text.map(str::to_owned)
         });
@@ -128,10 +128,10 @@ impl Shard {
             && poll.send(texts).is_err()
         {
             drop(waiting);
-            frames.into_iter().for_each(|frame| _ = conn.push(frame));
+            frames.into_iter().for_each(|frame| _ = conn.push(frame.bytes, frame.loss));
             return;
         }
-        self.tally.wrote(frames.len() as u64, frames.iter().map(|f| f.len() as u64).sum());
+        self.tally.wrote(frames.len() as u64, frames.iter().map(|f| f.bytes.len() as u64).sum());
         self.plane.metrics.drop("binary_longpoll", unfit);
     }
 

@@ -84,7 +84,7 @@ impl Shard {
         for task in tasks {
             match task {
                 Task::Socket(stream, peer) => self.admit(stream, peer, routes.clone()),
-                Task::Fanout(fanout) => self.fan_out(&fanout, None),
+                Task::Fanout(fanout) => self.fan_out(&fanout),
                 Task::OpenPoll(opening, opened) => self.open_poll(&opening, opened),
                 Task::Poll(at, answer) => self.poll(at, answer),
                 Task::Post(at, messages, taken) => self.post(at, messages, taken),

@@ -66,6 +66,18 @@ pub async fn node(name: &str, config: &Path) -> Node {
     run::start(config::load(Some(config), env).unwrap(), 1).await.unwrap()
 }
 
+/// Two nodes in mesh.
+pub async fn pair(dir: &Dir) -> (Node, Node) {
+    let a = node("a", &dir.config("")).await;
+    let peer = a.addresses.mesh.unwrap();
+    let b = node("b", &dir.config(&format!("discovery: {{peers: ['{peer}']}}\n"))).await;
+    until("linked both ways", || {
+        [&a, &b].iter().all(|n| n.admin.status().peers.iter().any(|p| p.inbound && p.outbound))
+    })
+    .await;
+    (a, b)
+}
+
 /// Ends a node at once.
 pub async fn end(node: Node) {
     tokio::time::timeout(BOUND, node.shut_down(Cause::Terminate)).await.expect("ends in time");
@@ -90,7 +102,13 @@ pub struct Client {
 impl Client {
     /// Connects and joins.
     pub async fn join(node: &Node, topic: &str) -> Self {
-        let url = format!("ws://{}/socket/websocket?vsn=2.0.0", node.addresses.http);
+        Self::join_as(node, topic, "").await
+    }
+
+    /// Connects as this user and joins.
+    pub async fn join_as(node: &Node, topic: &str, user: &str) -> Self {
+        let at = node.addresses.http;
+        let url = format!("ws://{at}/socket/websocket?vsn=2.0.0&user={user}");
         let (socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
         let mut client = Self { socket, topic: topic.into(), next: 1 };
         client.send("phx_join", json!({})).await;

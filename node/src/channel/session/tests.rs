@@ -25,6 +25,7 @@ impl Driver {
             Effect::Subscribe(topic) => format!("+{topic}"),
             Effect::Forget(topic) => format!("?{topic}"),
             Effect::Unsubscribe(topic) => format!("-{topic}"),
+            Effect::Reject(word) => format!("reject {word}"),
         };
         effects.into_iter().map(line).collect()
     }
@@ -123,7 +124,8 @@ fn p_con_11_the_limit_holds_for_new_topics_only() {
     let mut d = Driver::new(1);
     d.joined(1, "t", "1");
     let refused = d.receive(json!(["2", "2", "t2", "phx_join", {}]));
-    assert!(refused[0].contains("too many channels joined"));
+    assert_eq!(refused[0], "reject channels");
+    assert!(refused[1].contains("too many channels joined"));
     assert_eq!(d.receive(json!(["3", "3", "t", "phx_join", {}]))[0], "start 2 for 1");
     assert!(d.receive(json!(["3", "3", "x", "phx_join", {}]))[0].contains("unmatched topic"));
 }
