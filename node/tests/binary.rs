@@ -55,6 +55,9 @@ fn check_config_refuses_by_the_environment_what_the_start_refuses() {
         ("RUST_LOG", "=,=loud", "RUST_LOG: "),
         ("SLUICE_LOG", "=,=loud", "SLUICE_LOG: "),
         ("SLUICE_SHARDS", "100000", "SLUICE_SHARDS: 100000 is more than 256"),
+        ("SLUICE_SHARDS", "abc", "SLUICE_SHARDS: \"abc\" is no number from 0 to 256"),
+        ("SLUICE_SHARDS", "-1", "SLUICE_SHARDS: \"-1\" is no number from 0 to 256"),
+        ("SLUICE_SHARDS", "", "SLUICE_SHARDS: \"\" is no number from 0 to 256"),
         ("SLUICE_CONFIG", "", "SLUICE_CONFIG is empty: name a file, or leave it out"),
     ] {
         for arguments in [&["--check-config"][..], &[]] {
