@@ -6,6 +6,7 @@
 
 mod auth;
 mod cluster;
+mod drain;
 pub mod names;
 pub mod node_files;
 mod pod_template;
@@ -17,6 +18,7 @@ mod status;
 
 pub use auth::*;
 pub use cluster::{ChannelCluster, ChannelClusterSpec};
+pub use drain::*;
 pub use pod_template::*;
 pub use redis::*;
 pub use sluice_node_api::{
