@@ -13,6 +13,7 @@ mod pod_template;
 mod redis;
 pub mod reference;
 pub mod schema;
+mod socket;
 mod spec;
 mod status;
 
@@ -25,5 +26,6 @@ pub use sluice_node_api::{
     admin::DrainMode,
     config::{Adapter, ChannelRule},
 };
+pub use socket::Socket;
 pub use spec::*;
 pub use status::*;
