@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     accept::Door,
+    arrivals::{Arrivals, DISCONNECT},
     drain::{Drain, Shed},
     hub::HubMetrics,
     interest::Interest,
@@ -83,6 +84,7 @@ pub(crate) struct Plane {
     /// The shortest idle timeout of its mounts.
     pub(crate) shortest_idle: Duration,
     pub(crate) rules: RwLock<Arc<Rules>>,
+    pub(crate) arrivals: Arrivals,
     pub(crate) interest: Interest,
     pub(crate) presence: Presence,
     pub(crate) shards: Vec<ShardHandle>,
@@ -116,6 +118,7 @@ impl Plane {
             instance,
             secret,
             polls: Polls::default(),
+            arrivals: Arrivals::default(),
             interest: Interest::default(),
             presence: Presence::new(instance),
             shards: (0..shards).map(|_| ShardHandle::default()).collect(),
@@ -172,6 +175,9 @@ impl Plane {
 
     /// Hands a broadcast to every shard with subscribers but `except`; whether `except` has some.
     pub(crate) fn fan_out(&self, fanout: &Arc<Fanout>, except: Option<u16>) -> bool {
+        if fanout.event() == DISCONNECT {
+            self.arrivals.disconnect(fanout.topic());
+        }
         let mut excepted = false;
         for shard in self.interest.shards(fanout.topic()) {
             if Some(shard) == except {
