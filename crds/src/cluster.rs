@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Auth, ChannelClusterStatus, Disruption, Drain, PodTemplate, PubSub, Rebalance, Redis,
-    ScaleDown, Service, UpdateStrategy, Webhooks, spec::*,
+    ScaleDown, Service, Socket, UpdateStrategy, Webhooks, spec::*,
 };
 use sluice_node_api::config::ChannelRule;
 
@@ -98,6 +98,9 @@ pub struct ChannelClusterSpec {
     /// The Redis that `pubsub.adapter: Redis` uses.
     #[serde(default)]
     pub redis: Redis,
+    /// What holds for each socket of a client. A change is a deploy.
+    #[serde(default)]
+    pub socket: Socket,
     /// Who may connect. A change is a deploy.
     #[serde(default)]
     pub auth: Auth,

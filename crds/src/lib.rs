@@ -6,24 +6,28 @@
 
 mod auth;
 mod cluster;
+mod drain;
 pub mod names;
 pub mod node_files;
 mod pod_template;
 mod redis;
 pub mod reference;
 pub mod schema;
+mod socket;
 mod spec;
 mod status;
 mod webhooks;
 
 pub use auth::*;
 pub use cluster::{ChannelCluster, ChannelClusterSpec};
+pub use drain::*;
 pub use pod_template::*;
 pub use redis::*;
 pub use sluice_node_api::{
     admin::DrainMode,
     config::{Adapter, ChannelRule},
 };
+pub use socket::Socket;
 pub use spec::*;
 pub use status::*;
 pub use webhooks::*;

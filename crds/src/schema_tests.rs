@@ -201,6 +201,49 @@ fn topics_and_events_are_counted_in_bytes_as_a_node_does() {
 }
 
 #[test]
+fn an_origin_is_what_a_node_takes_for_one() {
+    for text in [
+        "//a.b",
+        "HTTPS://A.b",
+        "//a.b:81",
+        "http://a:65535",
+        "http://a:00080",
+        "app://a_b-c.d.",
+        "//*.a.b",
+        "http://[::1]:4000",
+        "null",
+        "a.b",
+        "http:",
+        "http://",
+        "//:80",
+        "//a/",
+        "//a?b",
+        "//u@a",
+        "//*",
+        "//*.",
+        "//a.*.b",
+        "//*a",
+        "//a:",
+        "//a:x",
+        "//a:99999",
+        "//.a",
+        "//[::1",
+        "//[x]",
+        "1p://a",
+        "http//a",
+        "//a b",
+        "//*.*.a",
+        "//a//b",
+        "//é",
+    ] {
+        let spec = json!({ "socket": { "checkOrigin": [text] } });
+        let said = refusals(&json!({ "metadata": { "name": "chat" }, "spec": spec }), None);
+        let taken = sluice_node_api::config::Origin::parse(text).is_some();
+        assert_eq!(said.is_empty(), taken, "{text}: {said:?}");
+    }
+}
+
+#[test]
 fn a_managed_volume_stays_as_it_is() {
     let cluster =
         |redis: Value| json!({ "metadata": { "name": "chat" }, "spec": { "redis": redis } });

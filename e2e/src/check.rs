@@ -12,6 +12,7 @@ use crate::binaries::Binaries;
 use crate::cargo::cargo;
 use crate::command::{LONG, command, stream, stream_and_keep};
 use crate::image_build::Builder;
+use crate::say::say;
 use crate::steps::{heading, seconds, step};
 use crate::up::{self, Extent};
 use crate::{Cluster, Settings, matrix, npm, packages};
@@ -29,7 +30,7 @@ pub fn test(settings: &Settings, filter: Option<&str>, threads: usize) -> Result
         .with_context(|| format!("making the state folder {}", settings.state.display()))?;
     let installed = step("Debian packages", || packages::install(settings, packages::TESTS))?;
     if !installed.is_empty() {
-        println!("       installed {}", installed.join(" "));
+        say!("       installed {}", installed.join(" "));
     }
     if filter.is_none() {
         without_cluster(settings)?;
@@ -101,7 +102,7 @@ fn without_cluster(settings: &Settings) -> Result<()> {
     watched(tests.0, &mut cargo(settings, tests.1))?;
     watched(
         "unit tests of the end-to-end library",
-        &mut cargo(settings, &["test", "-p", "sluice-e2e", "--lib", "--bins"]),
+        &mut cargo(settings, &["test", "-p", "sluice-e2e", "--lib", "--bins", "--test", "pipes"]),
     )?;
     watched(
         "doc tests of the end-to-end library",

@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
+use crate::say::say;
 use crate::settings::{CONTEXT_VARIABLE, REGISTRY_VARIABLE, Target};
 use crate::up::{self, Extent};
 use crate::{
@@ -135,7 +136,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Action::Images => {
             let _lock = changing(&settings)?;
             up::images(&settings)
-                .map(|images| images.names().iter().for_each(|name| println!("{name}")))
+                .map(|images| images.names().iter().for_each(|name| say!("{name}")))
         }
         Action::Status => status::status(&settings),
         Action::Kubectl { arguments } => {

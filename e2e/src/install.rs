@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cluster::{Cluster, OPERATOR_LOGS, SYSTEM_NAMESPACE};
 use crate::images::{Images, split};
+use crate::say::say;
 use crate::steps::step;
 
 const EXAMPLE: &str = "examples/chat.yaml";
@@ -70,7 +71,7 @@ pub fn example(cluster: &Cluster) -> Result<()> {
 pub fn farewell(cluster: &Cluster) -> Result<()> {
     let yaml = example_yaml(cluster)?;
     let namespace = namespace(cluster, &yaml)?;
-    println!("\n{}", cluster.kubectl(["get", "chc", "-A"])?.trim_end());
+    say!("\n{}", cluster.kubectl(["get", "chc", "-A"])?.trim_end());
     let addresses = cluster.node_addresses()?;
     let address = addresses.values().next().context("the cluster has no node")?;
     let ports =
@@ -83,23 +84,23 @@ pub fn farewell(cluster: &Cluster) -> Result<()> {
             .find(|(name, port)| *name == wanted && !port.is_empty())
             .map(|(_, port)| format!("{address}:{port}"))
     };
-    println!();
+    say!("");
     if let Some(chat) = port("chat") {
-        println!("Clients connect to  ws://{chat}/socket/websocket");
+        say!("Clients connect to  ws://{chat}/socket/websocket");
     }
     if let Some(path) = cluster.kubeconfig() {
-        println!("  export KUBECONFIG={}", path.display());
+        say!("  export KUBECONFIG={}", path.display());
     }
-    println!("\nThree things to try (kubectl is there as `cargo e2e kubectl`):");
+    say!("\nThree things to try (kubectl is there as `cargo e2e kubectl`):");
     match port("chat-page") {
-        Some(page) => println!("  chat      open http://{page}/ in two tabs"),
-        None => println!("  chat      kubectl -n {namespace} get services"),
+        Some(page) => say!("  chat      open http://{page}/ in two tabs"),
+        None => say!("  chat      kubectl -n {namespace} get services"),
     }
-    println!(
+    say!(
         "  deploy    kubectl -n {namespace} patch chc chat --type merge -p '{{\"spec\":{{\"podTemplate\":{{\"env\":[{{\"name\":\"GREETING\",\"value\":\"hi\"}}]}}}}}}'"
     );
-    println!("  scale     kubectl -n {namespace} scale chc chat --replicas 5");
-    println!("and watch it with: kubectl -n {namespace} get chc chat --watch");
+    say!("  scale     kubectl -n {namespace} scale chc chat --replicas 5");
+    say!("and watch it with: kubectl -n {namespace} get chc chat --watch");
     Ok(())
 }
 

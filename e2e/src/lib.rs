@@ -5,6 +5,8 @@
 //!
 //! Nothing in here may touch a process, mount, namespace, link or cgroup that it did not make itself.
 
+#![warn(clippy::print_stdout, reason = "it panics when nobody reads: `say!` does not")]
+
 pub mod binaries;
 pub mod cargo;
 pub mod cgroups;
@@ -36,6 +38,7 @@ pub mod processes;
 pub mod record;
 pub mod recording;
 pub mod rootfs;
+mod say;
 pub mod settings;
 pub mod status;
 pub mod steps;

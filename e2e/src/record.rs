@@ -8,6 +8,7 @@ use crate::Settings;
 use crate::cargo::cargo;
 use crate::command::{LONG, stream};
 use crate::recording::{Recording, VARIABLE};
+use crate::say::say;
 use crate::steps::step;
 use crate::up::{self, Extent};
 use crate::{npm, plot};
@@ -37,6 +38,6 @@ pub fn record(settings: &Settings) -> Result<()> {
     let old = fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
     fs::write(&page, recording.into_page(&old)?)?;
     fs::write(settings.in_repo(PICTURE), plot::svg(&recording))?;
-    println!("Written: {PAGE} and {PICTURE}");
+    say!("Written: {PAGE} and {PICTURE}");
     Ok(())
 }

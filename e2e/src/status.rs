@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::cluster::{Cluster, OPERATOR_LOGS};
 use crate::command::{LONG, command, stream};
+use crate::say::{heard, say};
 use crate::{Settings, holder, leftovers, processes};
 
 /// Prints what runs.
@@ -14,36 +15,36 @@ pub fn status(settings: &Settings) -> Result<()> {
         let recorded = processes::recorded(settings);
         if recorded.is_empty() {
             if let Some(other) = holder::other(settings) {
-                println!("{}.", holder::said(&other, settings));
+                say!("{}.", holder::said(&other, settings));
                 return Ok(());
             }
-            println!("The local cluster is down: bring it up with `cargo e2e up`.");
+            say!("The local cluster is down: bring it up with `cargo e2e up`.");
             if !rustix::process::geteuid().is_root() {
-                println!("Whether another state folder's runs here, only root can tell.");
+                say!("Whether another state folder's runs here, only root can tell.");
             } else if leftovers::any(settings) {
-                println!("Something of it was left, which `cargo e2e down` clears.");
+                say!("Something of it was left, which `cargo e2e down` clears.");
             }
             return Ok(());
         }
         for name in recorded {
             match processes::running(settings, &name) {
-                Some(record) => println!("  {name:<26} process {}", record.pid),
+                Some(record) => say!("  {name:<26} process {}", record.pid),
                 None if !rustix::process::geteuid().is_root() => {
-                    println!("  {name:<26} unknown: only root can tell");
+                    say!("  {name:<26} unknown: only root can tell");
                 }
-                None => println!("  {name:<26} ENDED, see {}", settings.log(&name).display()),
+                None => say!("  {name:<26} ENDED, see {}", settings.log(&name).display()),
             }
         }
-        println!("  state and logs             {}", settings.state.display());
+        say!("  state and logs             {}", settings.state.display());
     }
     let cluster = Cluster::of(settings)?;
     for what in [&["get", "nodes", "-o", "wide"][..], &["get", "pods", "-A", "-o", "wide"]] {
-        println!();
-        if !stream(&mut cluster.kubectl_command(what)?, LONG)?.success() {
+        say!("");
+        if !heard(stream(&mut cluster.kubectl_command(what)?, LONG)?).success() {
             bail!("the cluster does not answer; what kubectl said is above");
         }
     }
-    println!();
+    say!("");
     // The kind may not be installed yet, which is no failure of this command.
     stream(&mut cluster.kubectl_command(["get", "channelclusters", "-A"])?, LONG)?;
     Ok(())
@@ -52,8 +53,8 @@ pub fn status(settings: &Settings) -> Result<()> {
 /// Prints a component's log.
 pub fn logs(settings: &Settings, component: Option<&str>, follow: bool) -> Result<()> {
     let Some(component) = component else {
-        println!("operator");
-        names(settings).iter().for_each(|name| println!("{name}"));
+        say!("operator");
+        names(settings).iter().for_each(|name| say!("{name}"));
         return Ok(());
     };
     if component == "operator" {

@@ -6,16 +6,18 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use crate::say::say;
+
 /// Runs one step and prints its line when it is done; a failure names the step.
 pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let began = Instant::now();
     match work() {
         Ok(value) => {
-            println!("  ok   {what}  {}", seconds(began));
+            say!("  ok   {what}  {}", seconds(began));
             Ok(value)
         }
         Err(error) => {
-            println!("  FAIL {what}  {}", seconds(began));
+            say!("  FAIL {what}  {}", seconds(began));
             Err(error).with_context(|| format!("{what} failed"))
         }
     }
@@ -23,13 +25,13 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// As [`step`], for one that takes long enough to be announced.
 pub fn long_step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    println!("  ...  {what}");
+    say!("  ...  {what}");
     step(what, work)
 }
 
 /// A heading over the steps that follow.
 pub fn heading(text: &str) {
-    println!("{text}");
+    say!("{text}");
 }
 
 /// The time since a moment, as the lines show it.

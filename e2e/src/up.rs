@@ -15,6 +15,7 @@ use crate::network::NODES;
 use crate::node::Machine;
 use crate::pki::Pki;
 use crate::processes::write_whole;
+use crate::say::say;
 use crate::steps::{self, long_step, step};
 use crate::{Settings, control_plane, install, leftovers, network, packages, processes, storage};
 
@@ -47,7 +48,7 @@ pub fn up(settings: &Settings, extent: Extent) -> Result<()> {
     if extent == Extent::Example {
         install::farewell(&cluster)?;
     } else if let Some(path) = cluster.kubeconfig() {
-        println!("  export KUBECONFIG={}", path.display());
+        say!("  export KUBECONFIG={}", path.display());
     }
     Ok(())
 }
@@ -70,7 +71,7 @@ fn local(settings: &Settings, extent: Extent) -> Result<()> {
         .with_context(|| format!("making the state folder {}", settings.state.display()))?;
     let installed = step("Debian packages", || packages::install(settings, packages::CLUSTER))?;
     if !installed.is_empty() {
-        println!("       installed {}", installed.join(" "));
+        say!("       installed {}", installed.join(" "));
     }
     // The two compilers side by side: each has stretches, such as linking, in which it keeps one core busy.
     let (binaries, images) = thread::scope(|scope| {

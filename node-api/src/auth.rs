@@ -105,10 +105,11 @@ pub struct JwtKey {
     /// Tokens that name a key must name this one; absent: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kid: Option<String>,
-    /// `HS256`: path of a file with the secret, 32 bytes or more; a newline at its end is no part.
+    /// `HS256`: path of a file with the secret, 32 bytes or more; one newline, `\n` or
+    /// `\r\n`, at its end is no part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<String>,
-    /// `HS256`: or the environment variable that holds it.
+    /// `HS256`: or the environment variable that holds it; such a newline is no part of it either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_env: Option<String>,
     /// The others: path of a PEM file, `BEGIN PUBLIC KEY`.

@@ -23,6 +23,7 @@ use sha1::{Digest, Sha1};
 
 use crate::{
     accept::Refusal,
+    arrivals::{Arrival, Arrivals},
     channel::{Accept, Connect, Mount, Refused, Transport, params},
     longpoll::longpoll,
     plane::Plane,
@@ -40,6 +41,8 @@ pub(crate) struct Opening {
     /// What is known of it; nothing when no callback is asked and no rule needs to know.
     pub(crate) connect: Option<Arc<Connect>>,
     pub(crate) mount: Arc<Mount>,
+    /// It has an id, and no shard yet.
+    pub(crate) arrival: Option<Arrival>,
 }
 
 /// Where a handshake leaves the connection that it upgrades.
@@ -123,8 +126,8 @@ async fn websocket(
             transport: Transport::Websocket,
         })
     });
-    let accept = match mount.let_in(connect.as_ref()).await {
-        Ok(accept) => accept,
+    let (accept, arrival) = match mount.let_in(connect.as_ref(), &plane.arrivals).await {
+        Ok(accepted) => accepted,
         Err(unlet) => {
             plane.metrics.refuse("connect");
             return unlet.answer(&mount);
@@ -138,7 +141,7 @@ async fn websocket(
         }
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    *ticket.0.lock() = Some((upgrade, Opening { version, accept, connect, mount }));
+    *ticket.0.lock() = Some((upgrade, Opening { version, accept, connect, mount, arrival }));
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -170,14 +173,21 @@ impl Unlet {
 
 impl Mount {
     /// What the connect callback says, if there is one. One that panics or never ends holds nothing
-    /// up.
-    pub(crate) async fn let_in(&self, connect: Option<&Arc<Connect>>) -> Result<Accept, Unlet> {
+    /// up. Whom it lets in under an id is among `arrivals` from then on.
+    pub(crate) async fn let_in(
+        &self,
+        connect: Option<&Arc<Connect>>,
+        arrivals: &Arrivals,
+    ) -> Result<(Accept, Option<Arrival>), Unlet> {
         let Some((connector, connect)) = self.connect.as_ref().zip(connect) else {
-            return Ok(Accept::default());
+            return Ok((Accept::default(), None));
         };
         let callback = AssertUnwindSafe(connector(connect.clone())).catch_unwind();
         match tokio::time::timeout(CONNECT_TIMEOUT, callback).await {
-            Ok(Ok(Ok(accept))) => Ok(accept),
+            Ok(Ok(Ok(accept))) => {
+                let arrival = accept.id.as_ref().map(|id| arrivals.expect(id));
+                Ok((accept, arrival))
+            }
             Ok(Ok(Err(refused))) => Err(Unlet::Refused(refused)),
             Ok(Err(_)) => Err(Unlet::Failed(StatusCode::INTERNAL_SERVER_ERROR)),
             Err(_) => Err(Unlet::Failed(StatusCode::SERVICE_UNAVAILABLE)),

@@ -11,6 +11,7 @@
 mod accept;
 pub mod admin;
 pub mod api;
+mod arrivals;
 pub mod auth;
 pub mod backoff;
 pub mod channel;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     accept::Door,
+    arrivals::{Arrivals, DISCONNECT},
     drain::{Drain, Shed},
     history::History,
     hub::HubMetrics,
@@ -92,6 +93,7 @@ pub(crate) struct Plane {
     pub(crate) rules: RwLock<Arc<Rules>>,
     /// Some rule has broadcasts dropped for clients that are slow.
     drops: AtomicBool,
+    pub(crate) arrivals: Arrivals,
     pub(crate) interest: Interest,
     pub(crate) presence: Presence,
     pub(crate) history: History,
@@ -128,6 +130,7 @@ impl Plane {
             secret,
             polls: Polls::default(),
             webhook: None,
+            arrivals: Arrivals::default(),
             interest: Interest::default(),
             presence: Presence::new(instance),
             history: History::default(),
@@ -196,6 +199,9 @@ impl Plane {
     /// Hands a broadcast to every shard with subscribers but `except`; whether `except` has some that
     /// it must serve itself.
     pub(crate) fn fan_out(&self, fanout: &Arc<Fanout>, except: Option<u16>) -> bool {
+        if fanout.event() == DISCONNECT {
+            self.arrivals.disconnect(fanout.topic());
+        }
         let shards = self.interest.shards(fanout.topic());
         // Where history is kept `except` has it from its inbox too, in the order of the joins there.
         if self.history.concerns(&shards) && self.history.record(self, fanout, Instant::now()) {

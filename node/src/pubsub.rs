@@ -111,7 +111,7 @@ pub trait Local: Send + Sync + 'static {
         let _ = (from, signal);
     }
 
-    /// The link from another node has ended; it may come back.
+    /// Another node is cut off, or silent; it may come back.
     fn departed(&self, instance: Instance) {
         let _ = instance;
     }

@@ -4,6 +4,7 @@
 mod parts;
 mod shutdown;
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,8 +40,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "config")]
     pub print_config_schema: Option<ConfigFile>,
     /// Threads that serve sockets, at most 256; 0 is one a core.
-    #[arg(long, env = "SLUICE_SHARDS", default_value_t = 0, value_name = "N")]
-    pub shards: usize,
+    // Not clap's own parser of numbers: what it refuses ends with the code of a wrong command line.
+    #[arg(long, env = "SLUICE_SHARDS", default_value = "0", value_name = "N",
+          value_parser = OsStringValueParser::new())]
+    pub shards: OsString,
 }
 
 /// One of a node's two files.
@@ -68,7 +71,7 @@ pub fn main(args: &Args) -> ExitCode {
         print!("{}", file.schema());
         return ExitCode::SUCCESS;
     }
-    let (loaded, logging) = match checked(args) {
+    let (loaded, logging, shards) = match checked(args) {
         Ok(checked) => checked,
         Err(problems) => return refuse(&problems),
     };
@@ -88,7 +91,7 @@ pub fn main(args: &Args) -> ExitCode {
     };
     let ended = runtime.block_on(async {
         let mut signals = Signals::listen()?;
-        let node = start(loaded, args.shards).await?;
+        let node = start(loaded, shards).await?;
         let cause = signals.next().await;
         tokio::select! {
             () = node.shut_down(cause) => Ok::<_, anyhow::Error>(ExitCode::SUCCESS),
@@ -104,7 +107,7 @@ pub fn main(args: &Args) -> ExitCode {
 }
 
 /// Reads and checks all that a node is told; all problems of file, command line and environment, a line each.
-fn checked(args: &Args) -> Result<(Loaded, Logging), String> {
+fn checked(args: &Args) -> Result<(Loaded, Logging, usize), String> {
     let loaded = match &args.config {
         Some(path) if path.as_os_str().is_empty() => {
             Err("--config or SLUICE_CONFIG is empty: name a file, or leave it out".into())
@@ -112,16 +115,22 @@ fn checked(args: &Args) -> Result<(Loaded, Logging), String> {
         path => config::load(path.as_deref(), Env::of_process()).map_err(|e| e.to_string()),
     };
     let logging = telemetry::read(|key| std::env::var(key).ok());
-    let shards = match args.shards {
-        0..=MAX_SHARDS => Ok(()),
-        many => Err(format!("--shards or SLUICE_SHARDS: {many} is more than {MAX_SHARDS}")),
-    };
+    let shards = shards(&args.shards);
     match (loaded, logging, shards) {
-        (Ok(loaded), Ok(logging), Ok(())) => Ok((loaded, logging)),
+        (Ok(loaded), Ok(logging), Ok(shards)) => Ok((loaded, logging, shards)),
         (loaded, logging, shards) => {
             let problems = [loaded.err(), logging.err(), shards.err()];
             Err(problems.into_iter().flatten().collect::<Vec<_>>().join("\n"))
         }
+    }
+}
+
+fn shards(text: &OsStr) -> Result<usize, String> {
+    let from = "--shards or SLUICE_SHARDS";
+    match text.to_str().and_then(|text| text.trim().parse().ok()) {
+        Some(shards @ 0..=MAX_SHARDS) => Ok(shards),
+        Some(many) => Err(format!("{from}: {many} is more than {MAX_SHARDS}")),
+        None => Err(format!("{from}: {text:?} is no number from 0 to {MAX_SHARDS}")),
     }
 }
 

@@ -3,29 +3,10 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
 
+use support::program::{Running, program};
 use support::{BOUND, Dir};
-
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_channel-node"));
-    for key in [
-        "SLUICE_CONFIG",
-        "SLUICE_LOG",
-        "RUST_LOG",
-        "SLUICE_LOG_FORMAT",
-        "SLUICE_SHARDS",
-        "POD_NAME",
-        "POD_IP",
-    ] {
-        command.env_remove(key);
-    }
-    command
-}
 
 fn output(command: &mut Command) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
@@ -55,6 +36,9 @@ fn check_config_refuses_by_the_environment_what_the_start_refuses() {
         ("RUST_LOG", "=,=loud", "RUST_LOG: "),
         ("SLUICE_LOG", "=,=loud", "SLUICE_LOG: "),
         ("SLUICE_SHARDS", "100000", "SLUICE_SHARDS: 100000 is more than 256"),
+        ("SLUICE_SHARDS", "abc", "SLUICE_SHARDS: \"abc\" is no number from 0 to 256"),
+        ("SLUICE_SHARDS", "-1", "SLUICE_SHARDS: \"-1\" is no number from 0 to 256"),
+        ("SLUICE_SHARDS", "", "SLUICE_SHARDS: \"\" is no number from 0 to 256"),
         ("SLUICE_CONFIG", "", "SLUICE_CONFIG is empty: name a file, or leave it out"),
     ] {
         for arguments in [&["--check-config"][..], &[]] {
@@ -78,71 +62,6 @@ fn a_log_that_no_terminal_shows_has_no_colours() {
     let (code, text) = output(program().arg("--config").arg(&config).env("SLUICE_LOG", "trace"));
     assert!(code == Some(1) && text.contains(&at.to_string()), "{code:?} {text}");
     assert!(!text.contains('\u{1b}'), "escape codes in {text}");
-}
-
-/// The running program; killed by its id if the test does not end it.
-struct Running {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Running {
-    fn start(dir: &Dir, more: &str) -> (Self, SocketAddr) {
-        let mut child = program()
-            .arg("--config")
-            .arg(dir.config(more))
-            .env("SLUICE_LOG_FORMAT", "json")
-            .env("SLUICE_SHARDS", "1")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (send, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            stderr.lines().map_while(Result::ok).all(|l| send.send(l).is_ok())
-        });
-        let this = Self { child, lines };
-        let line = this.line("the node serves");
-        let value: serde_json::Value = serde_json::from_str(&line).expect("a line is JSON");
-        let addresses = value["addresses"].as_str().unwrap();
-        let http = addresses.split("http: ").nth(1).unwrap().split(',').next().unwrap();
-        (this, http.parse().unwrap())
-    }
-
-    fn line(&self, with: &str) -> String {
-        let end = Instant::now() + BOUND;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left).expect(with);
-            if line.contains(with) {
-                return line;
-            }
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
-    }
-
-    fn exit(&mut self) -> Option<i32> {
-        let end = Instant::now() + BOUND;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < end, "does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,14 +2,14 @@
 
 mod plane;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use plane::{Client, Node, refusal};
 use serde_json::json;
 use sluice_node::{
-    channel::{Accept, Connect, Mount, Refused, Transport, UserSocket},
-    hub::Reason,
-    pubsub::{Broadcast, Kind},
+    channel::{Accept, Connect, Mount, Refused, Router, Transport, UserSocket},
+    hub::{Hub, Reason},
+    pubsub::{Broadcast, Kind, Local},
     server::Builder,
 };
 use sluice_node_api::config::{ChannelRule, LiveConfig, NodeConfig};
@@ -116,4 +116,49 @@ async fn p_con_10_a_disconnect_on_a_sockets_id_closes_it_with_1001_and_no_other(
     }
     other.send(json!([null, "1", "room:1", "phx_join", {}])).await;
     assert_eq!(other.next().await[3], "phx_reply");
+}
+
+/// What a socket is assigned is copied when it comes to its shard, just before the shard knows its
+/// id. Then another node has it disconnected.
+struct Herald(Arc<OnceLock<Hub>>);
+
+impl Clone for Herald {
+    fn clone(&self) -> Self {
+        if let Some(hub) = self.0.get() {
+            hub.deliver(Broadcast {
+                topic: "users:anna".into(),
+                event: "disconnect".into(),
+                kind: Kind::Json,
+                payload: "{}".into(),
+            });
+        }
+        Self(self.0.clone())
+    }
+}
+
+impl UserSocket for Herald {
+    async fn connect(&self, connect: &Connect) -> Result<Accept, Refused> {
+        let user = connect.param("user").ok_or_else(Refused::silently)?;
+        Ok(Accept::new().id(format!("users:{user}")).assign(Self(self.0.clone())))
+    }
+}
+
+#[tokio::test]
+async fn p_con_10_a_disconnect_is_not_lost_in_a_sockets_first_moments() {
+    let mut config = NodeConfig::default();
+    config.listen.http = "127.0.0.1:0".into();
+    let (shutdown, told) = (CancellationToken::new(), Arc::new(OnceLock::new()));
+    let mount = Mount::new("/early", Herald(told.clone())).channels(Router::new());
+    let builder = Builder::new(&config).shards(1).mount(mount);
+    let (hub, address) = builder.start(shutdown.clone()).await.expect("a free port");
+    let node = Node { hub: hub.clone(), address, shutdown };
+    let user = |name: &str| url(&node, &format!("/early/websocket?user={name}&vsn=2.0.0"));
+    let mut before = Client::connect(&user("bert")).await.expect("let in");
+    before.is_quiet().await;
+    assert!(told.set(hub).is_ok());
+    let mut anna = Client::connect(&user("anna")).await.expect("let in");
+    assert_eq!(anna.close_code().await, Some(1001));
+    let mut bert = Client::connect(&user("bert")).await.expect("let in");
+    bert.is_quiet().await;
+    before.is_quiet().await;
 }

@@ -5,7 +5,7 @@ mod plane;
 
 use std::time::Duration;
 
-use conformance::{ask, joined, node, pair, reply};
+use conformance::{ask, joined, link, node, pair, reply};
 use plane::{Client, Node, ok};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -110,6 +110,31 @@ async fn p_pres_7_nodes_tell_each_other_and_a_node_that_is_lost_leaves() {
     assert_eq!(listed[4]["response"], metas);
     mesh.leave(Duration::ZERO).await;
     assert_eq!(diff(&mut watcher).await, json!({"joins": {}, "leaves": metas}));
+}
+
+#[tokio::test]
+async fn p_pres_7_a_node_that_comes_later_learns_in_portions_who_is_there() {
+    const KEYS: usize = 1000;
+    let (first, second) = (node().await, node().await);
+    let mut crowd = joined(&first, TOPIC).await;
+    crowd.next().await;
+    // About 4 MB: some sixty portions.
+    let name = "x".repeat(4000);
+    for key in 0..KEYS {
+        let asked = json!({"key": key, "meta": {"name": name}});
+        assert_eq!(
+            ask(&mut crowd, json!(["1", "2", TOPIC, "track", asked])).await[3],
+            "presence_diff"
+        );
+        assert_eq!(crowd.next().await[4]["status"], "ok");
+    }
+    let mut watcher = joined(&second, TOPIC).await;
+    assert_eq!(watcher.next().await[4], json!({}));
+    let _links = link([&first, &second]).await;
+    let keys = |presences: &Value| presences.as_object().map_or(0, serde_json::Map::len);
+    assert_eq!(keys(&diff(&mut watcher).await["joins"]), KEYS, "at once, when all is there");
+    let listed = ask(&mut watcher, json!(["1", "2", TOPIC, "list", {}])).await;
+    assert_eq!(keys(&listed[4]["response"]), KEYS);
 }
 
 #[tokio::test]

@@ -3,10 +3,6 @@
 
 mod support;
 
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,91 +10,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sluice_node::pubsub::{Adapter, Broadcast, Kind, Local};
 use sluice_node::redis_adapter::{RedisAdapter, RedisConfig};
-use support::{Client, Dir, end, until};
-
-const BOUND: Duration = Duration::from_secs(15);
-const PASSWORD: &str = "correct-horse";
-
-/// Debian keeps the server in `redis-tools`, under another name: package `redis-server` is a link
-/// to it, and starts a service.
-fn server() -> Command {
-    let found = |name: &str| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
-    };
-    if found("redis-server") || !found("redis-check-rdb") {
-        return Command::new("redis-server");
-    }
-    let mut command = Command::new("redis-check-rdb");
-    command.arg0("redis-server");
-    command
-}
-
-/// A redis-server of this test alone; ended by its process id.
-struct Redis {
-    dir: PathBuf,
-    port: u16,
-    child: Option<Child>,
-}
-
-impl Redis {
-    fn new() -> Self {
-        let dir = std::env::temp_dir().join(format!("sluice-redis-{:016x}", rand::random::<u64>()));
-        std::fs::create_dir(&dir).unwrap();
-        // Free a moment ago; a start that fails because it is taken by now is told by `start`.
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let url = format!("redis://:{PASSWORD}@127.0.0.1:{port}\n");
-        std::fs::write(dir.join("url"), url).unwrap();
-        Self { dir, port, child: None }
-    }
-
-    fn start(&mut self) {
-        let mut command = server();
-        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.args(["--port", &self.port.to_string(), "--requirepass", PASSWORD]);
-        command.arg("--dir").arg(&self.dir).stdout(Stdio::null()).stderr(Stdio::null());
-        match command.spawn() {
-            Ok(child) => self.child = Some(child),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                panic!("there is no redis-server; on Debian: apt-get install redis-tools")
-            }
-            Err(e) => panic!("redis-server does not start: {e}"),
-        }
-        let end = Instant::now() + BOUND;
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let ended = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten());
-            assert!(ended.is_none(), "redis-server ended: {ended:?}");
-            assert!(Instant::now() < end, "redis-server does not listen within {BOUND:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
-    fn node(&self, cluster: &str) -> Node {
-        let kept = Arc::new(Kept::default());
-        let config = RedisConfig {
-            url_file: self.dir.join("url"),
-            cluster: cluster.into(),
-            instance: rand::random(),
-            buffer: 1 << 20,
-        };
-        Node { adapter: RedisAdapter::start(config, kept.clone()), kept }
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.kill();
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
+use support::redis::Redis;
+use support::{BOUND, Client, Dir, end, until};
 
 #[derive(Default)]
 struct Kept(Mutex<Vec<Broadcast>>);
@@ -144,11 +57,22 @@ impl Node {
     }
 }
 
+fn node(redis: &Redis, cluster: &str) -> Node {
+    let kept = Arc::new(Kept::default());
+    let config = RedisConfig {
+        url_file: redis.dir.join("url"),
+        cluster: cluster.into(),
+        instance: rand::random(),
+        buffer: 1 << 20,
+    };
+    Node { adapter: RedisAdapter::start(config, kept.clone()), kept }
+}
+
 #[tokio::test]
 async fn a_topic_reaches_the_nodes_that_subscribed_it_and_no_other() {
     let mut redis = Redis::new();
     redis.start();
-    let (a, b, other) = (redis.node("c"), redis.node("c"), redis.node("d"));
+    let (a, b, other) = (node(&redis, "c"), node(&redis, "c"), node(&redis, "d"));
     for n in [&a, &b, &other] {
         n.connected().await;
         n.adapter.subscribe(&"room:1".into()).await;
@@ -173,10 +97,28 @@ async fn a_topic_reaches_the_nodes_that_subscribed_it_and_no_other() {
 }
 
 #[tokio::test]
+async fn p_con_10_a_disconnect_reaches_nodes_that_have_not_subscribed_the_id_yet() {
+    let mut redis = Redis::new();
+    redis.start();
+    let (a, b, other) = (node(&redis, "c"), node(&redis, "c"), node(&redis, "d"));
+    for n in [&a, &b, &other] {
+        n.connected().await;
+    }
+    b.adapter.subscribe(&"users:bert".into()).await;
+    for id in ["users:anna", "users:bert"] {
+        let payload = Bytes::from_static(b"{}");
+        let event = "disconnect".into();
+        a.adapter.send(&Broadcast { topic: id.into(), event, kind: Kind::Json, payload });
+    }
+    until("both, once", || b.heard() == ["users:anna {}", "users:bert {}"]).await;
+    assert!(a.heard().is_empty() && other.heard().is_empty(), "{:?}", other.heard());
+}
+
+#[tokio::test]
 async fn a_topic_wanted_again_at_once_stays_subscribed() {
     let mut redis = Redis::new();
     redis.start();
-    let (a, b) = (redis.node("c"), redis.node("c"));
+    let (a, b) = (node(&redis, "c"), node(&redis, "c"));
     a.connected().await;
     b.connected().await;
     let topic: Arc<str> = "room:1".into();
@@ -192,7 +134,7 @@ async fn a_topic_wanted_again_at_once_stays_subscribed() {
 async fn redis_killed_delays_no_join_and_heals_when_it_is_back() {
     let mut redis = Redis::new();
     redis.start();
-    let (a, b) = (redis.node("c"), redis.node("c"));
+    let (a, b) = (node(&redis, "c"), node(&redis, "c"));
     a.connected().await;
     b.connected().await;
     b.adapter.subscribe(&"room:1".into()).await;
@@ -213,7 +155,7 @@ async fn redis_killed_delays_no_join_and_heals_when_it_is_back() {
 #[tokio::test]
 async fn starts_without_redis_and_leaves_without_it() {
     let redis = Redis::new();
-    let a = redis.node("c");
+    let a = node(&redis, "c");
     a.adapter.subscribe(&"room:1".into()).await;
     a.say("room:1", "x");
     assert!(!a.adapter.connected());

@@ -4,6 +4,10 @@
 //! Nothing that is decided depends on an earlier pass: what the context remembers only saves
 //! requests.
 
+mod error;
+
+pub use error::Error;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -13,7 +17,7 @@ use std::{
 use jiff::Timestamp;
 use kube::{
     Client,
-    core::{DeserializeGuard, error_boundary::InvalidObject},
+    core::DeserializeGuard,
     runtime::{controller::Action, reflector::ObjectRef},
 };
 use parking_lot::Mutex;
@@ -31,7 +35,7 @@ use crate::{
     metrics::{ClusterLabels, Metrics},
     model::{Desired, Observed, Plan, TemplateStep},
     node_client::NodeClient,
-    observe::{self, Seen, observe},
+    observe::{Seen, observe},
     plan::plan,
     redis_pod, report, settings,
     status::Facts,
@@ -80,56 +84,6 @@ pub struct Context {
     pub owned: Mutex<HashMap<ObjectRef<Guarded>, Instant>>,
     /// When a status was last written.
     pub reported: Mutex<HashMap<ObjectRef<Guarded>, Instant>>,
-}
-
-/// Why a reconcile failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The object does not have the shape of its kind.
-    #[error("the ChannelCluster can't be read")]
-    Invalid(#[source] Box<InvalidObject>),
-    /// It can't be rendered.
-    #[error(transparent)]
-    Build(#[from] build::Error),
-    /// Its state can't be read.
-    #[error(transparent)]
-    Observe(#[from] observe::Error),
-    /// Something can't be written.
-    #[error(transparent)]
-    Apply(#[from] apply::Error),
-    /// The report can't be written.
-    #[error(transparent)]
-    Report(#[from] report::Error),
-    /// Everything in its namespace is being deleted.
-    #[error("the namespace is being deleted")]
-    NamespaceGoes,
-    /// It can't be seen what is left of a cluster that goes.
-    #[error("failed to look after the pods of a cluster that goes")]
-    Farewell(#[source] Box<kube::Error>),
-    /// It hangs.
-    #[error("a reconcile took more than {PATIENCE:?}")]
-    TooLong,
-}
-
-impl Error {
-    /// A short fixed word for metrics and logs.
-    pub fn category(&self) -> &'static str {
-        match self {
-            Self::Invalid(_) => "invalid_object",
-            Self::Build(error) => error.category(),
-            Self::Observe(error) => error.category(),
-            Self::Apply(error) => error.category(),
-            Self::Report(error) => error.category(),
-            Self::NamespaceGoes => "namespace_goes",
-            Self::Farewell(_) => "farewell",
-            Self::TooLong => "too_long",
-        }
-    }
-
-    /// Whether only a change of the object can help.
-    fn awaits_change(&self) -> bool {
-        matches!(self, Self::Invalid(_) | Self::Build(_))
-    }
 }
 
 /// Reconciles one cluster.

@@ -6,12 +6,7 @@ use sluice_crds::ConditionType;
 
 use crate::{
     figure,
-    support::{
-        Cluster, Space, colour, eventually,
-        roll::Roll,
-        spec, test,
-        wait::{LONG, SHORT},
-    },
+    support::{Cluster, Space, colour, eventually, roll::Roll, spec, test, wait::SHORT},
 };
 
 /// What kstatus, and with it Flux, Argo CD and `kpt live`, makes of an object with conditions: its own rules, in its order.

@@ -139,8 +139,30 @@ fn read(file: &str) -> Result<Vec<u8>, String> {
     small_file::read(file, MAX_FILE).map_err(|e| format!("cannot read the key in {file}: {e}"))
 }
 
-/// Without the newline at its end.
+/// Without the one newline, `\n` or `\r\n`, that an editor leaves at the end.
 fn bare(text: &[u8]) -> &[u8] {
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    text.strip_suffix(b"\r").unwrap_or(text)
+    let line = text.strip_suffix(b"\r\n").or_else(|| text.strip_suffix(b"\n"));
+    line.unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bare;
+
+    #[test]
+    fn one_newline_is_no_part_of_a_secret_and_nothing_else_is_cut() {
+        for (text, want) in [
+            ("secret", "secret"),
+            ("secret\n", "secret"),
+            ("secret\r\n", "secret"),
+            ("secret\r", "secret\r"),
+            ("secret\n\n", "secret\n"),
+            ("secret\r\r\n", "secret\r"),
+            ("secret \n", "secret "),
+            ("\n", ""),
+            ("", ""),
+        ] {
+            assert_eq!(bare(text.as_bytes()), want.as_bytes(), "{text:?}");
+        }
+    }
 }

@@ -26,10 +26,11 @@ use sluice_node_api::config::HistoryRule;
 
 use self::shelf::{LetGo, Shelf};
 use crate::{
+    arrivals::DISCONNECT,
     channel::Payload,
     plane::Plane,
     relay::{Rule, Rules},
-    shard::{fanout::Fanout, named::DISCONNECT},
+    shard::fanout::Fanout,
 };
 
 /// The shard that subscribes topics that are kept; there are never so many.

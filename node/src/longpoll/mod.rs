@@ -158,11 +158,12 @@ async fn open(
         auth_token: auth.and_then(|token| token.to_str().ok()).map(str::to_owned),
         transport: Transport::Longpoll,
     });
-    let Ok(accept) = mount.let_in(Some(&connect)).await else {
+    let Ok((accept, arrival)) = mount.let_in(Some(&connect), &plane.arrivals).await else {
         plane.metrics.refuse("connect");
         return status(403);
     };
-    let opening = Opening { version, accept, connect: Some(connect), mount: mount.clone() };
+    let (connect, mount) = (Some(connect), mount.clone());
+    let opening = Opening { version, accept, connect, mount, arrival };
     let least = plane
         .shards
         .iter()

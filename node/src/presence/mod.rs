@@ -2,8 +2,9 @@
 //! node as `presence_diff`, and to the other nodes, which tell theirs (`P-PRES-2`).
 //!
 //! [`state`] decides; here it is locked, and what it says is sent under the lock, so that the diffs
-//! of a topic keep their order. Without the mesh, a node knows its own presences only.
+//! of a topic keep their order. Without an adapter, a node knows its own presences only.
 
+mod follow;
 pub(crate) mod state;
 
 use std::{
@@ -17,7 +18,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 pub use state::PresenceError;
-use state::{Change, Meta, Owner, Replica, State, Word, diffs};
+use state::{Change, Meta, Owner, PORTION, Replica, State, Word, diffs};
 
 use crate::{
     hub::PresencePage,
@@ -95,14 +96,19 @@ impl Presence {
             return plane.metrics.drop("presence", 1);
         };
         let mut state = self.0.lock();
-        if word == Word::Ask {
-            return send(plane, Some(from), &state.everything());
-        }
-        let (changes, ask) = state.hear(from, word, Instant::now());
-        publish(plane, &changes);
-        if ask {
-            send(plane, Some(from), &Word::Ask);
-        }
+        let after = match word {
+            Word::Ask => None,
+            Word::More(after) => Some(after),
+            word => {
+                let (changes, answer) = state.hear(from, word, Instant::now());
+                publish(plane, &changes);
+                if let Some(answer) = answer {
+                    send(plane, Some(from), &answer);
+                }
+                return;
+            }
+        };
+        send(plane, Some(from), &state.portion(after, PORTION));
     }
 
     /// Another node has been cut off since `since`, for longer than [`GRACE`].

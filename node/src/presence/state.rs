@@ -1,18 +1,21 @@
 //! Who is present where, as this node knows it: pure. Each node writes its own entries and numbers
-//! its changes; the others follow them in order, and ask for everything when one is missing.
+//! its changes; the others [follow](super::follow) them in order, and ask for everything, portion by
+//! portion, when one is missing.
 //!
 //! Time is an argument; nothing is sent from here.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
     ops::Bound,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::follow::{Followed, Heard};
 use crate::hub::{PresencePage, Presences};
 
 /// A run of a node's process.
@@ -31,8 +34,9 @@ pub(crate) const MAX_META_DEPTH: usize = 64;
 const MAX_REPLICAS: usize = 1024;
 /// Metas after which a page takes no further key.
 const MAX_PAGE_METAS: usize = 10_000;
-/// How often the same node is asked for everything.
-const ASK_AGAIN: Duration = Duration::from_millis(400);
+/// Bytes of JSON after which a portion ends: much less than what a link carries in one piece, and
+/// little enough to be written while channels wait.
+pub(crate) const PORTION: usize = 64 << 10;
 
 /// One change of one presence: what leaves, what joins, or both (`P-PRES-4`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,17 +50,47 @@ pub(crate) struct Change {
     pub(crate) joined: Option<Meta>,
 }
 
+impl Change {
+    /// Where it is among all of its node.
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor { owner: self.owner, key: self.key.clone() }
+    }
+}
+
+/// A place among all that a node tracks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Cursor {
+    owner: Owner,
+    #[serde(with = "shared")]
+    key: Arc<str>,
+}
+
+/// A part of all that a node tracks, in the order of owners and keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Portion {
+    /// The number of the last change when it was made.
+    pub(super) number: u64,
+    /// It goes on from here; the first one from nowhere.
+    pub(super) after: Option<Cursor>,
+    /// Each as something that joins.
+    pub(super) changes: Vec<Change>,
+    /// Whether it is not the last.
+    pub(super) more: bool,
+}
+
 /// What one node tells another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Word {
     /// The changes with this number.
     Delta(u64, Vec<Change>),
-    /// Everything, up to this number; each as something that joins.
-    All(u64, Vec<Change>),
+    /// What was asked for.
+    Portion(Portion),
     /// Nothing new: this was the last number.
     Beat(u64),
-    /// Send everything.
+    /// Send the first portion of everything.
     Ask,
+    /// Send the portion that goes on from here.
+    More(Cursor),
 }
 
 /// A channel tracks a key twice, updates one that it does not track, or tracks too many
@@ -84,14 +118,6 @@ struct Tracked {
     meta: Meta,
 }
 
-#[derive(Debug)]
-struct Followed {
-    /// The number of the last change; `None` before the first word that has everything.
-    at: Option<u64>,
-    heard: Instant,
-    asked: Option<Instant>,
-}
-
 /// All presences.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -99,7 +125,7 @@ pub(crate) struct State {
     number: u64,
     topics: HashMap<Arc<str>, BTreeMap<Arc<str>, Vec<Tracked>>>,
     /// The keys of this node's channels.
-    own: HashMap<Owner, (Arc<str>, HashSet<Arc<str>>)>,
+    own: BTreeMap<Owner, (Arc<str>, BTreeSet<Arc<str>>)>,
     followed: HashMap<Replica, Followed>,
 }
 
@@ -109,7 +135,7 @@ impl State {
             me,
             number: 0,
             topics: HashMap::new(),
-            own: HashMap::new(),
+            own: BTreeMap::new(),
             followed: HashMap::new(),
         }
     }
@@ -138,7 +164,7 @@ impl State {
         }
         meta.insert("phx_ref".to_owned(), reference.into());
         let key: Arc<str> = key.into();
-        let (_, keys) = self.own.entry(owner).or_insert_with(|| (topic.clone(), HashSet::new()));
+        let (_, keys) = self.own.entry(owner).or_insert_with(|| (topic.clone(), BTreeSet::new()));
         if !update && keys.len() >= MAX_KEYS {
             return Err(PresenceError);
         }
@@ -155,7 +181,7 @@ impl State {
         let topic = topic.clone();
         let gone: Vec<Arc<str>> = match key {
             Some(key) => keys.take(key).into_iter().collect(),
-            None => keys.drain().collect(),
+            None => std::mem::take(keys).into_iter().collect(),
         };
         if keys.is_empty() {
             self.own.remove(&owner);
@@ -203,48 +229,50 @@ impl State {
         page
     }
 
-    /// Everything that this node's channels track.
-    pub(crate) fn everything(&self) -> Word {
-        Word::All(self.number, self.of(self.me))
+    /// What this node's channels track, from a place on: about `most` bytes of JSON.
+    pub(crate) fn portion(&self, after: Option<Cursor>, most: usize) -> Word {
+        let (mut changes, mut bytes, mut more) = (Vec::new(), 0, false);
+        let from = after.as_ref().map_or(Bound::Unbounded, |after| Bound::Included(after.owner));
+        'full: for (owner, (topic, keys)) in self.own.range((from, Bound::Unbounded)) {
+            let same = after.as_ref().filter(|after| after.owner == *owner);
+            let past = same.map_or(Bound::Unbounded, |after| Bound::Excluded(&*after.key));
+            for key in keys.range::<str, _>((past, Bound::Unbounded)) {
+                let Some(tracked) = self.find(topic, key, (self.me, *owner)) else { continue };
+                more = bytes >= most;
+                if more {
+                    break 'full;
+                }
+                let (topic, key, owner) = (topic.clone(), key.clone(), *owner);
+                let joined = Some(tracked.meta.clone());
+                let change = Change { topic, key, owner, left: None, joined };
+                bytes += json_len(&change);
+                changes.push(change);
+            }
+        }
+        Word::Portion(Portion { number: self.number, after, changes, more })
     }
 
-    /// Takes a word of another node: what changed, and whether it must be asked for everything.
-    pub(crate) fn hear(&mut self, from: Replica, word: Word, now: Instant) -> (Vec<Change>, bool) {
-        if from == self.me || matches!(word, Word::Ask) {
-            return (Vec::new(), false);
+    /// Takes a word of another node: what changed, and what is to be said to it.
+    pub(crate) fn hear(
+        &mut self,
+        from: Replica,
+        word: Word,
+        now: Instant,
+    ) -> (Vec<Change>, Option<Word>) {
+        let full = self.followed.len() >= MAX_REPLICAS && !self.followed.contains_key(&from);
+        if from == self.me || full {
+            return (Vec::new(), None);
         }
-        if !self.followed.contains_key(&from) && self.followed.len() >= MAX_REPLICAS {
-            return (Vec::new(), false);
+        let followed = self.followed.entry(from).or_insert_with(|| Followed::new(now));
+        match followed.hear(word, now) {
+            Heard::Old => (Vec::new(), None),
+            Heard::Answer(word) => (Vec::new(), Some(word)),
+            Heard::Everything(all) => (self.replace(from, all), None),
+            Heard::Changes(changes) => {
+                changes.iter().for_each(|change| self.apply(from, change));
+                (changes, None)
+            }
         }
-        let followed =
-            self.followed.entry(from).or_insert(Followed { at: None, heard: now, asked: None });
-        followed.heard = now;
-        let missed = match (&word, followed.at) {
-            (Word::All(number, _), _) => {
-                followed.at = Some(*number);
-                followed.asked = None;
-                let Word::All(_, all) = word else { return (Vec::new(), false) };
-                return (self.replace(from, all), false);
-            }
-            (Word::Delta(number, _), Some(at)) if *number == at + 1 => {
-                followed.at = Some(*number);
-                false
-            }
-            (Word::Delta(number, _) | Word::Beat(number), Some(at)) if *number <= at => {
-                return (Vec::new(), false);
-            }
-            _ => true,
-        };
-        if missed {
-            let again = followed.asked.is_none_or(|at| now.duration_since(at) >= ASK_AGAIN);
-            if again {
-                followed.asked = Some(now);
-            }
-            return (Vec::new(), again);
-        }
-        let Word::Delta(_, changes) = word else { return (Vec::new(), false) };
-        changes.iter().for_each(|change| self.apply(from, change));
-        (changes, false)
     }
 
     /// A node has not been heard of since `since`: what it tracked leaves.
@@ -311,6 +339,24 @@ impl State {
             self.topics.remove(topic);
         }
     }
+}
+
+/// How long something is as JSON.
+fn json_len(value: &impl Serialize) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // It fails for nothing that is here; it would only make a portion longer.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
 }
 
 /// Names that are shared, as plain strings.

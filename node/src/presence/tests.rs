@@ -1,6 +1,9 @@
+use std::{collections::HashSet, time::Duration};
+
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::follow::ASK_AGAIN, *};
+use crate::mesh::codec::MAX_FRAME;
 
 const A: Replica = [1; 16];
 const B: Replica = [2; 16];
@@ -14,6 +17,39 @@ fn topic() -> Arc<str> {
 fn track(state: &mut State, owner: Owner, key: &str, reference: &str) -> Vec<Change> {
     let change = state.track((&topic(), owner), key, Meta::new(), reference, false);
     vec![change.expect("not tracked")]
+}
+
+/// Everything at once.
+fn everything(state: &State) -> Word {
+    state.portion(None, usize::MAX)
+}
+
+/// `b` hears a word of `a`, and whatever `a` answers in portions of `most` bytes; what changed, and
+/// how many words that took.
+fn converse(
+    b: &mut State,
+    a: &State,
+    word: Word,
+    most: usize,
+    now: Instant,
+) -> (Vec<Change>, usize) {
+    let (mut changes, mut answer) = b.hear(A, word, now);
+    let mut words = 1;
+    while let Some(asked) = answer {
+        let portion =
+            a.portion(if let Word::More(after) = asked { Some(after) } else { None }, most);
+        let (more, next) = b.hear(A, portion, now);
+        changes.extend(more);
+        (answer, words) = (next, words + 1);
+    }
+    (changes, words)
+}
+
+/// What `replica` tracks, as `state` knows it.
+fn sorted(state: &State, replica: Replica) -> Vec<String> {
+    let mut all: Vec<_> = state.of(replica).iter().map(|change| format!("{change:?}")).collect();
+    all.sort();
+    all
 }
 
 #[test]
@@ -76,8 +112,8 @@ fn a_meta_is_refused_that_other_nodes_could_not_read() {
     let topic = topic();
     let deepest = state.track((&topic, ONE), "anna", meta(MAX_META_DEPTH), "r1", false);
     assert!(deepest.is_ok());
-    let everything = serde_json::to_vec(&state.everything()).unwrap();
-    assert_eq!(serde_json::from_slice::<Word>(&everything).unwrap(), state.everything());
+    let text = serde_json::to_vec(&everything(&state)).unwrap();
+    assert_eq!(serde_json::from_slice::<Word>(&text).unwrap(), everything(&state));
     let deeper = meta(MAX_META_DEPTH + 1);
     assert!(state.track((&topic, ONE), "bert", deeper.clone(), "r2", false).is_err());
     assert!(state.track((&topic, ONE), "anna", deeper, "r2", true).is_err());
@@ -90,9 +126,9 @@ fn a_node_that_is_not_heard_of_again_leaves() {
     let mut a = State::new(A);
     let mut b = State::new(B);
     track(&mut a, ONE, "k", "r1");
-    assert_eq!(b.hear(A, Word::Beat(1), now), (vec![], true));
-    assert_eq!(b.hear(A, Word::Beat(1), now), (vec![], false), "it is asked already");
-    b.hear(A, a.everything(), now);
+    assert_eq!(b.hear(A, Word::Beat(1), now), (vec![], Some(Word::Ask)));
+    assert_eq!(b.hear(A, Word::Beat(1), now), (vec![], None), "it is asked already");
+    b.hear(A, everything(&a), now);
     assert_eq!(b.list("t"), a.list("t"));
     let later = now + Duration::from_secs(1);
     b.hear(A, Word::Beat(1), later);
@@ -101,23 +137,91 @@ fn a_node_that_is_not_heard_of_again_leaves() {
     assert_eq!(b.list("t"), json!({}));
 }
 
+/// A node on which `count` clients are present.
+fn crowd(count: u64) -> State {
+    let mut state = State::new(A);
+    for n in 0..count {
+        let meta = Meta::from_iter([("name".to_owned(), format!("client {n:>80}").into())]);
+        let key = format!("users:{n}");
+        let one = state.track((&topic(), (0, n, 1)), &key, meta, &n.to_string(), false);
+        one.expect("not tracked");
+    }
+    state
+}
+
+#[test]
+fn a_hundred_thousand_presences_are_told_in_pieces_that_a_link_carries() {
+    let now = Instant::now();
+    let (a, mut b) = (crowd(100_000), State::new(B));
+    assert!(json_len(&everything(&a)) > MAX_FRAME, "not in one piece");
+    let (_, mut answer) = b.hear(A, Word::Beat(a.number()), now);
+    let mut portions = 0;
+    while let Some(asked) = answer {
+        let after = if let Word::More(after) = asked { Some(after) } else { None };
+        let portion = a.portion(after, PORTION);
+        let length = json_len(&portion);
+        assert!(length < (PORTION * 2).min(MAX_FRAME), "{length}");
+        assert_eq!(b.list("t"), json!({}), "nothing shows before all is there");
+        answer = b.hear(A, portion, now).1;
+        portions += 1;
+    }
+    assert!(portions > 10, "{portions}");
+    assert_eq!(b.topics["t"].len(), 100_000);
+    assert_eq!(b.hear(A, Word::Beat(a.number()), now), (vec![], None), "nothing is missing");
+}
+
+#[test]
+fn a_node_that_is_lost_between_two_portions_leaves_nothing() {
+    let now = Instant::now();
+    let (a, mut b) = (crowd(10), State::new(B));
+    b.hear(A, Word::Beat(a.number()), now);
+    let first = a.portion(None, 100);
+    let (changes, answer) = b.hear(A, first, now);
+    assert!(changes.is_empty() && matches!(answer, Some(Word::More(_))), "{answer:?}");
+    assert_eq!(b.forget(A, now), []);
+    let Some(Word::More(cursor)) = answer else { panic!("there is more") };
+    let late = b.hear(A, a.portion(Some(cursor), 100), now);
+    assert_eq!((late, b.list("t")), ((vec![], None), json!({})), "what is late begins nothing");
+    let (changes, words) = converse(&mut b, &a, Word::Beat(a.number()), 100, now + ASK_AGAIN);
+    assert_eq!((changes.len(), words > 4), (10, true), "it came back");
+}
+
+#[test]
+fn what_changes_between_two_portions_is_not_lost() {
+    let now = Instant::now();
+    let (mut a, mut b) = (crowd(10), State::new(B));
+    let (_, answer) = b.hear(A, a.portion(None, 900), now);
+    let Some(Word::More(cursor)) = answer else { panic!("there is more") };
+    // The first is told already, the last is not; the new one comes before the place.
+    let first = a.untrack((0, 0, 1), None);
+    let last = a.untrack((0, 9, 1), None);
+    let new = track(&mut a, (0, 0, 2), "new", "r");
+    for (number, changes) in (11..).zip([first, last, new]) {
+        assert_eq!(changes.len(), 1);
+        let told = b.hear(A, Word::Delta(number, changes), now);
+        assert_eq!(told, (vec![], None), "nothing shows yet");
+    }
+    let rest = a.portion(Some(cursor.clone()), usize::MAX);
+    let (changes, answer) = b.hear(A, rest.clone(), now);
+    assert_eq!((changes.len(), answer), (9, None));
+    assert_eq!(sorted(&b, A), sorted(&a, A));
+    assert_eq!(b.hear(A, rest, now), (vec![], None), "an answer that comes twice changes nothing");
+}
+
 proptest! {
     /// Words get lost in any way; a beat after them brings the other node to the same state, and
     /// the diffs that it gave add up to that state.
     #[test]
     fn a_follower_ends_with_what_the_node_has(
-        steps in proptest::collection::vec((0u64..3, 0u8..3, 0u8..3, any::<bool>()), 0..60)
+        steps in proptest::collection::vec((0u64..3, 0u8..3, 0u8..3, any::<bool>()), 0..60),
+        most in 1usize..400,
     ) {
         let mut now = Instant::now();
         let mut a = State::new(A);
         let mut b = State::new(B);
         let mut refs = HashSet::new();
         let mut hear = |b: &mut State, a: &State, word, now| {
-            let (mut changes, ask) = b.hear(A, word, now);
-            if ask {
-                changes = b.hear(A, a.everything(), now).0;
-            }
-            for change in changes {
+            for change in converse(b, a, word, most, now).0 {
                 if let Some(meta) = change.left {
                     assert!(refs.remove(&meta["phx_ref"].to_string()));
                 }
@@ -143,12 +247,7 @@ proptest! {
             }
         }
         hear(&mut b, &a, Word::Beat(a.number()), now + ASK_AGAIN);
-        let sorted = |state: &State| {
-            let mut all: Vec<_> = state.of(A).iter().map(|change| format!("{change:?}")).collect();
-            all.sort();
-            all
-        };
-        prop_assert_eq!(sorted(&a), sorted(&b));
-        prop_assert_eq!(refs.len(), sorted(&b).len());
+        prop_assert_eq!(sorted(&a, A), sorted(&b, A));
+        prop_assert_eq!(refs.len(), sorted(&b, A).len());
     }
 }

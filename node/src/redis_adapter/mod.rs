@@ -1,5 +1,6 @@
 //! Carries broadcasts through Redis, subscribed by topic: a node receives only the topics that it
-//! has subscribers of.
+//! has subscribers of. Presence, and what closes sockets by their id, reaches all of them. A node
+//! that says nothing any more is gone; while Redis is away nobody is.
 //!
 //! Delivery on this node never depends on Redis. While Redis is away, joins do not wait, chat
 //! among the clients of one node goes on, and what is for others waits a few seconds in a bounded
@@ -9,8 +10,10 @@
 //! is never logged.
 
 mod envelope;
+mod nodes;
 mod publisher;
 mod reconnect;
+mod shared;
 mod subscriber;
 
 use std::path::{Path, PathBuf};
@@ -33,8 +36,9 @@ use tokio_util::task::TaskTracker;
 use crate::config::small_file;
 use crate::mesh::handshake::Instance;
 use crate::mesh::metrics::{ByReason, count};
-use crate::pubsub::{Adapter, Broadcast, Local};
-use crate::queue::Queue;
+use crate::pubsub::{Adapter, Broadcast, Local, Signal};
+use crate::queue::{Item, Queue};
+use nodes::Nodes;
 use subscriber::Wanted;
 
 /// For connecting to Redis, and for its answer to a command.
@@ -67,6 +71,7 @@ struct Inner {
     local: Arc<dyn Local>,
     queue: Queue,
     wanted: Mutex<Wanted>,
+    nodes: Mutex<Nodes>,
     changed: Notify,
     /// One connection broke: the other had better look at once.
     suspect: Notify,
@@ -83,6 +88,7 @@ struct Metrics {
     dropped: ByReason,
     published: Counter,
     received: Counter,
+    silent: Counter,
     lost_connections: Counter,
 }
 
@@ -106,6 +112,7 @@ impl RedisAdapter {
             config,
             local,
             wanted: Mutex::default(),
+            nodes: Mutex::default(),
             changed: Notify::new(),
             suspect: Notify::new(),
             publisher_up: AtomicBool::new(false),
@@ -140,9 +147,14 @@ impl RedisAdapter {
     /// Registers the adapter's metrics.
     pub fn register(&self, registry: &mut Registry) {
         let m = &self.0.metrics;
-        registry.register("redis_dropped", "Broadcasts that were not published", m.dropped.clone());
-        registry.register("redis_published", "Broadcasts published", m.published.clone());
-        registry.register("redis_received", "Broadcasts of other nodes", m.received.clone());
+        let help = "Broadcasts and words between nodes that were not published or not understood";
+        registry.register("redis_dropped", help, m.dropped.clone());
+        let help = "Broadcasts and words between nodes published";
+        registry.register("redis_published", help, m.published.clone());
+        let help = "Broadcasts and words of other nodes";
+        registry.register("redis_received", help, m.received.clone());
+        let help = "Other nodes that fell silent: their presences have left";
+        registry.register("redis_silent_nodes", help, m.silent.clone());
         registry.register(
             "redis_lost_connections",
             "Connections to Redis that broke",
@@ -152,15 +164,32 @@ impl RedisAdapter {
     }
 }
 
-impl Adapter for RedisAdapter {
-    fn send(&self, broadcast: &Broadcast) {
-        let Some(item) = envelope::encode(&self.0.config, broadcast) else {
-            count(&self.0.metrics.dropped, "too_long", 1);
-            return;
-        };
+impl RedisAdapter {
+    fn queue(&self, item: Item) {
         let dropped = self.0.queue.push(item);
         count(&self.0.metrics.dropped, "full", dropped.full);
         count(&self.0.metrics.dropped, "stale", dropped.stale);
+    }
+}
+
+impl Adapter for RedisAdapter {
+    fn send(&self, broadcast: &Broadcast) {
+        let config = &self.0.config;
+        let item = match shared::is_for_all(broadcast) {
+            true => shared::encode_broadcast(config, broadcast),
+            false => envelope::encode(config, broadcast),
+        };
+        match item {
+            Some(item) => self.queue(item),
+            None => count(&self.0.metrics.dropped, "too_long", 1),
+        }
+    }
+
+    /// Of presence alone: a poll would wait for an answer that may never come.
+    fn signal(&self, to: Option<Instance>, signal: &Signal) {
+        if matches!(signal, Signal::Presence(_)) {
+            self.queue(shared::encode_signal(&self.0.config, to.as_ref(), signal));
+        }
     }
 
     fn subscribe(&self, topic: &Arc<str>) -> BoxFuture<'static, ()> {
@@ -196,6 +225,7 @@ impl Collector for Gauges {
             ("redis_connected", "Whether Redis is connected", i64::from(self.0.connected())),
             ("redis_queue_bytes", "Bytes that wait for Redis", self.0.0.queue.bytes() as i64),
             ("redis_topics", "Topics wanted", self.0.0.wanted.lock().len() as i64),
+            ("redis_nodes", "Other nodes with presences", self.0.0.nodes.lock().len() as i64),
         ] {
             let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(n).encode(gauge)?;

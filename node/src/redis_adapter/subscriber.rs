@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use redis::RedisResult;
@@ -15,11 +16,14 @@ use tracing::warn;
 
 use super::envelope::{Bad, VERSION};
 use super::publisher::what;
+use super::shared::{self, Said};
 use super::{Inner, PATIENCE, PING, envelope, read_url, reconnect};
 use crate::mesh::metrics::count;
 
 /// Topics of one command.
 const BATCH: usize = 512;
+/// Between two looks for nodes that are not heard any more.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The topics that this node has subscribers of.
 #[derive(Default)]
@@ -103,10 +107,12 @@ pub(super) async fn run(inner: Arc<Inner>) {
     let inner = &*inner;
     let work = |pubsub: PubSub| async move {
         inner.wanted.lock().connected();
+        inner.nodes.lock().resume(Instant::now());
         let (sink, stream) = pubsub.split();
         let error = tokio::select! {
             e = keep_subscribed(inner, sink) => e.err().map(|e| what(&e)),
             () = hear(inner, stream) => Some("closed".to_owned()),
+            () = miss(inner) => None,
             () = inner.leaving.cancelled() => None,
         };
         inner.subscriber_up.store(false, Ordering::Release);
@@ -131,6 +137,9 @@ async fn connect(inner: &Inner) -> Result<PubSub, String> {
 /// Makes Redis's subscriptions those that are wanted, again and again; ends with an error.
 async fn keep_subscribed(inner: &Inner, mut sink: PubSubSink) -> RedisResult<()> {
     let late = |_| redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    let own = [None, Some(&inner.config.instance)];
+    let own = own.map(|to| shared::channel(&inner.config.cluster, to));
+    timeout(PATIENCE, sink.subscribe(&own[..])).await.map_err(late)??;
     loop {
         loop {
             let (on, off) = inner.wanted.lock().step();
@@ -165,18 +174,31 @@ async fn keep_subscribed(inner: &Inner, mut sink: PubSubSink) -> RedisResult<()>
     }
 }
 
+/// Notices the nodes that are not heard any more; never ends.
+async fn miss(inner: &Inner) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let silent = inner.nodes.lock().take_silent(Instant::now());
+        for instance in silent {
+            inner.metrics.silent.inc();
+            inner.local.departed(instance);
+        }
+    }
+}
+
 /// Delivers what other nodes published, until the connection ends.
 async fn hear(inner: &Inner, mut stream: PubSubStream) {
+    let all = shared::channel(&inner.config.cluster, None);
     let mut told = false;
     while let Some(message) = stream.next().await {
         let Ok(channel) = message.get_channel::<String>() else { continue };
         let bytes = message.get_payload_bytes();
-        match envelope::decode(&inner.config.cluster, &channel, bytes) {
-            Ok((instance, _)) if instance == inner.config.instance => {}
-            Ok((_, broadcast)) => {
-                inner.metrics.received.inc();
-                inner.local.deliver(broadcast);
-            }
+        let heard = match channel.starts_with(&all) {
+            true => hear_node(inner, bytes),
+            false => hear_topic(inner, &channel, bytes),
+        };
+        match heard {
+            Ok(()) => {}
             Err(Bad::Malformed) => count(&inner.metrics.dropped, "malformed", 1),
             Err(Bad::Version(version)) => {
                 count(&inner.metrics.dropped, "version", 1);
@@ -190,4 +212,30 @@ async fn hear(inner: &Inner, mut stream: PubSubStream) {
             }
         }
     }
+}
+
+fn hear_topic(inner: &Inner, channel: &str, bytes: &[u8]) -> Result<(), Bad> {
+    let (instance, broadcast) = envelope::decode(&inner.config.cluster, channel, bytes)?;
+    if instance != inner.config.instance {
+        inner.metrics.received.inc();
+        inner.local.deliver(broadcast);
+    }
+    Ok(())
+}
+
+fn hear_node(inner: &Inner, bytes: &[u8]) -> Result<(), Bad> {
+    let (instance, said) = shared::decode(bytes)?;
+    if instance == inner.config.instance {
+        return Ok(());
+    }
+    inner.metrics.received.inc();
+    match said {
+        Said::Broadcast(broadcast) => inner.local.deliver(broadcast),
+        Said::Signal(signal) if inner.nodes.lock().hear(instance, Instant::now()) => {
+            inner.local.signal(instance, signal);
+        }
+        Said::Signal(_) => count(&inner.metrics.dropped, "nodes", 1),
+        Said::Unknown => count(&inner.metrics.dropped, "unknown", 1),
+    }
+    Ok(())
 }

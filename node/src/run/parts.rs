@@ -151,7 +151,7 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
         let redis = RedisConfig {
             url_file: PathBuf::from(&redis.url_file),
             cluster: config.cluster.clone(),
-            instance: rand::random(),
+            instance: hub.instance(),
             buffer: buffer(&config),
         };
         Links::Redis(RedisAdapter::start(redis, Arc::new(hub.clone())))

@@ -6,10 +6,7 @@
 use std::{rc::Rc, sync::Arc};
 
 use super::{Shard, conn::Conn, fanout::Fanout};
-use crate::frame::code;
-
-/// The event that closes sockets.
-pub(crate) const DISCONNECT: &str = "disconnect";
+use crate::{arrivals::DISCONNECT, frame::code};
 
 impl Shard {
     /// Names a socket that has just opened.

@@ -23,6 +23,7 @@ use super::{
     talk::Talk,
 };
 use crate::{
+    arrivals::Arrival,
     frame::code,
     handshake::{Opening, Ticket},
     plane::Plane,
@@ -161,6 +162,10 @@ impl Shard {
         self.watch(&conn, conn.left(conn.idle_timeout()));
         if let Some(name) = opening.accept.id.clone() {
             self.name(&conn, name);
+        }
+        // What came before it had its name here was told there.
+        if opening.arrival.as_ref().is_some_and(Arrival::is_disconnected) {
+            self.close(&conn, code::AWAY);
         }
         Some(conn)
     }

@@ -27,21 +27,28 @@ pub async fn node() -> Node {
 
 /// Two nodes, linked.
 pub async fn pair() -> [(Node, Mesh); 2] {
+    let pair = [node().await, node().await];
+    let [one, two] = link([&pair[0], &pair[1]]).await;
+    let [first, second] = pair;
+    [(first, one), (second, two)]
+}
+
+/// Links two nodes.
+pub async fn link(pair: [&Node; 2]) -> [Mesh; 2] {
     let bind = || TcpListener::bind("127.0.0.1:0");
     let listeners = [bind().await.expect("a port"), bind().await.expect("a port")];
     let peers = [0, 1].map(|n: usize| listeners[n].local_addr().expect("bound"));
-    let mut pair = Vec::new();
-    for (listener, own) in listeners.into_iter().zip(peers) {
-        let node = node().await;
-        let others: Vec<_> = peers.into_iter().filter(|peer| *peer != own).collect();
-        let mesh = cluster::join(&node.hub, listener, &others, "secret", own.to_string());
-        pair.push((node, mesh.expect("bound")));
+    let mut links = Vec::new();
+    for (n, listener) in listeners.into_iter().enumerate() {
+        let (others, own) = ([peers[1 - n]], peers[n].to_string());
+        let mesh = cluster::join(&pair[n].hub, listener, &others, "secret", own);
+        links.push(mesh.expect("bound"));
     }
-    for (n, (_, mesh)) in pair.iter().enumerate() {
+    for (n, mesh) in links.iter().enumerate() {
         cluster::linked(mesh, &[peers[1 - n]], PATIENCE).await;
         assert_eq!(mesh.linked(), 1);
     }
-    pair.try_into().unwrap_or_else(|_| panic!("two"))
+    links.try_into().unwrap_or_else(|_| panic!("two"))
 }
 
 /// A client on `topic` of `/socket`, joined with `join_ref` and `ref` `"1"`; what a `room:*` says

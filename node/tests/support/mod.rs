@@ -1,6 +1,10 @@
 //! Whole nodes on free ports, and clients of theirs.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
+pub mod program;
+pub mod redis;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -109,9 +113,19 @@ impl Client {
     pub async fn join_as(node: &Node, topic: &str, user: &str) -> Self {
         let at = node.addresses.http;
         let url = format!("ws://{at}/socket/websocket?vsn=2.0.0&user={user}");
+        Self::join_at(&url, topic, json!({})).await
+    }
+
+    /// Connects and joins with a payload.
+    pub async fn join_with(http: SocketAddr, topic: &str, payload: Value) -> Self {
+        let url = format!("ws://{http}/socket/websocket?vsn=2.0.0");
+        Self::join_at(&url, topic, payload).await
+    }
+
+    async fn join_at(url: &str, topic: &str, payload: Value) -> Self {
         let (socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
         let mut client = Self { socket, topic: topic.into(), next: 1 };
-        client.send("phx_join", json!({})).await;
+        client.send("phx_join", payload).await;
         let reply = client.event("phx_reply").await;
         assert_eq!(reply["status"], "ok", "{reply}");
         client

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 use sluice_crds::{Adapter, DiscoveryMode, SecretKeyRef, names};
 use sluice_node_api::config::{
-    Discovery, DnsDiscovery, DrainSettings, Limits, LiveConfig, NodeConfig, PubSub, RedisPubSub,
-    Tokens,
+    CheckOrigin, Discovery, DnsDiscovery, DrainSettings, Limits, LiveConfig, NodeConfig, Origin,
+    PubSub, RedisPubSub, Socket, Tokens,
 };
 
 use super::{Cluster, Error, Kind, Object};
@@ -59,6 +59,7 @@ pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
             redis: (spec.pubsub.adapter == Adapter::Redis)
                 .then(|| RedisPubSub { url_file: format!("{DIRECTORY}/redis/url") }),
         },
+        socket: Socket { check_origin: origins(&spec.socket)?, ..Socket::default() },
         auth: super::auth::config(&spec.auth),
         webhooks: spec.webhooks.as_ref().map(super::webhooks::config),
         live_file: Some(format!("{DIRECTORY}/live.yaml")),
@@ -66,6 +67,15 @@ pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
         ..NodeConfig::default()
     };
     serde_saphyr::to_string(&config).map_err(|source| Error::Yaml { file: "node.yaml", source })
+}
+
+/// Which pages may open a socket. What a node would refuse must not reach one.
+fn origins(socket: &sluice_crds::Socket) -> Result<CheckOrigin, Error> {
+    let Some(list) = &socket.check_origin else { return Ok(CheckOrigin::Off) };
+    match list.iter().find(|text| Origin::parse(text).is_none()) {
+        Some(text) => Err(Error::Origin(text.clone())),
+        None => Ok(CheckOrigin::List(list.clone())),
+    }
 }
 
 /// The live configuration file.

@@ -64,6 +64,11 @@ pub enum Error {
         /// Its value.
         value: String,
     },
+    /// What no node would take.
+    #[error(
+        "spec.socket.checkOrigin: `{0}` is no origin: write `//host`, `https://host:port` or `//*.host`"
+    )]
+    Origin(String),
     /// No image is known.
     #[error("spec.image is empty and the operator was started without --node-image")]
     NoImage,

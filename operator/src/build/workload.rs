@@ -1,7 +1,7 @@
 //! The StatefulSet of a cluster's nodes: a rendered template, and the cut of a cursor through it.
 
 use serde_json::{Value, json};
-use sluice_crds::{Auth, RedisMode, names};
+use sluice_crds::{Auth, RedisMode, Socket, names};
 
 use super::{Cluster, Error, Kind, Object, TEMPLATE, node_selector, pods, short_hash};
 
@@ -104,6 +104,9 @@ fn template_inputs(cluster: &Cluster<'_>) -> Result<Value, Error> {
     }
     if let Some(webhooks) = &spec.webhooks {
         inputs["webhooks"] = serde_json::to_value(webhooks)?;
+    }
+    if spec.socket != Socket::default() {
+        inputs["socket"] = serde_json::to_value(&spec.socket)?;
     }
     Ok(inputs)
 }

@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use sluice_crds::{
-    Adapter, ChannelClusterStatus, ConditionType, DrainReportPhase, Reason, RedisMode,
-};
+use sluice_crds::{Adapter, ChannelClusterStatus, ConditionType, Reason, RedisMode};
 
-use super::{Facts, Progress, progress};
+use super::{
+    Facts, Progress, progress,
+    ready::{ready, stalled, summary},
+};
 use crate::{
     model::{Desired, Observed, Plan, PodState},
     plan,
@@ -28,35 +29,42 @@ pub fn reason_name(r: Reason) -> String {
 }
 
 /// One verdict, before its times are added.
-struct Verdict {
+pub(super) struct Verdict {
     type_: ConditionType,
     /// Absent: not known.
-    holds: Option<bool>,
-    reason: Reason,
-    message: String,
+    pub(super) holds: Option<bool>,
+    pub(super) reason: Reason,
+    pub(super) message: String,
 }
 
-fn verdict(type_: ConditionType, holds: bool, reason: Reason, message: String) -> Verdict {
+pub(super) fn verdict(
+    type_: ConditionType,
+    holds: bool,
+    reason: Reason,
+    message: String,
+) -> Verdict {
     Verdict { type_, holds: Some(holds), reason, message }
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is one of the things a status is made of")]
-pub(super) fn all(
-    desired: &Desired<'_>,
-    observed: &Observed,
-    plan: &Plan,
-    facts: &Facts,
-    progress: &Progress,
-    status: &ChannelClusterStatus,
-    previous: Option<&ChannelClusterStatus>,
-    now: Timestamp,
-) -> Vec<Condition> {
-    let before = previous.map(|s| s.conditions.as_slice()).unwrap_or_default();
+/// What the conditions are made of.
+pub(super) struct Grounds<'a> {
+    pub(super) desired: &'a Desired<'a>,
+    pub(super) observed: &'a Observed,
+    pub(super) plan: &'a Plan,
+    pub(super) facts: &'a Facts,
+    pub(super) progress: &'a Progress,
+    /// The new status, but for its conditions.
+    pub(super) status: &'a ChannelClusterStatus,
+}
+
+/// `before`: the conditions that the cluster has now.
+pub(super) fn all(on: &Grounds<'_>, before: &[Condition], now: Timestamp) -> Vec<Condition> {
+    let &Grounds { desired, observed, facts, progress, status, .. } = on;
     let late = progress::overdue(desired, observed, progress, facts, before, now);
-    let summary = summary(desired, progress, status, plan, facts);
-    let stalled = stalled(desired, observed, plan, facts, status, before, late, &summary);
+    let summary = summary(on);
+    let stalled = stalled(on, before, late, &summary);
     let redis = redis(desired, observed, facts);
-    let ready = ready(desired, plan, progress, status, facts, &stalled, redis.as_ref(), &summary);
+    let ready = ready(on, &stalled, redis.as_ref(), &summary);
     let mut verdicts = vec![
         ready,
         stalled,
@@ -93,148 +101,8 @@ fn dated(v: Verdict, generation: i64, before: &[Condition], now: Timestamp) -> C
 }
 
 /// So many pods.
-fn pods(n: i32) -> String {
+pub(super) fn pods(n: i32) -> String {
     format!("{n} {}", if n == 1 { "pod" } else { "pods" })
-}
-
-/// One sentence with the numbers.
-fn summary(
-    desired: &Desired<'_>,
-    progress: &Progress,
-    status: &ChannelClusterStatus,
-    plan: &Plan,
-    facts: &Facts,
-) -> String {
-    let n = desired.spec.replicas;
-    let mut text = if progress.rolling && progress.target.is_empty() {
-        let wait = if status.replicas == 1 { "waits" } else { "wait" };
-        format!("{} {wait} for a new revision", pods(status.replicas))
-    } else if progress.rolling {
-        format!("{} of {n} pods at revision {}", progress.updated.min(n), progress.target)
-    } else if progress.kept > 0 {
-        format!(
-            "{} of {n} pods at revision {}, {} stay at the old one (partition)",
-            progress.updated, progress.target, progress.kept
-        )
-    } else if progress.shrinking {
-        let are = if n == 1 { "is" } else { "are" };
-        format!("{}, {n} {are} wanted", pods(status.replicas))
-    } else {
-        format!("{} of {n} pods are ready", status.ready_replicas.min(n))
-    };
-    for w in plan.waiting.iter().take(3) {
-        text.push_str(", ");
-        text.push_str(&w.message);
-    }
-    if !facts.hint.is_empty() {
-        text.push_str("; ");
-        text.push_str(&facts.hint);
-    }
-    text
-}
-
-#[expect(clippy::too_many_arguments, reason = "each is one of the things that may be in the way")]
-fn stalled(
-    desired: &Desired<'_>,
-    observed: &Observed,
-    plan: &Plan,
-    facts: &Facts,
-    status: &ChannelClusterStatus,
-    before: &[Condition],
-    late: bool,
-    summary: &str,
-) -> Verdict {
-    let it = |reason, message: String| verdict(ConditionType::Stalled, true, reason, message);
-    if let Some((reason, message)) = &facts.trouble {
-        return it(*reason, message.clone());
-    }
-    if let Some(w) = plan.waiting.iter().find(|w| w.reason == Reason::PodStuck) {
-        return it(Reason::PodStuck, w.message.clone());
-    }
-    // It is being tried once more, which makes it no better until it is Ready.
-    let stuck = find(before, ConditionType::Stalled).filter(|c| {
-        c.status == "True"
-            && c.reason == reason_name(Reason::PodStuck)
-            && c.observed_generation == Some(desired.generation)
-    });
-    if let Some(c) = stuck.filter(|_| observed.pods.iter().any(|p| p.crashed && !p.terminating)) {
-        return it(Reason::PodStuck, c.message.clone());
-    }
-    if !facts.redis.is_empty() {
-        return it(Reason::RedisUnavailable, facts.redis.clone());
-    }
-    if let Some(d) = status.drains.iter().find(|d| d.phase == DrainReportPhase::Held) {
-        let message = format!(
-            "{} is held with {} connections after its drain's time: annotate it {}=release or \
-             cancel",
-            d.pod_name,
-            d.remaining_connections,
-            sluice_crds::names::DRAIN_OVERRIDE
-        );
-        return it(Reason::DrainHeld, message);
-    }
-    if late {
-        let message =
-            format!("no progress for {} s: {summary}", desired.spec.progress_deadline_seconds);
-        return it(Reason::ProgressDeadlineExceeded, message);
-    }
-    let message = "nothing is in the way".into();
-    verdict(ConditionType::Stalled, false, Reason::AsExpected, message)
-}
-
-#[expect(clippy::too_many_arguments, reason = "each is one of the things that must be right")]
-fn ready(
-    desired: &Desired<'_>,
-    plan: &Plan,
-    progress: &Progress,
-    status: &ChannelClusterStatus,
-    facts: &Facts,
-    stalled: &Verdict,
-    redis: Option<&Verdict>,
-    summary: &str,
-) -> Verdict {
-    let no =
-        |reason, message: &str| verdict(ConditionType::Ready, false, reason, message.to_owned());
-    let n = desired.spec.replicas;
-    let there = progress.settled && !progress.rolling && !progress.growing && !progress.shrinking;
-    let done = there && progress.done >= n && status.drains.is_empty();
-    if stalled.holds == Some(true) {
-        return no(stalled.reason, &stalled.message);
-    }
-    if desired.spec.paused && (progress.rolling || progress.shrinking) {
-        return no(Reason::RolloutPaused, &format!("paused: {summary}"));
-    }
-    if let Some(r) = redis.filter(|r| r.holds == Some(false)) {
-        return no(r.reason, &r.message);
-    }
-    if let Some(w) = plan.waiting.first() {
-        if !done || w.reason == Reason::NodeUnreachable {
-            return no(w.reason, summary);
-        }
-        if w.reason == Reason::WaitingForLinks {
-            return no(w.reason, summary);
-        }
-    }
-    if !done {
-        let reason = if progress.rolling {
-            Reason::RolloutInProgress
-        } else if progress.shrinking {
-            Reason::ScalingDown
-        } else if !status.drains.is_empty() {
-            Reason::WaitingForDrain
-        } else if progress.growing && status.replicas < n {
-            Reason::ScalingUp
-        } else {
-            Reason::WaitingForPodReady
-        };
-        return no(reason, summary);
-    }
-    if !facts.unloaded.is_empty() {
-        return no(Reason::WaitingForSettings, &facts.unloaded);
-    }
-    let reason =
-        if progress.kept > 0 { Reason::PartitionReached } else { Reason::AllReplicasUpdated };
-    verdict(ConditionType::Ready, true, reason, summary.to_owned())
 }
 
 fn available(desired: &Desired<'_>, observed: &Observed, status: &ChannelClusterStatus) -> Verdict {

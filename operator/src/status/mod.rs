@@ -8,6 +8,7 @@
 mod conditions;
 mod events;
 mod progress;
+mod ready;
 
 #[cfg(test)]
 mod tests;
@@ -96,8 +97,16 @@ pub fn report(
         drains,
         conditions: Vec::new(),
     };
-    status.conditions =
-        conditions::all(desired, observed, plan, facts, &progress, &status, previous, now);
+    let grounds = conditions::Grounds {
+        desired,
+        observed,
+        plan,
+        facts,
+        progress: &progress,
+        status: &status,
+    };
+    let before = previous.map(|s| s.conditions.as_slice()).unwrap_or_default();
+    status.conditions = conditions::all(&grounds, before, now);
     let events = events::since(desired, observed, plan, &progress, &status, previous, now);
     Report { status, events }
 }

@@ -1,0 +1,95 @@
+//! The program itself, as a process.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::{BOUND, Dir};
+
+/// The program, in an environment that says nothing to it.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_channel-node"));
+    for key in [
+        "SLUICE_CONFIG",
+        "SLUICE_LOG",
+        "RUST_LOG",
+        "SLUICE_LOG_FORMAT",
+        "SLUICE_SHARDS",
+        "POD_NAME",
+        "POD_IP",
+    ] {
+        command.env_remove(key);
+    }
+    command
+}
+
+/// The running program; killed by its id if the test does not end it.
+pub struct Running {
+    pub child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    /// Starts it with a configuration that has `more`; where its clients connect.
+    pub fn start(dir: &Dir, more: &str) -> (Self, SocketAddr) {
+        let mut child = program()
+            .arg("--config")
+            .arg(dir.config(more))
+            .env("SLUICE_LOG_FORMAT", "json")
+            .env("SLUICE_SHARDS", "1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).all(|l| send.send(l).is_ok())
+        });
+        let this = Self { child, lines };
+        let line = this.line("the node serves");
+        let value: serde_json::Value = serde_json::from_str(&line).expect("a line is JSON");
+        let addresses = value["addresses"].as_str().unwrap();
+        let http = addresses.split("http: ").nth(1).unwrap().split(',').next().unwrap();
+        (this, http.parse().unwrap())
+    }
+
+    /// The next line of its log that has `with`.
+    pub fn line(&self, with: &str) -> String {
+        let end = Instant::now() + BOUND;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left).expect(with);
+            if line.contains(with) {
+                return line;
+            }
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// The code with which it ends.
+    pub fn exit(&mut self) -> Option<i32> {
+        let end = Instant::now() + BOUND;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < end, "does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}

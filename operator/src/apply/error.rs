@@ -1,0 +1,82 @@
+//! Why something could not be written, and what follows from it.
+
+use crate::build::Kind;
+
+/// Why something could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server was not reached or said no.
+    #[error("failed to {verb} {kind:?} {name}")]
+    Api {
+        /// What was tried.
+        verb: &'static str,
+        /// The object's kind.
+        kind: Kind,
+        /// The object's name.
+        name: String,
+        /// The answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// A pod could not be read or patched.
+    #[error("failed to read or patch pod {name}")]
+    Pod {
+        /// Its name.
+        name: String,
+        /// The answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The cluster itself could not be read.
+    #[error("failed to read the ChannelCluster")]
+    Cluster(#[source] Box<kube::Error>),
+    /// An object can't be written as JSON.
+    #[error("failed to read an object as JSON")]
+    Json(#[from] serde_json::Error),
+    /// The name is taken by an object that is not this cluster's.
+    #[error("{kind:?} {name} exists and is not this cluster's: rename the cluster, or delete it")]
+    Foreign {
+        /// The object's kind.
+        kind: Kind,
+        /// The object's name.
+        name: String,
+    },
+    /// The object changed between the decision and the write.
+    #[error("{0} changed meanwhile; looking again")]
+    Stale(String),
+    /// This process does not lead any more.
+    #[error("not the leader any more")]
+    NotLeading,
+}
+
+impl Error {
+    pub(crate) fn api(verb: &'static str, kind: Kind, name: &str, source: kube::Error) -> Self {
+        match &source {
+            kube::Error::Api(status) if status.code == 409 => {
+                Self::Stale(format!("{kind:?} {name}"))
+            }
+            _ => Self::Api { verb, kind, name: name.into(), source: Box::new(source) },
+        }
+    }
+
+    /// Whether it failed only because the namespace is being deleted, and everything with it.
+    pub fn namespace_goes(&self) -> bool {
+        let (Self::Api { source, .. } | Self::Pod { source, .. }) = self else { return false };
+        let kube::Error::Api(answer) = &**source else { return false };
+        let causes = answer.details.iter().flat_map(|details| &details.causes);
+        causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    }
+
+    /// A short fixed word for metrics and logs.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Api { .. } => "apply",
+            Self::Pod { .. } => "pod",
+            Self::Cluster(_) => "cluster",
+            Self::Json(_) => "json",
+            Self::Foreign { .. } => "foreign_object",
+            Self::Stale(_) => "stale",
+            Self::NotLeading => "not_leading",
+        }
+    }
+}
