@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_node_api::auth::Algorithm;
 
-use crate::SecretKeyRef;
+use crate::{SecretKeyRef, url::HTTP_URL};
 
 /// Who may connect. Empty: everybody.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -79,7 +79,7 @@ pub struct JwtKey {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.url.matches('^https?://([0-9A-Za-z._~-]+|\\\\[[0-9A-Fa-f:.]+\\\\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?([/?#][!-~]*)?$')")
+    validation = Rule::new(HTTP_URL)
         .message("auth.jwt.jwks.url must be a URL with a host, such as https://issuer.example.com/jwks.json; other than ASCII is written percent-encoded, and a port is 1 to 65535")
 )]
 pub struct Jwks {

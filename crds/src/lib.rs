@@ -16,6 +16,7 @@ pub mod schema;
 mod socket;
 mod spec;
 mod status;
+mod url;
 mod webhooks;
 
 pub use auth::*;

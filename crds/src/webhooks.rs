@@ -1,19 +1,23 @@
 //! The backend that the nodes of a `ChannelCluster` ask and tell over HTTP.
 
-use schemars::JsonSchema;
+use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 use sluice_node_api::webhooks::OnFailure;
 
-use crate::SecretKeyRef;
+use crate::{SecretKeyRef, url::HTTP_URL};
 
 /// A backend of yours, in any language, that decides and is told over HTTP. Which joins, events and
 /// leaves it is called for is in `webhooks` of the rules in `channels`. Calls are signed by the
 /// Standard Webhooks specification.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(HTTP_URL)
+        .message("webhooks.url must be a URL with a host, such as https://backend.example.com/sluice; other than ASCII is written percent-encoded, and a port is 1 to 65535")
+)]
 pub struct Webhooks {
     /// Where calls are posted to: `https://`, or `http://` inside the Kubernetes cluster.
-    #[schemars(length(min = 1, max = 2048), regex(pattern = "^https?://[^ ]+$"))]
+    #[schemars(length(min = 1, max = 2048))]
     pub url: String,
     /// Where the signing secrets are: the key's value has one to four of them, one a line, each
     /// `whsec_` and 24 to 64 bytes in base64. Each signs every call. A change of the Secret is read by

@@ -36,7 +36,7 @@ pub struct PresencePage {
 }
 
 impl Hub {
-    /// Who is on a topic, on all nodes of the mesh; none if nobody is and the rule of the topic keeps
+    /// Who is on a topic, on all nodes; none if nobody is and the rule of the topic keeps
     /// no presence.
     pub fn presences(&self, query: &PresenceQuery) -> Option<PresencePage> {
         let PresenceQuery { topic, after, limit } = query;
