@@ -4,8 +4,8 @@ import { once } from "node:events";
 import { createServer, request } from "node:http";
 
 /**
- * How far away the node seems. Nearer than 10 ms, phoenix.js of before 1.8.16 is lost at times: the close of the WebSocket
- * that it gave up makes it deaf to that of the poll, unless the reconnect that it brings about comes before the poll opens.
+ * How far away the node seems. Nearer than 10 ms, phoenix.js 1.8.12 is lost at times: the close of the WebSocket that it
+ * gave up makes it deaf to that of the poll, unless the reconnect that it brings about comes before the poll opens.
  */
 const DELAY_MS = 50;
 const REFUSAL = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
