@@ -1,88 +1,89 @@
-// The clients of the matrix, each behind the same few words.
-//
-// A client joins one topic by itself, and again whenever its connection was lost. What it says happened is in `log`:
-// `{ did: "join" }`, `{ did: "close", code }`, `{ did: "hear", payload }`, `{ did: "reply", status, response }`.
+// Every client of the matrix, each behind the same few words (client.mjs).
 
-import { spawn } from "node:child_process";
-import { createInterface } from "node:readline";
 import WebSocket from "ws";
+import { Client } from "./client.mjs";
+import { PageClient } from "./page.mjs";
+import { PhoenixJs } from "./phoenix_js.mjs";
+import { Program } from "./program.mjs";
 
-const EVENT = "msg";
+const LAST = "1.8.16";
+/** The first that can long-poll in Node, which has no XMLHttpRequest: it asks by `fetch`. */
+const POLLING = ["1.8.0", "1.8.12", LAST];
 
-class Logged {
-  log = [];
+/** What a close after each signal to the node is told as: by codes of a WebSocket, and by those that LongPoll makes up. */
+const closes = { SIGTERM: [1012], SIGKILL: [1006] };
+const breaks = { SIGTERM: [1011, 3410], SIGKILL: [1011] };
 
-  all(did) {
-    return this.log.filter((entry) => entry.did === did);
-  }
+/** The ways to a node; `proxy` lets no WebSocket through. */
+const webSocket = { way: "WebSocket", transport: "WebSocket", codes: closes };
+const longPoll = { way: "long-poll", transport: "long-poll", codes: breaks, options: { longPoll: true } };
+const fallback = (way, proxy) => ({ ...longPoll, way, proxy, options: { fallbackMs: 1000 } });
+const refused = fallback("long-poll after a refused WebSocket", { silent: false });
+const unanswered = fallback("long-poll after a WebSocket without an answer", { silent: true });
 
-  heard(id) {
-    return this.all("hear").filter(({ payload }) => payload.id === id).length;
-  }
-}
-
-/** phoenix.js of one version, unmodified, in this process. */
-class PhoenixJs extends Logged {
-  constructor({ Socket }, url, topic) {
+/** phoenix.js in this process. */
+class NodeClient extends Client {
+  constructor(module, how) {
     super();
-    this.socket = new Socket(url, { transport: WebSocket });
-    this.socket.onClose(({ code }) => this.log.push({ did: "close", code }));
-    this.socket.connect();
-    this.channel = this.socket.channel(topic, {});
-    this.channel.on(EVENT, (payload) => this.log.push({ did: "hear", payload }));
-    this.channel.join().receive("ok", () => this.log.push({ did: "join" }));
+    // It remembers that a WebSocket failed for all sockets of a session, where there is one: each client has its own.
+    const sessionStorage = { getItem: () => null, setItem: () => {} };
+    const parts = { ...module, WebSocket, options: { sessionStorage } };
+    this.js = new PhoenixJs(parts, how, (entry) => this.log.push(entry));
   }
 
-  push(payload) {
-    const push = this.channel.push(EVENT, payload);
-    for (const status of ["ok", "error", "timeout"]) {
-      push.receive(status, (response) => this.log.push({ did: "reply", status, response }));
-    }
+  push(event, payload) {
+    this.js.push(event, payload);
+  }
+
+  leave() {
+    this.js.leave();
+  }
+
+  join() {
+    this.js.join();
   }
 
   stop() {
-    this.socket.disconnect();
-  }
-}
-
-/** A client in another language: a program that is told payloads to push on stdin, and prints its log on stdout. */
-class Program extends Logged {
-  constructor(program, args, url, topic) {
-    super();
-    this.child = spawn(program, [...args, `${url}/websocket`, topic, EVENT], { stdio: ["pipe", "pipe", "inherit"] });
-    createInterface({ input: this.child.stdout }).on("line", (line) => this.log.push(JSON.parse(line)));
-    this.child.on("exit", (code) => this.log.push({ did: "exit", code }));
-  }
-
-  push(payload) {
-    this.child.stdin.write(`${JSON.stringify(payload)}\n`);
-  }
-
-  stop() {
-    this.child.stdin.end();
-    this.child.kill("SIGKILL");
+    this.js.stop();
   }
 }
 
 const phoenixJs = async (version) => {
   const module = await import(`phoenix-${version}`);
-  return { name: `phoenix ${version} (npm)`, codes: true, start: (...how) => new PhoenixJs(module, ...how) };
+  const ways = POLLING.includes(version) ? [webSocket, longPoll, refused] : [webSocket];
+  return ways.map(({ way, ...more }) => ({
+    ...more,
+    name: `phoenix ${version} (npm), ${way}`,
+    hearsState: true,
+    start: (how) => new NodeClient(module, { ...how, ...more.options }),
+  }));
 };
 
-const program = (name, variable, args) => ({
+const chromium = ({ way, ...more }) => ({
+  ...more,
+  name: `phoenix ${LAST} in Chromium, ${way}`,
+  hearsState: true,
+  start: (how) => PageClient.start(LAST, { ...how, ...more.options }),
+});
+
+const program = (name, variable, args, hearsState) => ({
   name,
-  codes: false,
-  start: (...how) => {
+  hearsState,
+  start: async (how) => {
     if (!process.env[variable]) throw new Error(`${variable} names no program: run \`cargo e2e clients\``);
-    return new Program(process.env[variable], args, ...how);
+    const { Presence } = await import(`phoenix-${LAST}`);
+    return new Program(process.env[variable], args, hearsState, Presence, how);
   },
 });
 
-/** Every client that is tested; the last phoenix.js is the one that the others talk with. */
+const python = [new URL("phxsocket_client.py", import.meta.url).pathname];
+
 export const clients = [
-  ...(await Promise.all(["1.6.16", "1.7.21", "1.8.0", "1.8.12", "1.8.16"].map(phoenixJs))),
-  program("phxsocket 0.1.5 (PyPI, V1)", "MATRIX_PYTHON", [new URL("phxsocket_client.py", import.meta.url).pathname]),
-  program("phoenix_channels_client 0.1.2 (crates.io)", "MATRIX_RUST", []),
+  ...(await Promise.all(["1.6.16", "1.7.21", ...POLLING].map(phoenixJs))).flat(),
+  ...[webSocket, longPoll, refused, unanswered].map(chromium),
+  program("phxsocket 0.1.5 (PyPI, V1)", "MATRIX_PYTHON", python, true),
+  program("phoenix_channels_client 0.1.2 (crates.io)", "MATRIX_RUST", [], false),
 ];
 
-export const partner = clients.find(({ name }) => name.includes("1.8.16"));
+/** The one that the others talk with. */
+export const partner = clients.find(({ name }) => name === `phoenix ${LAST} (npm), WebSocket`);

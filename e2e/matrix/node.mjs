@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { EVENT } from "./client.mjs";
 import { until } from "./wait.mjs";
 
 const PROGRAM = process.env.CHANNEL_NODE;
@@ -29,9 +30,12 @@ export class ChannelNode {
     const any = "127.0.0.1:0";
     const listen = { http: `127.0.0.1:${node.port}`, mesh: any, admin: any, publish: any };
     const live = join(node.folder, "live.json");
-    writeFileSync(live, JSON.stringify({ channels: [{ topic: "room:*" }], drain: { initialDelaySeconds: 0 } }));
+    const presence = { keyParam: "user", metaFields: ["status"] };
+    const channels = [{ topic: "room:*", events: [EVENT], presence }];
+    writeFileSync(live, JSON.stringify({ channels, drain: { initialDelaySeconds: 0 } }));
     node.config = join(node.folder, "node.json");
-    writeFileSync(node.config, JSON.stringify({ listen, liveFile: live }));
+    const socket = { checkOrigin: ["//127.0.0.1"] };
+    writeFileSync(node.config, JSON.stringify({ listen, liveFile: live, socket }));
     await node.begin();
     return node;
   }
@@ -48,13 +52,12 @@ export class ChannelNode {
   }
 
   async end(signal) {
-    const ended = once(this.child, "exit");
     this.child.kill(signal);
-    await ended;
+    await until("the node to end", () => this.child.exitCode !== null || this.child.signalCode !== null);
   }
 
   async close() {
-    if (this.child.exitCode === null && this.child.signalCode === null) await this.end("SIGKILL");
+    await this.end("SIGKILL");
     rmSync(this.folder, { recursive: true, force: true });
   }
 }

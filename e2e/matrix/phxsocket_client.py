@@ -1,7 +1,7 @@
-"""phxsocket as a client of the matrix: joins, joins again when its connection was lost, pushes what it is told.
+"""phxsocket as a client of the matrix: joins, joins again when its connection was lost, does what it is told.
 
-Usage: phxsocket_client.py URL TOPIC EVENT. Payloads to push come as JSON lines on stdin; what happened goes as JSON lines
-to stdout (see clients.mjs).
+Usage: phxsocket_client.py URL TOPIC USER. What to do comes as JSON lines on stdin; what happened goes as JSON lines to
+stdout (see program.mjs).
 """
 
 import json
@@ -12,7 +12,7 @@ import time
 import phxsocket
 import websockets
 
-url, topic, event = sys.argv[1:]
+url, topic, user = sys.argv[1:]
 out = threading.Lock()
 lost = threading.Event()
 
@@ -27,10 +27,17 @@ def closed(_socket):
     lost.set()
 
 
-socket = phxsocket.Client(url)
+socket = phxsocket.Client(url, {"user": user})
 socket.on_close = closed
 channel = socket.channel(topic)
-channel.on(event, lambda payload: say("hear", payload=payload))
+channel.on("msg", lambda payload: say("hear", payload=payload))
+for event in ["presence_state", "presence_diff"]:
+    channel.on(event, lambda payload, event=event: say("event", event=event, payload=payload))
+
+
+def join():
+    channel.join()
+    say("join")
 
 
 def stay():
@@ -39,15 +46,22 @@ def stay():
         lost.clear()
         try:
             socket.connect()
-            channel.join()
+            join()
         except (OSError, websockets.WebSocketException):
             time.sleep(0.1)
             continue
-        say("join")
         lost.wait()
         socket.thread.join()
 
 
 threading.Thread(target=stay, daemon=True).start()
 for line in sys.stdin:
-    channel.push(event, json.loads(line), lambda reply: say("reply", **reply))
+    told = json.loads(line)
+    match told["do"]:
+        case "push":
+            channel.push(told["event"], told["payload"], lambda reply: say("reply", **reply))
+        case "leave":
+            channel.leave()  # does not wait for the answer
+            say("left")
+        case "join":
+            join()

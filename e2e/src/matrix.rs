@@ -30,9 +30,11 @@ pub fn run(settings: &Settings) -> Result<()> {
     let node = step("channel-node", || {
         program(settings, "channel-node", &["--package", "sluice-node", "--bin", "channel-node"])
     })?;
+    let chromium = packages::find("chromium").context("no `chromium` is on the PATH")?;
     step("client matrix", || {
         let mut tests = command("node", ["--test", "--test-reporter=spec"]);
-        tests.envs([("CHANNEL_NODE", node), ("MATRIX_PYTHON", python), ("MATRIX_RUST", rust)]);
+        tests.envs([("CHANNEL_NODE", node), ("CHROMIUM", chromium)]);
+        tests.envs([("MATRIX_PYTHON", python), ("MATRIX_RUST", rust)]);
         if !stream(tests.current_dir(&folder), LONG)?.success() {
             bail!("what it said is above");
         }

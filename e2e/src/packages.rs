@@ -35,7 +35,8 @@ pub const TESTS: Needs =
     &[("make", "make"), ("redis-check-rdb", "redis-tools"), ("chromium", "chromium")];
 
 /// What the matrix of clients needs.
-pub const MATRIX: Needs = &[("make", "make"), ("python3", "python3-venv")];
+pub const MATRIX: Needs =
+    &[("make", "make"), ("python3", "python3-venv"), ("chromium", "chromium")];
 
 /// The way out for machines that cannot carry the local cluster.
 const WAY_OUT: &str = "Or use a cluster that you have: cargo e2e --context NAME --registry REGISTRY up (kind's works too)";

@@ -58,6 +58,8 @@ pub(super) fn decode(bytes: &[u8], cuts: &[usize]) -> (Vec<Got>, Option<Violatio
 }
 
 const FORBIDDEN_CLOSE: &str = "close code that may not be sent";
+/// Bad gateway, which IANA registers and tungstenite does not know.
+const UNKNOWN_CLOSE: Got = Got::Close(Some(1014));
 
 /// The same however the bytes are split, and as tungstenite has it.
 pub(crate) fn check(bytes: &[u8]) {
@@ -78,6 +80,12 @@ pub(crate) fn check(bytes: &[u8]) {
         // It gives a close with a code of its own for one with a forbidden code.
         (mut want, refused) if violation == Some(Violation::Protocol(FORBIDDEN_CLOSE)) => {
             want.pop_if(|last| *last == Got::Close(Some(code::PROTOCOL)));
+            (want, refused)
+        }
+        (mut want, refused) if closed.is_some_and(|at| got[at] == UNKNOWN_CLOSE) => {
+            if want.pop_if(|last| *last == Got::Close(Some(code::PROTOCOL))).is_some() {
+                want.push(UNKNOWN_CLOSE);
+            }
             (want, refused)
         }
         (want, refused) => (want, refused),

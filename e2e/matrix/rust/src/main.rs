@@ -1,9 +1,10 @@
-//! `phoenix_channels_client` as a client of the matrix: joins, joins again when its connection was lost, pushes what it
-//! is told.
+//! `phoenix_channels_client` as a client of the matrix: joins, joins again when its connection was lost, does what it is
+//! told.
 //!
-//! Usage: `matrix-client URL TOPIC EVENT`. Payloads to push come as JSON lines on stdin; what happened goes as JSON lines
-//! to stdout (see `clients.mjs`).
+//! Usage: `matrix-client URL TOPIC USER`. What to do comes as JSON lines on stdin; what happened goes as JSON lines to
+//! stdout (see `program.mjs`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use phoenix_channels_client::{Channel, Client, Config, Payload, SendError};
@@ -23,9 +24,25 @@ fn value(payload: &Payload) -> Value {
     }
 }
 
-async fn push(channel: &Channel, event: &str, line: &str) -> Result<bool, Failure> {
-    let payload: Value = serde_json::from_str(line)?;
-    let (status, response) = match channel.send_with_timeout(event, payload, LIMIT).await {
+/// Joins. What comes before the handlers are there, as the state of presence does, the crate drops.
+async fn join(client: &Client, topic: &str) -> Result<Arc<Channel>, Failure> {
+    let channel = client.join(topic, LIMIT).await?;
+    let heard =
+        |_, payload: &Payload| println!("{}", json!({ "did": "hear", "payload": value(payload) }));
+    channel.on("msg", heard).await?;
+    let changed = |_, payload: &Payload| {
+        let diff = json!({ "did": "event", "event": "presence_diff", "payload": value(payload) });
+        println!("{diff}");
+    };
+    channel.on("presence_diff", changed).await?;
+    println!("{}", json!({ "did": "join" }));
+    Ok(channel)
+}
+
+async fn push(channel: &Channel, told: &Value) -> Result<bool, Failure> {
+    let event = told["event"].as_str().ok_or("no event")?;
+    let sent = channel.send_with_timeout(event, told["payload"].clone(), LIMIT).await;
+    let (status, response) = match sent {
         Ok(response) => ("ok", value(&response)),
         Err(SendError::Reply(response)) => ("error", value(&response)),
         Err(_) => return Ok(false),
@@ -36,23 +53,33 @@ async fn push(channel: &Channel, event: &str, line: &str) -> Result<bool, Failur
 
 /// One connection, until it is lost; `false` when there is nothing more to do.
 async fn stay(
-    (url, topic, event): (&str, &str, &str),
+    (url, topic, user): (&str, &str, &str),
     lines: &mut Lines<BufReader<Stdin>>,
 ) -> Result<bool, Failure> {
-    let mut client = Client::new(Config::new(url)?)?;
+    let mut config = Config::new(url)?;
+    config.set("user", user);
+    let mut client = Client::new(config)?;
     client.connect().await?;
-    let channel = client.join(topic, LIMIT).await?;
-    let heard =
-        |_, payload: &Payload| println!("{}", json!({ "did": "hear", "payload": value(payload) }));
-    channel.on(event, heard).await?;
-    println!("{}", json!({ "did": "join" }));
+    let mut joined = Some(join(&client, topic).await?);
     loop {
         tokio::select! {
-            line = lines.next_line() => match line? {
-                Some(line) => if !push(&channel, event, &line).await? { break },
-                None => return Ok(false),
+            line = lines.next_line() => {
+                let Some(line) = line? else { return Ok(false) };
+                let told: Value = serde_json::from_str(&line)?;
+                match (told["do"].as_str(), &joined) {
+                    (Some("push"), Some(channel)) => if !push(channel, &told).await? { break },
+                    (Some("leave"), Some(channel)) => {
+                        channel.leave().await;
+                        joined = None;
+                        println!("{}", json!({ "did": "left" }));
+                    }
+                    (Some("join"), None) => joined = Some(join(&client, topic).await?),
+                    _ => return Err(format!("not now: {line}").into()),
+                }
             },
-            () = tokio::time::sleep(LOOK) => if channel.is_closing() { break },
+            () = tokio::time::sleep(LOOK) => {
+                if joined.as_ref().is_some_and(|channel| channel.is_closing()) { break }
+            },
         }
     }
     println!("{}", json!({ "did": "close" }));
@@ -62,12 +89,12 @@ async fn stay(
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, topic, event] = arguments.as_slice() else {
-        return Err("usage: URL TOPIC EVENT".into());
+    let [url, topic, user] = arguments.as_slice() else {
+        return Err("usage: URL TOPIC USER".into());
     };
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {
-        match stay((url, topic, event), &mut lines).await {
+        match stay((url, topic, user), &mut lines).await {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
