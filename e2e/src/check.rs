@@ -15,7 +15,7 @@ use crate::image_build::Builder;
 use crate::say::say;
 use crate::steps::{heading, seconds, step};
 use crate::up::{self, Extent};
-use crate::{Cluster, Settings, matrix, npm, packages};
+use crate::{Cluster, Settings, fuzz, matrix, npm, packages};
 
 /// So many failed tests are tried again; more are no accident.
 const AGAIN: usize = 4;
@@ -108,6 +108,9 @@ fn without_cluster(settings: &Settings) -> Result<()> {
         "doc tests of the end-to-end library",
         &mut cargo(settings, &["test", "-p", "sluice-e2e", "--doc"]),
     )?;
+    heading("The fuzz targets");
+    fuzz::run(settings, None, fuzz::SECONDS)?;
+    heading("The matrix of clients");
     matrix::run(settings)
 }
 

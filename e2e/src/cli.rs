@@ -53,7 +53,7 @@ enum Action {
         /// Only this target of `node/fuzz`.
         target: Option<String>,
         /// For how long each target runs.
-        #[arg(long, default_value_t = 60)]
+        #[arg(long, default_value_t = fuzz::SECONDS)]
         seconds: u32,
     },
     /// Record a deploy under live clients, and make the docs' timeline and picture of it.

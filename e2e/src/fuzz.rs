@@ -12,10 +12,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo::cargo;
-use crate::command::{LONG, command, logged, output};
+use crate::command::{LONG, command, logged, output, tail};
+use crate::say::say;
 use crate::steps::{long_step, step};
 use crate::{Settings, settings};
 
+/// For how long each target runs unless something else is asked for, in seconds.
+pub const SECONDS: u32 = 60;
 /// The `cargo fuzz` that is installed.
 const VERSION: &str = "0.13.2";
 /// Targets that run at the same time.
@@ -95,6 +98,34 @@ fn fuzz(settings: &Settings, built: &Path, target: &str, seconds: u32) -> Result
     fuzz.arg(format!("-artifact_prefix={}", failed.display()));
     fuzz.arg(&found).arg(settings.in_repo("node/corpus").join(target));
     let limit = Duration::from_secs(u64::from(seconds) * 2 + 120);
-    logged(&mut fuzz, &settings.log(&format!("fuzz-{target}")), limit)
-        .with_context(|| format!("put the input into node/corpus/{target} once it is understood"))
+    let log = settings.log(&format!("fuzz-{target}"));
+    logged(&mut fuzz, &log, limit).with_context(|| {
+        format!("put the input into node/corpus/{target} once it is understood")
+    })?;
+    say!("       {target}: {}", summary(&tail(&log, 1000)));
+    Ok(())
+}
+
+/// What libFuzzer says of a run at its end: its executions, and the code that they reached.
+fn summary(log: &str) -> String {
+    let last = |is: fn(&str) -> bool| log.lines().rev().find(|line| is(line)).unwrap_or_default();
+    let (done, reached) =
+        (last(|line| line.starts_with("Done ")), last(|line| line.contains("DONE")));
+    let words: Vec<&str> = reached.split_whitespace().skip_while(|word| *word != "cov:").collect();
+    format!("{done}; {}", words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::summary;
+
+    #[test]
+    fn a_run_is_summed_up_in_the_fuzzers_own_words() {
+        let log = "#9\tDONE   cov: 1 ft: 1\nDone 9 runs in 1 second(s)\nINFO: Seed: 7\n\
+                   #8192\tDONE   cov: 512 ft: 900 corp: 70/4096b lim: 64 exec/s: 4096 rss: 50Mb\n\
+                   Done 8192 runs in 2 second(s)\n";
+        let told = "Done 8192 runs in 2 second(s); cov: 512 ft: 900 corp: 70/4096b lim: 64 \
+                    exec/s: 4096 rss: 50Mb";
+        assert_eq!(summary(log), told);
+    }
 }
