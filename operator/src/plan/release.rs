@@ -100,7 +100,7 @@ pub(crate) fn cursor(
     let partition = if uniform {
         // Parked: a template that somebody else changes touches no pod.
         replicas
-    } else if rest[..len].iter().all(|s| !s.updated && !s.superseded) && shape.kept == len as i32 {
+    } else if rest[..len].iter().all(|s| !s.updated) && shape.kept == len as i32 {
         // All are kept, and so are as many more as the partition holds back.
         replicas.min(spec.update_strategy.rolling_update.partition).max(shape.kept)
     } else {

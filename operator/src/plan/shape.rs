@@ -65,14 +65,24 @@ pub(crate) fn of(spec: &ChannelClusterSpec, list: &[Slot<'_>]) -> Shape {
     }
     let rolling = &spec.update_strategy.rolling_update;
     let (surge, unavailable) = (rolling.max_surge.max(0), rolling.max_unavailable.max(0));
-    let superseded = old.iter().filter(|&&i| list[i].superseded).count() as i32;
-    let kept = rolling.partition.max(0).min(n).min(old.len() as i32 - superseded);
+    // What another spec has ended goes, wherever it is; but a canary that lacks pods at the revision
+    // before keeps the lowest of those.
+    let keep = rolling.partition.max(0).min(n);
+    let mut lacks = keep - old.iter().filter(|&&i| !list[i].superseded).count() as i32;
+    let ends = |s: &Slot<'_>| {
+        let spared = s.spare && lacks > 0;
+        lacks -= i32::from(spared);
+        s.superseded && !spared
+    };
+    let ended: Vec<bool> = list.iter().map(ends).collect();
+    let superseded = old.iter().filter(|&&i| ended[i]).count() as i32;
+    let kept = keep.min(old.len() as i32 - superseded);
     // The only pod is replaced before it is evicted, as if it were old: no client is without one.
     let alone = n == 1 && surge > 0 && kept == 0 && list.first().is_some_and(|s| s.evicting);
     if alone && !old.contains(&0) {
         old.insert(0, 0);
     }
-    // Of these any may be kept; what another spec has ended goes, wherever it is.
+    // Of these any may be kept.
     let before = old.len() as i32 - superseded;
     let todo = superseded + before - kept;
     let is_old = |&(i, s): &(usize, &Slot<'_>)| !s.updated || (i == 0 && alone);
@@ -80,13 +90,14 @@ pub(crate) fn of(spec: &ChannelClusterSpec, list: &[Slot<'_>]) -> Shape {
 
     // A canary keeps pods that serve: of those that can't start, the ones that no healthy one stands
     // above are replaced where they are, and first.
-    let useless = |s: &&Slot<'_>| s.updated || s.superseded || s.stuck().is_some();
-    let dead = list.iter().rev().take_while(useless).filter(|s| !s.updated && !s.superseded);
+    let useless = |&(s, ended): &(&Slot<'_>, &bool)| s.updated || *ended || s.stuck().is_some();
+    let from_top = list.iter().zip(&ended).rev().take_while(useless);
+    let dead = from_top.filter(|(s, ended)| !s.updated && !**ended);
     let dead = if kept > 0 { (dead.count() as i32).min(before - kept) } else { 0 };
 
     let mut may_leave = before - kept - dead;
-    let leaves = list.iter().take(prefix as usize).take_while(|s| {
-        may_leave -= i32::from(!s.superseded);
+    let leaves = ended.iter().take(prefix as usize).take_while(|ended| {
+        may_leave -= i32::from(!**ended);
         may_leave >= 0
     });
     let mut bottom = leaves.count() as i32;
@@ -124,13 +135,13 @@ pub(crate) fn of(spec: &ChannelClusterSpec, list: &[Slot<'_>]) -> Shape {
     victims.extend((upper..list.len()).rev().map(|i| victim(i, Way::Top)));
     // From the top: the lowest are the canary's that stay. The partition comes down past all that
     // stand above one that goes.
-    let above = old.iter().filter(|&&i| i >= bottom as usize);
-    let (ended, others): (Vec<_>, Vec<_>) = above.partition(|&&i| list[i].superseded);
-    let lowest_ended = ended.first().map_or(list.len(), |&&i| i);
-    let (mut rest, count) = (todo - bottom - ended.len() as i32, ended.len() + others.len());
-    let in_place = old.iter().rev().take(count).take_while(|&&i| {
+    let above: Vec<usize> = old.iter().copied().filter(|&i| i >= bottom as usize).collect();
+    let lowest_ended = above.iter().copied().find(|&i| ended[i]).unwrap_or(list.len());
+    let ended_above = above.iter().filter(|&&i| ended[i]).count() as i32;
+    let mut rest = todo - bottom - ended_above;
+    let in_place = above.iter().rev().take_while(|&&i| {
         let goes = rest > 0 || i >= lowest_ended;
-        rest -= i32::from(!list[i].superseded);
+        rest -= i32::from(!ended[i]);
         goes
     });
     victims.extend(in_place.filter(|&&i| i < upper).map(|&i| Victim {

@@ -19,6 +19,8 @@ pub(crate) struct Slot<'a> {
     /// It is at a revision that is neither wanted nor the one that a canary keeps: of a rollout that
     /// another spec has ended.
     pub superseded: bool,
+    /// Such a pod, but for which a canary may still have too few to keep.
+    pub spare: bool,
     /// It is Ready, and has been for `minReadySeconds`.
     pub available: bool,
     /// Its node is linked with every other ready node.
@@ -91,13 +93,8 @@ impl<'a> Slots<'a> {
                     Some(p) if !p.terminating => p.revision == sts.update_revision,
                     _ => comes_back_updated,
                 },
-                // Where both revisions are one, nothing else is left to be kept.
-                superseded: pod.is_some_and(|p| {
-                    !p.terminating
-                        && p.revision != sts.update_revision
-                        && (p.revision != sts.current_revision
-                            || sts.current_revision == sts.update_revision)
-                }),
+                superseded: false,
+                spare: false,
                 available: pod.is_some_and(|p| p.available(min_ready(spec), now)),
                 linked: pod.is_some_and(|p| steer::linked(observed, p)),
                 serving: false,
@@ -109,6 +106,13 @@ impl<'a> Slots<'a> {
                     }),
                 name: pod.map_or_else(|| format!("{cluster}-{ordinal}"), |p| p.name.clone()),
             };
+            let back = sts.current_revision == sts.update_revision;
+            s.superseded = pod.is_some_and(|p| {
+                !p.terminating && !s.updated && (back || p.revision != sts.current_revision)
+            });
+            // Of a rollout that was not over: its pods are what a canary now keeps. Whoever goes back
+            // to the revision before wants none of them.
+            s.spare = s.superseded && !back;
             s.serving = s.available
                 && pod.is_some_and(|p| {
                     p.drain.is_none()

@@ -139,6 +139,21 @@ fn another_canary_takes_the_place_of_the_one_that_stands() {
 }
 
 #[test]
+fn a_canary_of_a_rollout_that_is_not_quite_over_keeps_pods_of_that_one() {
+    let mut w = settled(3, 4);
+    w.template = 2;
+    until(&mut w, "the last pod is there, and not ready", |w| {
+        let last = w.pods.values().filter(|p| p.template == 2).count() == 3;
+        last && w.pods.values().any(|p| p.ready_since.is_none())
+    });
+    w.template = 3;
+    w.spec.update_strategy.rolling_update.partition = 2;
+    w.settle(500);
+    let at = |template| w.pods.values().filter(|p| p.template == template).count();
+    assert_eq!(at(3), 1, "{:?}", templates(&w));
+}
+
+#[test]
 fn a_canary_gives_up_a_pod_that_cannot_start_before_one_that_serves() {
     let mut w = settled(3, 10);
     w.bad = [4].into();

@@ -283,11 +283,8 @@ impl World {
             && s.replicas == self.spec.replicas
             && self.pods.len() as i32 == s.replicas
             && old <= keep
-            && !self.pods.values().any(|p| {
-                // Left over from a rollout that another spec has ended.
-                p.template != self.template
-                    && (p.template != s.current || s.current == self.template)
-            })
+            // Whoever goes back wants none of what was tried.
+            && (old == 0 || s.current != self.template)
             && (old > 0 || s.partition == s.replicas)
             && self.pods.values().all(|p| {
                 p.ready_since.is_some()
