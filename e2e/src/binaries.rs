@@ -65,8 +65,7 @@ impl Binaries {
             "-s -w -X {VERSION_PACKAGE}.gitVersion=v{release} -X {VERSION_PACKAGE}.gitMajor={major} -X {VERSION_PACKAGE}.gitMinor={minor}"
         );
         let mut go = mortal("go", ["build", "-trimpath", "-buildvcs=false", "-mod=readonly"]);
-        // No line tables, which the linker would leave out anyway, and a lazy collector in the compiler:
-        // a fifth less time.
+        // No line tables, which the linker would leave out anyway, and a lazy collector in the compiler.
         go.args(["-gcflags", "all=-dwarf=false", "-ldflags", &link, "-o"])
             .arg(&building)
             .arg("./...");

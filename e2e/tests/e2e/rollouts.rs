@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use sluice_crds::ConditionType;
 
 use crate::{
@@ -38,22 +38,34 @@ fn without_surge_pods_are_replaced_in_place() {
     });
 }
 
+/// Of three pods two stay at the revision before.
+fn canary() -> Value {
+    json!({
+        "updateStrategy": { "rollingUpdate": { "partition": 2 } },
+        "drain": { "initialDelaySeconds": 3 },
+    })
+}
+
+/// Waits until the cluster says that its canary stands, and gives the pods' UIDs then.
+async fn canary_stands(roll: &Roll<'_>, cluster: &Cluster<'_>) -> Result<BTreeSet<String>> {
+    roll.until("the canary to stand", async || {
+        let generation = cluster.get().await?.metadata.generation;
+        let ready = cluster.condition(ConditionType::Ready).await?;
+        let known = ready.observed_generation == generation;
+        Ok(known && ready.status == "True" && ready.reason == "PartitionReached")
+    })
+    .await?;
+    uids(cluster).await
+}
+
 #[test]
 fn canary_stands_until_it_is_let_go_on() {
     test("canary_stands_until_it_is_let_go_on", async |space| {
-        let canary = json!({
-            "updateStrategy": { "rollingUpdate": { "partition": 2 } },
-            "drain": { "initialDelaySeconds": 3 },
-        });
-        let cluster = space.cluster("chat", spec(3, canary)).await?;
+        let cluster = space.cluster("chat", spec(3, canary())).await?;
         cluster.wait_ready().await?;
         let roll = Roll::start(&cluster, 30).await?;
         cluster.change(colour("blue")).await?;
-        roll.until("the canary to stand", async || {
-            let ready = cluster.condition(ConditionType::Ready).await?;
-            Ok(ready.status == "True" && ready.reason == "PartitionReached")
-        })
-        .await?;
+        canary_stands(&roll, &cluster).await?;
         let status = cluster.status().await?;
         let moved = roll.state().await?.moved;
         figure!(space, "{} of 3 pods updated, {moved} clients moved", status.updated_replicas);
@@ -70,26 +82,10 @@ fn canary_stands_until_it_is_let_go_on() {
     });
 }
 
-/// Waits until the cluster says that its canary stands, and gives the pods' UIDs then.
-async fn canary_stands(roll: &Roll<'_>, cluster: &Cluster<'_>) -> Result<BTreeSet<String>> {
-    roll.until("the canary to stand", async || {
-        let generation = cluster.get().await?.metadata.generation;
-        let ready = cluster.condition(ConditionType::Ready).await?;
-        let known = ready.observed_generation == generation;
-        Ok(known && ready.status == "True" && ready.reason == "PartitionReached")
-    })
-    .await?;
-    uids(cluster).await
-}
-
 #[test]
 fn canary_that_is_set_back_goes_and_the_pods_before_it_stay() {
     test("canary_that_is_set_back_goes_and_the_pods_before_it_stay", async |space| {
-        let canary = json!({
-            "updateStrategy": { "rollingUpdate": { "partition": 2 } },
-            "drain": { "initialDelaySeconds": 3 },
-        });
-        let cluster = space.cluster("chat", spec(3, canary)).await?;
+        let cluster = space.cluster("chat", spec(3, canary())).await?;
         cluster.wait_ready().await?;
         let first = uids(&cluster).await?;
         let roll = Roll::start(&cluster, 30).await?;

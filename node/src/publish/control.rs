@@ -39,9 +39,7 @@ pub(super) async fn disconnect(
     body: Body,
 ) -> Result<(StatusCode, Json<Disconnected>), ApiError> {
     let ids = publish.read(body).await.and_then(|bytes| ids(&bytes));
-    let status = ids.as_ref().map_or_else(ApiError::status, |_| StatusCode::ACCEPTED);
-    publish.count(status);
-    let ids = ids?;
+    let ids = publish.counted(ids, StatusCode::ACCEPTED)?;
     for id in &ids {
         (publish.sink)(Broadcast {
             topic: id.as_str().into(),
@@ -50,7 +48,7 @@ pub(super) async fn disconnect(
             payload: Bytes::from_static(b"{}"),
         });
     }
-    Ok((status, Json(Disconnected { ids: ids.len() })))
+    Ok((StatusCode::ACCEPTED, Json(Disconnected { ids: ids.len() })))
 }
 
 fn ids(bytes: &[u8]) -> Result<Vec<String>, ApiError> {
@@ -99,8 +97,7 @@ pub(super) async fn topics(
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Topics>, ApiError> {
     let answer = list(&publish, page).await;
-    publish.count(answer.as_ref().map_or_else(ApiError::status, |_| StatusCode::OK));
-    answer.map(Json)
+    publish.counted(answer, StatusCode::OK).map(Json)
 }
 
 async fn list(

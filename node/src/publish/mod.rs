@@ -174,6 +174,12 @@ impl Publish {
     fn count(&self, status: StatusCode) {
         self.metrics.calls.get_or_create(&Status { status: status.as_u16() }).inc();
     }
+
+    /// Counts what a call came to: `done`, or the status of its error.
+    fn counted<T>(&self, came: Result<T, ApiError>, done: StatusCode) -> Result<T, ApiError> {
+        self.count(came.as_ref().map_or_else(ApiError::status, |_| done));
+        came
+    }
 }
 
 /// Every call: its method, as OpenAPI writes it, and its path.
@@ -193,13 +199,11 @@ async fn publish(
     body: Body,
 ) -> Result<(StatusCode, Json<Published>), ApiError> {
     let taken = publish.read(body).await.and_then(|bytes| parse(&bytes));
-    let status = taken.as_ref().map_or_else(ApiError::status, |_| StatusCode::ACCEPTED);
-    publish.count(status);
-    let broadcasts = taken?;
+    let broadcasts = publish.counted(taken, StatusCode::ACCEPTED)?;
     let published = broadcasts.len();
     publish.metrics.messages.inc_by(published as u64);
     broadcasts.into_iter().for_each(|b| (publish.sink)(b));
-    Ok((status, Json(Published { published })))
+    Ok((StatusCode::ACCEPTED, Json(Published { published })))
 }
 
 /// Reads a call; its broadcasts in order.

@@ -42,8 +42,7 @@ pub(super) async fn presence(
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Present>, ApiError> {
     let answer = publish.formed().and_then(|()| list(&publish, page));
-    publish.count(answer.as_ref().map_or_else(ApiError::status, |_| StatusCode::OK));
-    answer.map(Json)
+    publish.counted(answer, StatusCode::OK).map(Json)
 }
 
 fn list(publish: &Publish, page: Result<Query<Page>, QueryRejection>) -> Result<Present, ApiError> {

@@ -13,7 +13,7 @@ mod expiry;
 pub(crate) mod fanout;
 mod feed;
 pub(crate) mod inbox;
-pub(crate) mod named;
+mod named;
 pub(crate) mod outbox;
 mod poll;
 mod serve;
