@@ -109,7 +109,8 @@ fn without_cluster(settings: &Settings) -> Result<()> {
         &mut cargo(settings, &["test", "-p", "sluice-e2e", "--doc"]),
     )?;
     heading("The fuzz targets");
-    fuzz::run(settings, None, fuzz::SECONDS)?;
+    let length = fuzz::Length { seconds: fuzz::SECONDS, seed: Some(fuzz::SEED) };
+    fuzz::run(settings, None, length)?;
     heading("The matrix of clients");
     matrix::run(settings)
 }

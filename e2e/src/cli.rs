@@ -55,6 +55,9 @@ enum Action {
         /// For how long each target runs.
         #[arg(long, default_value_t = fuzz::SECONDS)]
         seconds: u32,
+        /// Begin with the committed corpus alone and this seed, as the checks do, not with chance and earlier finds.
+        #[arg(long)]
+        seed: Option<u32>,
     },
     /// Record a deploy under live clients, and make the docs' timeline and picture of it.
     Record,
@@ -124,7 +127,9 @@ fn run(arguments: Arguments) -> Result<()> {
             check::test(&settings, filter.as_deref(), threads)
         }
         Action::Clients => matrix::run(&settings),
-        Action::Fuzz { target, seconds } => fuzz::run(&settings, target.as_deref(), seconds),
+        Action::Fuzz { target, seconds, seed } => {
+            fuzz::run(&settings, target.as_deref(), fuzz::Length { seconds, seed })
+        }
         Action::Record => {
             let _lock = changing(&settings)?;
             record::record(&settings)

@@ -1,7 +1,9 @@
 //! The fuzz targets of `node/fuzz` under libFuzzer, each from its committed corpus for a bounded time, two at once.
 //!
 //! `cargo fuzz` builds them: on stable Rust, with the coverage of LLVM and no sanitizer, since there is no unsafe code.
-//! What is found stays in the state folder; nothing is written to the checkout.
+//! What is found stays in the state folder; nothing is written to the checkout. With a seed a run begins with the
+//! committed corpus alone, so that the same code meets the same inputs: a check must not fail by chance on a change
+//! that has nothing to do with it. New inputs are looked for without one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,8 @@ use crate::{Settings, settings};
 
 /// For how long each target runs unless something else is asked for, in seconds.
 pub const SECONDS: u32 = 60;
+/// The seed of the checks.
+pub const SEED: u32 = 1;
 /// The `cargo fuzz` that is installed.
 const VERSION: &str = "0.13.2";
 /// Targets that run at the same time.
@@ -26,15 +30,24 @@ const AT_ONCE: usize = 2;
 /// What is taken for a hang, in seconds, and for a leak, in megabytes.
 const BOUNDS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=1024"];
 
+/// For how long a target runs, and what it begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Length {
+    /// In seconds.
+    pub seconds: u32,
+    /// What chance is made of; without it, chance, and what earlier runs found.
+    pub seed: Option<u32>,
+}
+
 /// Builds the targets and runs each for some seconds; with a name, that one.
-pub fn run(settings: &Settings, only: Option<&str>, seconds: u32) -> Result<()> {
+pub fn run(settings: &Settings, only: Option<&str>, length: Length) -> Result<()> {
     let targets = targets(settings, only)?;
     let program = step("cargo fuzz", || install(settings))?;
     let built = long_step("fuzz targets", || build(settings, &program, only))?;
     let next = AtomicUsize::new(0);
     let work = || -> Result<()> {
         while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
-            step(&format!("fuzz {target}"), || fuzz(settings, &built, target, seconds))?;
+            step(&format!("fuzz {target}"), || fuzz(settings, &built, target, length))?;
         }
         Ok(())
     };
@@ -89,12 +102,20 @@ fn build(settings: &Settings, program: &Path, only: Option<&str>) -> Result<Path
 }
 
 /// Runs one target.
-fn fuzz(settings: &Settings, built: &Path, target: &str, seconds: u32) -> Result<()> {
-    let found = settings.state.join("fuzz").join(target);
+fn fuzz(settings: &Settings, built: &Path, target: &str, length: Length) -> Result<()> {
+    let Length { seconds, seed } = length;
+    let mut found = settings.state.join("fuzz").join(target);
+    if seed.is_some() {
+        found = found.with_extension("seeded");
+        if found.exists() {
+            fs::remove_dir_all(&found).with_context(|| format!("emptying {}", found.display()))?;
+        }
+    }
     fs::create_dir_all(&found).with_context(|| format!("making {}", found.display()))?;
     let failed = settings.state.join("fuzz").join(format!("{target}-failed-"));
     let mut fuzz = command(built.join(target), BOUNDS);
     fuzz.arg(format!("-max_total_time={seconds}"));
+    fuzz.args(seed.map(|seed| format!("-seed={seed}")));
     fuzz.arg(format!("-artifact_prefix={}", failed.display()));
     fuzz.arg(&found).arg(settings.in_repo("node/corpus").join(target));
     let limit = Duration::from_secs(u64::from(seconds) * 2 + 120);
