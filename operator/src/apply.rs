@@ -35,6 +35,7 @@ mod error;
 mod template;
 
 pub use error::Error;
+pub use template::Foreign;
 
 use k8s_openapi::{
     api::{
@@ -96,20 +97,20 @@ impl Applier<'_> {
     pub async fn ensure(&self, object: &Object) -> Result<bool, Error> {
         let known = self.stores.get(object.kind, self.cluster.namespace, &object.name);
         if let Some(known) = known
-            && first_difference(&object.value, &serde_json::to_value(&*known)?).is_none()
+            && matches!(differs(object, &serde_json::to_value(&*known)?), Differs::No)
         {
             return Ok(false);
         }
         // What is known may be older than our own last write.
         let live = self.live(object.kind, &object.name).await?;
-        let what = match &live {
-            None => "all of it".into(),
-            Some(live) => match first_difference(&object.value, &serde_json::to_value(live)?) {
-                None => return Ok(false),
-                Some(path) => path,
+        match live {
+            None => self.apply(object, "all of it").await?,
+            Some(live) => match differs(object, &serde_json::to_value(live)?) {
+                Differs::No => return Ok(false),
+                Differs::At(path) => self.apply(object, &path).await?,
+                Differs::Opened(patch) => self.close(object, patch).await?,
             },
-        };
-        self.apply(object, &what).await?;
+        }
         Ok(true)
     }
 
@@ -267,12 +268,19 @@ impl Applier<'_> {
     async fn replace_ports(&self, object: &Object) -> Result<bool, Error> {
         let Object { kind, name, value } = object;
         let Some(live) = self.live(*kind, name).await? else { return Ok(false) };
-        let Some(patch) = heal::ports_patch(value, &serde_json::to_value(&live)?) else {
+        let Some(patch) = heal::service_patch(value, &serde_json::to_value(&live)?) else {
             return Ok(false);
         };
-        self.patch(*kind, name, Patch::Merge(patch)).await?;
-        tracing::info!(?kind, name, "the ports were changed by somebody else: replaced");
+        self.close(object, patch).await?;
         Ok(true)
+    }
+
+    /// Takes out of a Service what somebody else put in.
+    async fn close(&self, object: &Object, patch: Value) -> Result<(), Error> {
+        let Object { kind, name, .. } = object;
+        self.patch(*kind, name, Patch::Merge(patch)).await?;
+        tracing::warn!(?kind, name, "ports or addresses were changed by somebody else: put right");
+        Ok(())
     }
 
     fn ours(&self, kind: Kind, name: &str, meta: &ObjectMeta) -> Result<(), Error> {
@@ -290,6 +298,23 @@ impl Applier<'_> {
     fn api(&self, kind: Kind) -> kube::Api<DynamicObject> {
         stores::api(self.client, Some(self.cluster.namespace), kind)
     }
+}
+
+/// How a live object differs from the rendered one.
+enum Differs {
+    No,
+    /// By this field, which an apply brings back.
+    At(String),
+    /// By what was added to a Service; this patch takes it out.
+    Opened(Value),
+}
+
+fn differs(object: &Object, live: &Value) -> Differs {
+    if let Some(path) = first_difference(&object.value, live) {
+        return Differs::At(path);
+    }
+    let opened = (object.kind == Kind::Service).then(|| heal::service_patch(&object.value, live));
+    opened.flatten().map_or(Differs::No, Differs::Opened)
 }
 
 /// Whether an object is `cluster`'s: controlled by it, or by nobody and labelled for it (restored

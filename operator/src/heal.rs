@@ -1,23 +1,39 @@
-//! What to do about a Service whose ports an apply can't bring back. The API server merges applied
-//! ports by number: a port that somebody renumbered is taken for another one, and the two then
-//! collide by name or by node port, again and again. Pure.
+//! What to do about a Service that an apply can't bring back. The API server merges applied ports by
+//! number: a port that somebody renumbered is taken for another one, and the two then collide by name
+//! or by node port, again and again. And what somebody added, an apply leaves: a port that lets
+//! clients in where they must not come, an address from outside. Pure.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Whether an answer of the API server to the apply of a Service may come from such a collision.
 pub fn may_collide(code: u16) -> bool {
     matches!(code, 409 | 422 | 500)
 }
 
-/// A merge patch that replaces the ports of `live` as a whole, and fails if `live` has changed; or
-/// nothing, when its ports carry the rendered numbers and are not what is in the way.
+/// A merge patch that makes of `live` what was rendered where an apply does not, and fails if `live`
+/// has changed; or nothing, when neither ports nor outside addresses are in the way.
 ///
 /// All else stays, the cluster's address above all; and a node port that was chosen by Kubernetes
 /// stays with the port of the same name.
-pub fn ports_patch(rendered: &Value, live: &Value) -> Option<Value> {
+pub fn service_patch(rendered: &Value, live: &Value) -> Option<Value> {
+    let version = live["metadata"]["resourceVersion"].as_str()?;
+    let mut spec = Map::new();
+    if let Some(ports) = ports(rendered, live) {
+        spec.insert("ports".into(), ports);
+    }
+    let asked_for = &rendered["spec"]["externalIPs"];
+    let there = live["spec"]["externalIPs"].as_array();
+    if asked_for.is_null() && there.is_some_and(|there| !there.is_empty()) {
+        spec.insert("externalIPs".into(), Value::Null);
+    }
+    let metadata = json!({ "resourceVersion": version });
+    (!spec.is_empty()).then(|| json!({ "metadata": metadata, "spec": spec }))
+}
+
+/// All ports as they must be; `None`: they carry the rendered numbers.
+fn ports(rendered: &Value, live: &Value) -> Option<Value> {
     let wanted = rendered["spec"]["ports"].as_array()?;
     let there = live["spec"]["ports"].as_array()?;
-    let version = live["metadata"]["resourceVersion"].as_str()?;
     let same_key = |a: &Value, b: &Value| {
         a["port"] == b["port"]
             && a["protocol"].as_str().unwrap_or("TCP") == b["protocol"].as_str().unwrap_or("TCP")
@@ -28,7 +44,7 @@ pub fn ports_patch(rendered: &Value, live: &Value) -> Option<Value> {
         return None;
     }
     let has_node_ports = rendered["spec"]["type"] != "ClusterIP";
-    let ports: Vec<Value> = wanted
+    let ports = wanted
         .iter()
         .map(|wanted| {
             let mut port = wanted.clone();
@@ -42,7 +58,7 @@ pub fn ports_patch(rendered: &Value, live: &Value) -> Option<Value> {
             port
         })
         .collect();
-    Some(json!({ "metadata": { "resourceVersion": version }, "spec": { "ports": ports } }))
+    Some(Value::Array(ports))
 }
 
 #[cfg(test)]
@@ -66,18 +82,18 @@ mod tests {
         let drifted = live(&json!([
             { "name": "http", "port": 8080, "targetPort": "http", "protocol": "TCP", "nodePort": 30001 }
         ]));
-        let patch = ports_patch(&rendered("NodePort", &http), &drifted).unwrap();
+        let patch = service_patch(&rendered("NodePort", &http), &drifted).unwrap();
         assert_eq!(
             patch,
             json!({ "metadata": { "resourceVersion": "7" }, "spec": { "ports": [
                 { "name": "http", "port": 80, "targetPort": "http", "protocol": "TCP", "nodePort": 30001 }
             ] } })
         );
-        let without = ports_patch(&rendered("ClusterIP", &http), &drifted).unwrap();
+        let without = service_patch(&rendered("ClusterIP", &http), &drifted).unwrap();
         assert!(without["spec"]["ports"][0].get("nodePort").is_none());
         let mut chosen = http.clone();
         chosen["nodePort"] = 30500.into();
-        let patch = ports_patch(&rendered("NodePort", &chosen), &drifted).unwrap();
+        let patch = service_patch(&rendered("NodePort", &chosen), &drifted).unwrap();
         assert_eq!(patch["spec"]["ports"][0]["nodePort"], 30500);
     }
 
@@ -87,17 +103,28 @@ mod tests {
         let both = live(&json!([
             { "name": "http", "port": 80, "nodePort": 30001 }, { "name": "more", "port": 81 }
         ]));
-        let patch = ports_patch(&rendered("NodePort", &http), &both).unwrap();
+        let patch = service_patch(&rendered("NodePort", &http), &both).unwrap();
         assert_eq!(patch["spec"]["ports"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn an_outside_address_that_was_added_is_taken_away() {
+        let http = json!({ "name": "http", "port": 80, "protocol": "TCP" });
+        let mut added = live(&json!([{ "name": "http", "port": 80, "nodePort": 30001 }]));
+        added["spec"]["externalIPs"] = json!(["192.0.2.1"]);
+        assert_eq!(
+            service_patch(&rendered("NodePort", &http), &added).unwrap(),
+            json!({ "metadata": { "resourceVersion": "7" }, "spec": { "externalIPs": null } })
+        );
     }
 
     #[test]
     fn ports_that_are_right_are_left_alone() {
         let http = json!({ "name": "http", "port": 80, "protocol": "TCP" });
         let right = live(&json!([{ "name": "http", "port": 80, "nodePort": 30001 }]));
-        assert_eq!(ports_patch(&rendered("NodePort", &http), &right), None);
-        assert_eq!(ports_patch(&json!({}), &right), None);
-        assert_eq!(ports_patch(&rendered("NodePort", &http), &json!({})), None);
+        assert_eq!(service_patch(&rendered("NodePort", &http), &right), None);
+        assert_eq!(service_patch(&json!({}), &right), None);
+        assert_eq!(service_patch(&rendered("NodePort", &http), &json!({})), None);
     }
 
     #[test]

@@ -28,9 +28,13 @@ pub async fn read(
     now: Timestamp,
 ) -> String {
     let Some((uid, name)) = in_the_way(observed, replicas, now) else { return String::new() };
+    newest(client, namespace, name, &format!("regarding.uid={uid}")).await
+}
+
+/// What the newest event that `fields` select says of `name`, if it is a warning.
+pub async fn newest(client: &Client, namespace: &str, name: &str, fields: &str) -> String {
     let events: Api<Event> = Api::namespaced(client.clone(), namespace);
-    let of = ListParams::default().fields(&format!("regarding.uid={uid}")).limit(MOST);
-    match events.list(&of).await {
+    match events.list(&ListParams::default().fields(fields).limit(MOST)).await {
         Ok(events) => told(name, &events.items),
         Err(error) => {
             let error = &error as &dyn std::error::Error;

@@ -318,7 +318,12 @@ async fn carry_out(
     let mut needed = false;
     for object in &rendering.objects {
         let object = build::with_redis_auth(object, redis_auth.as_deref());
-        match applier.ensure(&object).await {
+        let ensured = applier.ensure(&object).await;
+        let ensured = match ensured {
+            Ok(false) => context.own_template_of(applier, &object).await.map(|()| false),
+            other => other,
+        };
+        match ensured {
             Ok(true) => context.metrics.wrote(),
             Ok(false) => {}
             Err(apply::Error::NotLeading) => return Err(apply::Error::NotLeading),

@@ -60,7 +60,12 @@ impl Stores {
         let stream =
             watcher(api(client, namespace, kind), watcher::Config::default().labels(SELECTOR))
                 .default_backoff()
-                .modify(|object| object.metadata.managed_fields = None)
+                .modify(move |object| {
+                    // Whose a field is matters in a pod template alone.
+                    if kind != Kind::StatefulSet {
+                        object.metadata.managed_fields = None;
+                    }
+                })
                 .reflect(writer)
                 .touched_objects();
         (stream, resource)

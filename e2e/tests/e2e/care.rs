@@ -129,6 +129,13 @@ fn drift_is_healed() {
         space.api::<ConfigMap>().delete("chat", &delete).await?;
         let wrong = json!({ "spec": { "selector": { names::ACCEPTING_LABEL: "no" } } });
         space.api::<Service>().patch("chat", &PatchParams::default(), &Patch::Merge(wrong)).await?;
+        let open = json!({ "spec": {
+            "externalIPs": ["192.0.2.1"], "ports": [{ "name": "admin", "port": names::ADMIN_PORT }],
+        } });
+        space
+            .api::<Service>()
+            .patch("chat", &PatchParams::default(), &Patch::Strategic(open))
+            .await?;
         let more = json!({ "metadata": { "labels": { names::CLUSTER_LABEL: "other" } } });
         space
             .api::<StatefulSet>()
@@ -141,8 +148,10 @@ fn drift_is_healed() {
             space.api::<Service>().get(&names::headless_service("chat")).await?;
             space.api::<PodDisruptionBudget>().get("chat").await?;
             ensure!(space.api::<ConfigMap>().get("chat").await?.data == config, "another config");
-            let selector =
-                space.api::<Service>().get("chat").await?.spec.and_then(|spec| spec.selector);
+            let service = space.api::<Service>().get("chat").await?.spec.context("no spec")?;
+            let ports = service.ports.unwrap_or_default();
+            ensure!(ports.len() == 1 && service.external_ips.is_none(), "it is open: {ports:?}");
+            let selector = service.selector;
             let accepting =
                 selector.as_ref().and_then(|selector| selector.get(names::ACCEPTING_LABEL));
             ensure!(accepting.is_some_and(|value| value == "true"), "{selector:?}");
@@ -162,7 +171,7 @@ fn drift_is_healed() {
         ensure!(cluster.token(names::ADMIN_TOKEN).await? == token, "the tokens changed");
         let secret = space.api::<Secret>().get(&names::tokens_secret("chat")).await?;
         ensure!(secret.owner_references().len() == 1, "the Secret belongs to the cluster");
-        figure!(space, "6 changes undone, no pod replaced");
+        figure!(space, "8 changes undone, no pod replaced");
         Ok(())
     });
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
@@ -19,7 +19,7 @@ use sluice_crds::{ConditionType, names};
 
 use crate::{
     figure,
-    support::{Clients, Cluster, LONG, colour, eventually, spec, test},
+    support::{Clients, Cluster, LONG, Space, colour, eventually, spec, test},
 };
 
 /// Two clients on each of two pods, in groups `here` and `there`: what is said on one pod is heard on both.
@@ -65,8 +65,30 @@ fn redis_that_can_not_start_comes_back_when_its_image_is_mended() {
         cluster.wait_for(ConditionType::RedisReady, "True").await?;
         cluster.change(colour("blue")).await?;
         cluster.wait_ready().await?;
+        nothing_of_others_stays(space, &name).await?;
+        cluster.wait_for(ConditionType::RedisReady, "True").await?;
         Ok(())
     });
+}
+
+/// What somebody puts into the pod template of the managed Redis is taken out again.
+async fn nothing_of_others_stays(space: &Space, name: &str) -> Result<()> {
+    let added = json!({ "spec": { "template": {
+        "metadata": { "labels": { "team": "blue" } }, "spec": { "hostPID": true },
+    } } });
+    let params = PatchParams::default();
+    space.api::<StatefulSet>().patch(name, &params, &Patch::Strategic(added)).await?;
+    eventually("the pod of Redis to be without label and hostPID", LONG, async || {
+        let template =
+            space.api::<StatefulSet>().get(name).await?.spec.context("no spec")?.template;
+        let labels = template.metadata.and_then(|metadata| metadata.labels).unwrap_or_default();
+        ensure!(!labels.contains_key("team"), "{labels:?}");
+        ensure!(template.spec.is_some_and(|spec| spec.host_pid.is_none()), "hostPID is there");
+        let pod = space.api::<Pod>().get(&format!("{name}-0")).await?;
+        ensure!(!pod.labels().contains_key("team"), "{:?}", pod.labels());
+        Ok(())
+    })
+    .await
 }
 
 #[test]

@@ -1,14 +1,19 @@
-//! Takes out of the StatefulSet's pod template what others put in, before anything is decided on it:
-//! it would be a new revision, and every pod would be rolled to it.
+//! Takes out of a StatefulSet's pod template what others put in: of the nodes' before anything is
+//! decided on it, for it would be a new revision, and every pod would be rolled to it.
 
 use kube::api::{DynamicObject, Patch};
 use serde_json::Value;
 
 use super::{Applier, Error, Kept};
-use crate::{build::Kind, foreign};
+use crate::{
+    build::{Kind, Object},
+    foreign,
+};
 
-/// What others put into the pod template.
+/// What others put into a pod template.
 pub struct Foreign {
+    /// The StatefulSet.
+    name: String,
     /// The path of the first such field.
     added: String,
     /// Makes the template the operator's alone again, unless it has changed since it was read.
@@ -21,21 +26,40 @@ impl Applier<'_> {
         self.ours(Kind::StatefulSet, self.cluster.name, &live.metadata)?;
         // Without the record of what was rendered nobody can say what was added.
         let Some(kept) = Kept::of(&live.metadata) else { return Ok(None) };
-        let live = serde_json::to_value(live)?;
-        let Some(added) = foreign::addition(&kept.template, &live) else { return Ok(None) };
-        Ok(Some(Foreign { added, patch: foreign::patch(&kept.template, &live) }))
+        found(self.cluster.name, &kept.template, live)
     }
 
-    /// Makes the pod template that is in force the operator's alone.
+    /// What others put into the pod template of `object`, a StatefulSet that is always as it was
+    /// rendered last.
+    pub async fn foreign_in(&self, object: &Object) -> Result<Option<Foreign>, Error> {
+        let Object { kind, name, value } = object;
+        let template = &value["spec"]["template"];
+        let known = self.stores.get(*kind, self.cluster.namespace, name);
+        let Some(known) = known else { return Ok(None) };
+        if found(name, template, &known)?.is_none() {
+            return Ok(None);
+        }
+        match self.live(*kind, name).await? {
+            Some(live) => found(name, template, &live),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes the pod template the operator's alone.
     pub async fn own_template(&self, foreign: Foreign) -> Result<(), Error> {
-        let name = self.cluster.name;
-        let patch = Patch::Json(serde_json::from_value(foreign.patch)?);
-        self.patch(Kind::StatefulSet, name, patch).await?;
-        tracing::warn!(
-            name,
-            added = foreign.added,
-            "the pod template was changed by somebody else: put right"
-        );
+        let Foreign { name, added, patch } = foreign;
+        let patch = Patch::Json(serde_json::from_value(patch)?);
+        self.patch(Kind::StatefulSet, &name, patch).await?;
+        tracing::warn!(name, added, "the pod template was changed by somebody else: put right");
         Ok(())
     }
+}
+
+fn found(name: &str, template: &Value, live: &DynamicObject) -> Result<Option<Foreign>, Error> {
+    let live = serde_json::to_value(live)?;
+    Ok(foreign::addition(template, &live).map(|added| Foreign {
+        name: name.into(),
+        added,
+        patch: foreign::patch(template, &live),
+    }))
 }
