@@ -16,6 +16,7 @@ export class Client {
     this.away = []; // milliseconds from a close to the join after it
     this.errors = []; // refused joins and handshakes, the first few
     this.receipts = new Map(); // message id -> times received
+    this.caughtUp = 0; // messages that it has from the history of a join alone
     this.messages = [];
     this.node = null; // the pod it is joined on, null while away
     this.opened = false;
@@ -45,6 +46,13 @@ export class Client {
     if (last && this.joins.length > 0 && last.at >= this.joins.at(-1).at) this.away.push(at - last.at);
     this.node = reply?.node ?? "(unnamed)";
     this.joins.push({ at, node: this.node });
+    // What it has heard before is in there too.
+    for (const { payload } of reply?.history ?? []) {
+      const id = payload?.id;
+      if (id === undefined || this.receipts.has(id)) continue;
+      this.receipts.set(id, 1);
+      this.caughtUp += 1;
+    }
   }
 
   closed(code) {

@@ -65,6 +65,7 @@ export function report(group, publishers, replicas) {
     closeCodes: tally(clients.flatMap((client) => client.closes.map(({ code }) => code))),
     away: { p50: quantile(away, 0.5), p99: quantile(away, 0.99), max: quantile(away, 1) },
     deliveries: deliveries(clients, publishers),
+    caughtUp: clients.reduce((sum, client) => sum + client.caughtUp, 0),
     // When clients were back, in order: the first join is none.
     rejoins: clients.flatMap(({ joins }) => joins.slice(1).map(({ at }) => Math.round(at))).sort((a, b) => a - b),
     peakOverMean: { start: highest(group.atStart) / mean, during: peak / mean },

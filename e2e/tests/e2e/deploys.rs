@@ -125,6 +125,24 @@ fn two_deploys_one_after_the_other_move_each_client_twice() {
 }
 
 #[test]
+fn with_history_a_deploy_loses_no_message_at_all() {
+    test("with_history_a_deploy_loses_no_message_at_all", async |space| {
+        let history = json!({ "size": 1000, "maxBytes": 1_048_576 });
+        let channels = json!([{ "topic": "room:*", "announceNode": true, "history": history }]);
+        let cluster = space.cluster("chat", spec(3, json!({ "channels": channels }))).await?;
+        cluster.wait_ready().await?;
+        let roll = Roll::start(&cluster, 45).await?;
+        cluster.change(colour("blue")).await?;
+        let outcome = roll.finish(3).await?;
+        outcome.all_replaced_once()?;
+        let report = &outcome.report;
+        figure!(space, "{} messages came in the history of a join", report.caught_up);
+        ensure!(report.deliveries.missed_while_moving == 0, "{:?}", report.deliveries);
+        Ok(())
+    });
+}
+
+#[test]
 fn pause_mid_drain_undoes_it_and_going_on_finishes() {
     test("pause_mid_drain_undoes_it_and_going_on_finishes", async |space| {
         // Two clients a second: slow enough to be met in the middle.

@@ -80,6 +80,8 @@ pub struct Report {
     pub close_codes: BTreeMap<String, usize>,
     pub away: Away,
     pub deliveries: Deliveries,
+    /// Messages that clients have from the history of a join alone.
+    pub caught_up: usize,
     pub peak_over_mean: Peak,
     /// When clients were back, in milliseconds since the epoch, in order.
     pub rejoins: Vec<u64>,
