@@ -16,7 +16,7 @@
 //! | group | resources | verbs |
 //! |---|---|---|
 //! | sluice.dev | channelclusters | get list watch |
-//! | sluice.dev | channelclusters/status | get patch update |
+//! | sluice.dev | channelclusters/status | patch |
 //! | sluice.dev | channelclusters/finalizers | update (for `blockOwnerDeletion`) |
 //! | apps | statefulsets | get list watch create patch delete |
 //! | (core) | services | get list watch create patch delete |

@@ -41,6 +41,7 @@ use crate::{
     status::Facts,
     stores::Stores,
     telemetry,
+    template::{Fight, PAUSE},
     tokens::Tokens,
 };
 
@@ -81,7 +82,7 @@ pub struct Context {
     /// Admin tokens.
     pub tokens: Tokens,
     /// When a pod template was last put right.
-    pub owned: Mutex<HashMap<ObjectRef<Guarded>, Instant>>,
+    pub owned: Mutex<HashMap<ObjectRef<Guarded>, Fight>>,
     /// When a status was last written.
     pub reported: Mutex<HashMap<ObjectRef<Guarded>, Instant>>,
 }
@@ -163,6 +164,7 @@ pub fn error_policy(object: Arc<Guarded>, error: &Error, context: Arc<Context>) 
     match error {
         error if error.awaits_change() => Action::await_change(),
         Error::Apply(apply::Error::NotLeading) => Action::requeue(STALE),
+        Error::Apply(apply::Error::Contested { .. }) => Action::requeue(PAUSE),
         Error::Apply(apply::Error::Stale(_)) => {
             let wait = context.backoff.failed(ObjectRef::from_obj(&*object));
             Action::requeue(wait.min(CONTENDED))
@@ -199,6 +201,8 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
     match context.own_template(&applier, &seen).await {
         Ok(Some(again)) => return Ok(Passed { next: Action::requeue(again), refused: None }),
         Ok(None) => {}
+        // Nothing is planned on what somebody else put in; what is under way is kept going.
+        Err(error @ apply::Error::Contested { .. }) => withheld = withheld.or(Some(error)),
         Err(error) if error.trouble(failures.saturating_add(1)).is_some() => {
             if matches!(error, apply::Error::Foreign { .. }) {
                 // What stands there under the cluster's name tells nothing of the cluster.
@@ -224,6 +228,16 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
                 .map_err(Error::from)
         }
         Err(_) => Ok(Outcome::default()),
+    };
+
+    let outcome = match outcome {
+        // It may be over at once, and no revision of somebody else's is worth telling of.
+        Err(Error::Apply(error @ apply::Error::Contested { .. }))
+            if error.trouble(failures).is_none() =>
+        {
+            return Err(error.into());
+        }
+        outcome => outcome,
     };
 
     let changed_at = changed_at(object);

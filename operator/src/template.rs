@@ -10,15 +10,22 @@ use crate::{
     apply::{Applier, Error, Foreign},
     build::{Kind, Object},
     observe::Seen,
-    reconcile::{Context, Guarded, STALE},
+    reconcile::{Context, STALE},
 };
 
 /// Who changes it again so soon after it was put right gets no answer before that time is over.
-const PAUSE: Duration = Duration::from_secs(5);
+pub const PAUSE: Duration = Duration::from_secs(5);
+
+/// How often a pod template was put right.
+pub struct Fight {
+    last: Instant,
+    /// In a row.
+    times: u32,
+}
 
 impl Context {
     /// Takes out of the pod template what others put in. If there was something, this pass is over:
-    /// when to look again.
+    /// when to look again. [`Error::Contested`] when it was taken out just now and is there again.
     pub async fn own_template(
         &self,
         applier: &Applier<'_>,
@@ -26,9 +33,6 @@ impl Context {
     ) -> Result<Option<Duration>, Error> {
         let Some(live) = &seen.stateful_set else { return Ok(None) };
         let Some(foreign) = applier.foreign(live)? else { return Ok(None) };
-        if let Some(wait) = self.fought(applier) {
-            return Ok(Some(wait.max(STALE)));
-        }
         self.put_right(applier, foreign).await?;
         Ok(Some(STALE))
     }
@@ -39,7 +43,7 @@ impl Context {
         applier: &Applier<'_>,
         object: &Object,
     ) -> Result<(), Error> {
-        if object.kind != Kind::StatefulSet || self.fought(applier).is_some() {
+        if object.kind != Kind::StatefulSet {
             return Ok(());
         }
         match applier.foreign_in(object).await? {
@@ -48,24 +52,21 @@ impl Context {
         }
     }
 
-    /// For how long a change by somebody else gets no answer: the last one was just put right.
-    fn fought(&self, applier: &Applier<'_>) -> Option<Duration> {
-        let before = self.owned.lock().get(&reference(applier)).map(Instant::elapsed);
-        before.and_then(|before| PAUSE.checked_sub(before))
-    }
-
     async fn put_right(&self, applier: &Applier<'_>, foreign: Foreign) -> Result<(), Error> {
+        let reference = ObjectRef::new(applier.cluster.name).within(applier.cluster.namespace);
+        let before = self.owned.lock().get(&reference).map(|f| (f.last.elapsed(), f.times));
+        let times = match before {
+            Some((ago, times)) if ago < PAUSE => return Err(foreign.contested(times)),
+            Some((ago, times)) if ago < PAUSE * 3 => times.saturating_add(1),
+            _ => 1,
+        };
         match applier.own_template(foreign).await {
             Ok(()) => self.metrics.wrote(),
             // It has changed again: the next pass looks.
             Err(Error::Stale(_)) => return Ok(()),
             Err(error) => return Err(error),
         }
-        self.owned.lock().insert(reference(applier), Instant::now());
+        self.owned.lock().insert(reference, Fight { last: Instant::now(), times });
         Ok(())
     }
-}
-
-fn reference(applier: &Applier<'_>) -> ObjectRef<Guarded> {
-    ObjectRef::new(applier.cluster.name).within(applier.cluster.namespace)
 }

@@ -17,6 +17,9 @@ impl Error {
         let lasts = failures >= PERSISTENT;
         match self {
             Self::Foreign { .. } => Some((Reason::ApplyConflict, self.to_string())),
+            Self::Contested { times, .. } if *times >= PERSISTENT => {
+                Some((Reason::ApplyConflict, self.to_string()))
+            }
             Self::Api { kind, name, source, .. } => match &**source {
                 kube::Error::Api(answer) => {
                     refused(*kind, name, answer.code, &answer.message, lasts)
@@ -106,6 +109,17 @@ mod tests {
         let stale = Error::Stale("Service chat".into());
         assert_eq!(stale.trouble(1), None);
         assert_eq!(stale.trouble(3).unwrap().0, Reason::ApplyConflict);
+    }
+
+    #[test]
+    fn who_puts_a_field_in_again_and_again_is_looked_for() {
+        let (name, added) = ("chat".to_owned(), "template.metadata.annotations.x".to_owned());
+        let contested =
+            |times| Error::Contested { name: name.clone(), added: added.clone(), times }.trouble(1);
+        assert_eq!(contested(2), None, "somebody tried twice");
+        let (reason, message) = contested(3).unwrap();
+        assert_eq!(reason, Reason::ApplyConflict);
+        assert!(message.contains(&added) && message.contains("managedFields"), "{message}");
     }
 
     #[test]

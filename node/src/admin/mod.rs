@@ -36,6 +36,7 @@ struct Inner {
     registry: Registry,
     started_at: Timestamp,
     ready: AtomicBool,
+    leaving: AtomicBool,
     drain: Mutex<Option<DrainRequest>>,
 }
 
@@ -58,13 +59,24 @@ impl Admin {
             registry,
             started_at: Timestamp::now(),
             ready: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             drain: Mutex::new(None),
         }))
     }
 
-    /// What `/readyz` answers: whether the node serves. A cordon or a drain does not change it.
-    pub fn set_ready(&self, ready: bool) {
-        self.0.ready.store(ready, Ordering::Release);
+    /// From now on the node is ready, unless it leaves: it serves, and reaches its peers.
+    pub fn set_ready(&self) {
+        self.0.ready.store(true, Ordering::Release);
+    }
+
+    /// From now on the node is not ready any more.
+    pub fn set_leaving(&self) {
+        self.0.leaving.store(true, Ordering::Release);
+    }
+
+    /// What `/readyz` answers. A cordon or a drain does not change it.
+    pub fn ready(&self) -> bool {
+        self.0.ready.load(Ordering::Acquire) && !self.0.leaving.load(Ordering::Acquire)
     }
 
     /// What the last `POST /drain` asked for, until a `DELETE /drain`.

@@ -39,10 +39,10 @@ pub(super) async fn healthz() -> &'static str {
 }
 
 pub(super) async fn readyz(State(admin): State<Admin>) -> Response {
-    if admin.0.ready.load(Ordering::Acquire) {
+    if admin.ready() {
         "ok\n".into_response()
     } else {
-        let why = "the node is starting or shutting down";
+        let why = "the node is starting, does not reach its peers yet, or is shutting down";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response()
     }
 }

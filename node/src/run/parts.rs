@@ -206,10 +206,13 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     let who = Arc::new(move |query: &PresenceQuery| known.presences(query));
     let (sink, list) = (Arc::new(sink), Arc::new(list));
     let publish = Publish::new(token, sink, list, who, formed.clone(), publish_metrics);
-    let (waits, stop) = (links.clone(), stop_intake.clone());
+    // A node that does not reach its peers yet is not ready: whoever publishes by a Service is not led
+    // to one that must refuse.
+    let (waits, stop, readies) = (links.clone(), stop_intake.clone(), admin.clone());
     intake.spawn(async move {
         if stop.run_until_cancelled(waits.formed()).await.is_some() {
             formed.store(true, Ordering::Release);
+            readies.set_ready();
         }
     });
     intake.spawn(serve(publish_listener, publish.router(), PUBLISH, stop_intake.clone()));
@@ -219,7 +222,6 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
             warn!("no {name} token: the {name} API refuses every call that needs one");
         }
     }
-    admin.set_ready(true);
     info!(node = env.node, ?addresses, "the node serves");
     for guard in guards {
         guard.disarm();

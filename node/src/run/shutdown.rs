@@ -68,7 +68,7 @@ impl Node {
     /// Drains, leaves and ends. Everything in it is bounded.
     pub async fn shut_down(self, cause: Cause) {
         let began = Instant::now();
-        self.admin.set_ready(false);
+        self.admin.set_leaving();
         let left = self.hub.counts().connections;
         info!(?cause, sockets = left, bound = ?self.shutdown_bound, "shutting down");
         self.drain();

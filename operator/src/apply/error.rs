@@ -41,6 +41,19 @@ pub enum Error {
         /// The object's name.
         name: String,
     },
+    /// Somebody else puts into a pod template what the operator takes out.
+    #[error(
+        "StatefulSet {name}: {added} is put in by somebody else each time that the operator takes it \
+         out: find out by its managedFields who does, and stop that"
+    )]
+    Contested {
+        /// The object's name.
+        name: String,
+        /// The path of the field.
+        added: String,
+        /// How often in a row it was taken out.
+        times: u32,
+    },
     /// The object changed between the decision and the write.
     #[error("{0} changed meanwhile; looking again")]
     Stale(String),
@@ -75,6 +88,7 @@ impl Error {
             Self::Cluster(_) => "cluster",
             Self::Json(_) => "json",
             Self::Foreign { .. } => "foreign_object",
+            Self::Contested { .. } => "contested",
             Self::Stale(_) => "stale",
             Self::NotLeading => "not_leading",
         }

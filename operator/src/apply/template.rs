@@ -20,6 +20,13 @@ pub struct Foreign {
     patch: Value,
 }
 
+impl Foreign {
+    /// What is told when it was taken out `times` times and is there again.
+    pub fn contested(self, times: u32) -> Error {
+        Error::Contested { name: self.name, added: self.added, times }
+    }
+}
+
 impl Applier<'_> {
     /// What others put into the pod template that is in force. `live` was read just now.
     pub fn foreign(&self, live: &DynamicObject) -> Result<Option<Foreign>, Error> {

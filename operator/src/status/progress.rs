@@ -104,10 +104,11 @@ pub(super) fn overdue(
     if !busy || spec.paused || observed.pods.iter().any(|p| p.drain.is_some()) {
         return false;
     }
-    // Another spec deserves its own time. The API server stamps no time on a change that only takes
-    // fields away, so that its first report counts as well.
-    let reported = super::find(previous, ConditionType::Progressing);
-    if reported.is_some_and(|c| c.observed_generation != Some(desired.generation)) {
+    // What has only just begun has its time before it, however long it was quiet before. So does
+    // another spec: the API server stamps no time on a change that only takes fields away.
+    let reported = super::find(previous, ConditionType::Progressing)
+        .filter(|c| c.status == "True" && c.observed_generation == Some(desired.generation));
+    if reported.is_none() {
         return false;
     }
     let mended = super::find(previous, ConditionType::Stalled)

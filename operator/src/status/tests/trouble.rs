@@ -72,6 +72,31 @@ fn no_progress_for_too_long_stalls_but_a_drain_does_not() {
 }
 
 #[test]
+fn a_pod_lost_after_a_long_quiet_has_its_time_before_it() {
+    let mut t = Told::new(3, 12);
+    t.steps(5);
+    let quiet = t.status.clone().unwrap();
+    is(condition(&quiet, ConditionType::Progressing), "False", Reason::AllReplicasUpdated);
+    let (d, mut o) = (t.w.desired(), t.w.observe());
+    let deadline = i64::from(d.spec.progress_deadline_seconds);
+    let lost = t.w.timestamp() + second(deadline * 2);
+    o.pods[1].ready = false;
+    o.pods[1].ready_since = None;
+    let facts = Facts::default();
+    let at = |previous: &ChannelClusterStatus, now: Timestamp| {
+        report(&d, &o, &plan(&d, &o, now), &facts, Some(previous), now)
+    };
+    let first = at(&quiet, lost);
+    is(condition(&first.status, ConditionType::Progressing), "True", Reason::WaitingForPodReady);
+    is(condition(&first.status, ConditionType::Stalled), "False", Reason::AsExpected);
+    assert!(!first.events.iter().any(|e| e.reason == EventReason::ProgressDeadlineExceeded));
+    let soon = at(&first.status, lost + second(deadline / 2)).status;
+    is(condition(&soon, ConditionType::Stalled), "False", Reason::AsExpected);
+    let late = at(&soon, lost + second(deadline + 1)).status;
+    is(condition(&late, ConditionType::Stalled), "True", Reason::ProgressDeadlineExceeded);
+}
+
+#[test]
 fn another_spec_has_its_own_time_even_if_the_api_server_stamps_none() {
     let mut t = Told::new(2, 8);
     t.w.bad = [2].into();
