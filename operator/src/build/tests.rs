@@ -128,6 +128,7 @@ fn what_changes_pods_changes_both_hashes() {
         "{auth: {jwt: {keys: [{algorithm: HS256, secretRef: {name: jwt, key: secret}}]}}}",
         "{webhooks: {url: 'http://b/', secretRef: {name: hooks, key: secret}}}",
         "{socket: {checkOrigin: []}}",
+        "{socket: {maxJoinsPerSecond: 20}}",
         REDIS,
     ] {
         let workload = rendered(spec).workload;
@@ -316,21 +317,29 @@ fn no_image_is_an_error_that_names_the_way_out() {
     assert!(error.to_string().contains("--node-image"), "{error}");
 }
 
+fn node_config(spec: &str) -> NodeConfig {
+    let template = rendered(spec).workload.template;
+    let text = template["metadata"]["annotations"][NODE_CONFIG].as_str().unwrap();
+    serde_saphyr::from_str(text).unwrap()
+}
+
 #[test]
 fn which_pages_may_connect_is_in_the_nodes_file() {
-    let config = |spec: &str| -> NodeConfig {
-        let template = rendered(spec).workload.template;
-        let text = template["metadata"]["annotations"][NODE_CONFIG].as_str().unwrap();
-        serde_saphyr::from_str(text).unwrap()
-    };
-    let origins = |spec: &str| config(spec).socket.check_origin;
+    let origins = |spec: &str| node_config(spec).socket.check_origin;
     assert_eq!(origins("{}"), CheckOrigin::Off);
     assert_eq!(origins("{socket: {checkOrigin: []}}"), CheckOrigin::List(vec![]));
     let list = ["https://chat.example.com", "//*.example.com:8080", "http://[::1]:4000"];
     let spec = format!("socket: {{checkOrigin: {list:?}}}");
     assert_eq!(origins(&spec), CheckOrigin::List(list.map(String::from).into()));
     let only = Socket { check_origin: origins(&spec), ..Socket::default() };
-    assert_eq!(config(&spec).socket, only, "nothing else changes");
+    assert_eq!(node_config(&spec).socket, only, "nothing else changes");
+}
+
+#[test]
+fn how_often_a_socket_may_join_is_in_the_nodes_file() {
+    assert_eq!(node_config("{}").socket.max_joins_per_second, None, "as the node has it");
+    let only = Socket { max_joins_per_second: Some(20), ..Socket::default() };
+    assert_eq!(node_config("{socket: {maxJoinsPerSecond: 20}}").socket, only);
 }
 
 #[test]
