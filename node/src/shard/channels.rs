@@ -97,6 +97,22 @@ impl Channels {
         }
     }
 
+    /// Takes the join under way back if the client leaves its topic, or joins it anew.
+    pub(super) fn heed(&self, message: &Incoming<'_>) {
+        if self.session.borrow().is_taken_back(message) {
+            self.withdraw();
+        }
+    }
+
+    /// Nobody waits for the join under way any more.
+    pub(super) fn withdraw(&self) {
+        let Some(key) = self.session.borrow().joining() else { return };
+        let handles = self.handles.borrow();
+        if let Some(handle) = handles.iter().find(|handle| handle.key == key) {
+            handle.mailbox.order(Order::Withdraw);
+        }
+    }
+
     /// Hands a broadcast to the channel if it intercepts the event (`P-BC-4`); whether it had room.
     pub(super) fn intercept(&self, broadcast: &Broadcast) -> Option<bool> {
         // The stock node intercepts nothing.

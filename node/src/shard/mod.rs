@@ -13,6 +13,7 @@ mod expiry;
 pub(crate) mod fanout;
 mod feed;
 pub(crate) mod inbox;
+mod input;
 mod named;
 pub(crate) mod outbox;
 mod poll;
