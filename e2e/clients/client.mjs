@@ -18,6 +18,7 @@ export class Client {
     this.receipts = new Map(); // message id -> times received
     this.messages = [];
     this.node = null; // the pod it is joined on, null while away
+    this.answer = null; // what its last join was answered with
     this.opened = false;
     this.socket = new Socket(url, { transport: WebSocket, params: { client: `${group}-${index}`, ...params } });
     this.socket.onOpen(() => (this.opened = true));
@@ -44,6 +45,7 @@ export class Client {
     const last = this.closes.at(-1);
     if (last && this.joins.length > 0 && last.at >= this.joins.at(-1).at) this.away.push(at - last.at);
     this.node = reply?.node ?? "(unnamed)";
+    this.answer = reply;
     this.joins.push({ at, node: this.node });
   }
 
@@ -80,6 +82,21 @@ export class Client {
       const end = this.closes.find((close) => close.at >= at)?.at ?? Infinity;
       return end >= to;
     });
+  }
+
+  /** Leaves the topic; the socket stays open. */
+  leave() {
+    this.channel.leave();
+    this.node = null;
+  }
+
+  /** Reads nothing from its connection until `resume`, as a client does that has no time. */
+  pause() {
+    this.socket.conn.pause();
+  }
+
+  resume() {
+    this.socket.conn.resume();
   }
 
   stop() {

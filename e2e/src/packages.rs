@@ -26,7 +26,8 @@ pub const CLUSTER: Needs = &[
     ("redis-check-rdb", "redis-tools"), // the server itself, without the package that starts one
     ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),
-    ("make", "make"), // builds the node's allocator
+    ("make", "make"),       // builds the node's allocator
+    ("python3", "python3"), // runs the example of a backend, in an image of its own
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
 
