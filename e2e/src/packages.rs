@@ -35,6 +35,9 @@ pub const CLUSTER: Needs = &[
 pub const TESTS: Needs =
     &[("make", "make"), ("redis-check-rdb", "redis-tools"), ("chromium", "chromium")];
 
+/// What the load test needs.
+pub const LOAD: Needs = &[("make", "make")];
+
 /// What the matrix of clients needs.
 pub const MATRIX: Needs =
     &[("make", "make"), ("python3", "python3-venv"), ("chromium", "chromium")];

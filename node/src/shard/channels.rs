@@ -144,7 +144,9 @@ impl Shard {
     /// A message of the client.
     pub(super) fn converse(&self, conn: &Rc<Conn>, channels: &Channels, message: &Incoming<'_>) {
         let mut effects = Vec::new();
-        let routed = channels.route(&message.topic, &self.plane).is_some();
+        // No other message needs to know.
+        let routed =
+            message.event == "phx_join" && channels.route(&message.topic, &self.plane).is_some();
         channels.session.borrow_mut().receive(message, routed, &mut effects);
         for effect in effects {
             match effect {
