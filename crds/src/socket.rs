@@ -23,4 +23,10 @@ pub struct Socket {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub check_origin: Option<Vec<String>>,
+    /// Joins that a socket may ask for in a second, a second's worth at once; more are answered with
+    /// an error. A client that comes back joins all its topics again at once. Absent: 100, as many as
+    /// it may join topics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_joins_per_second: Option<i32>,
 }

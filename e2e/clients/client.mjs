@@ -19,6 +19,7 @@ export class Client {
     this.caughtUp = 0; // messages that it has from the history of a join alone
     this.messages = [];
     this.node = null; // the pod it is joined on, null while away
+    this.answer = null; // what its last join was answered with
     this.opened = false;
     this.socket = new Socket(url, { transport: WebSocket, params: { client: `${group}-${index}`, ...params } });
     this.socket.onOpen(() => (this.opened = true));
@@ -45,6 +46,7 @@ export class Client {
     const last = this.closes.at(-1);
     if (last && this.joins.length > 0 && last.at >= this.joins.at(-1).at) this.away.push(at - last.at);
     this.node = reply?.node ?? "(unnamed)";
+    this.answer = reply;
     this.joins.push({ at, node: this.node });
     // What it has heard before is in there too.
     for (const { payload } of reply?.history ?? []) {
@@ -88,6 +90,21 @@ export class Client {
       const end = this.closes.find((close) => close.at >= at)?.at ?? Infinity;
       return end >= to;
     });
+  }
+
+  /** Leaves the topic; the socket stays open. */
+  leave() {
+    this.channel.leave();
+    this.node = null;
+  }
+
+  /** Reads nothing from its connection until `resume`, as a client does that has no time. */
+  pause() {
+    this.socket.conn.pause();
+  }
+
+  resume() {
+    this.socket.conn.resume();
   }
 
   stop() {

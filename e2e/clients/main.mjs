@@ -112,6 +112,16 @@ const commands = {
     return { missing: missing(clients, ids) };
   },
 
+  /** What the last join of each client was answered with. */
+  answers: ({ group: name }) => group(name).clients.map((client) => client.answer),
+
+  /** `leave`, `pause` or `resume` of each client of the group. */
+  each({ group: name, act }) {
+    if (!["leave", "pause", "resume"].includes(act)) throw new Error(`clients can't ${act}`);
+    for (const client of group(name).clients) client[act]();
+    return {};
+  },
+
   received: ({ group: name, client = 0 }) => group(name).clients[client].messages,
 
   publishStart({ name, ...how }) {

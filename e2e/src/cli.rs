@@ -10,7 +10,7 @@ use crate::say::say;
 use crate::settings::{CONTEXT_VARIABLE, REGISTRY_VARIABLE, Target};
 use crate::up::{self, Extent};
 use crate::{
-    Cluster, Settings, check, down, fuzz, holder, lock, matrix, processes, record, status,
+    Cluster, Settings, check, down, fuzz, holder, load, lock, matrix, processes, record, status,
 };
 
 /// A real three-node Kubernetes on this machine with Sluice on it, and everything that is checked.
@@ -58,6 +58,13 @@ enum Action {
         /// Begin with the committed corpus alone and this seed, as the checks do, not with chance and earlier finds.
         #[arg(long)]
         seed: Option<u32>,
+    },
+    /// Measure what a node costs on this machine, beside a bare epoll server in the same run; prints JSON.
+    #[command(disable_help_flag = true)]
+    Load {
+        /// Arguments of the load program: `--help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
     /// Record a deploy under live clients, and make the docs' timeline and picture of it.
     Record,
@@ -130,6 +137,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Action::Fuzz { target, seconds, seed } => {
             fuzz::run(&settings, target.as_deref(), fuzz::Length { seconds, seed })
         }
+        Action::Load { arguments } => load::run(&settings, &arguments),
         Action::Record => {
             let _lock = changing(&settings)?;
             record::record(&settings)

@@ -123,7 +123,12 @@ impl<'a> Builder<'a> {
         rootfs::open_folder(&root.join("data"))?;
         let redis = self.build("redis", "e2e/images/redis", &context, Some(&base), None)?;
 
-        let images = Images { channel_node, channel_node_next, operator, example_chat, redis };
+        let context = self.context("python")?;
+        rootfs::python(&context.join("rootfs"))?;
+        let python = self.build("python", "e2e/images/python", &context, Some(&base), None)?;
+
+        let images =
+            Images { channel_node, channel_node_next, operator, example_chat, redis, python };
         images.write(self.settings)?;
         self.prune(&images, &base)?;
         Ok(images)

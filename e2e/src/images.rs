@@ -33,6 +33,8 @@ pub struct Images {
     pub example_chat: String,
     /// Redis, where it is built here; the published image elsewhere.
     pub redis: String,
+    /// Python: for tests that run the example of a backend.
+    pub python: String,
 }
 
 impl Images {
@@ -58,6 +60,7 @@ impl Images {
             &self.operator,
             &self.example_chat,
             &self.redis,
+            &self.python,
         ]
     }
 

@@ -190,6 +190,7 @@ mod tests {
             operator: "localhost/sluice/operator:2".into(),
             example_chat: "localhost/sluice/example-chat:3".into(),
             redis: "localhost/sluice/redis:4".into(),
+            python: "localhost/sluice/python:5".into(),
         };
         let yaml = "a:\n  - image: \"registry.example/sluice-example-chat:0.1.0\"\n  image: sluice-node@sha256:0\n  image: redis:8\n  # the image: sluice-node\n";
         let expected = "a:\n  - image: localhost/sluice/example-chat:3\n  image: localhost/sluice/channel-node:1\n  image: redis:8\n  # the image: sluice-node\n";

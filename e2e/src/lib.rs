@@ -24,6 +24,7 @@ pub mod image_build;
 pub mod images;
 pub mod install;
 pub mod leftovers;
+pub mod load;
 pub mod lock;
 pub mod matrix;
 pub mod network;

@@ -26,13 +26,17 @@ pub const CLUSTER: Needs = &[
     ("redis-check-rdb", "redis-tools"), // the server itself, without the package that starts one
     ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),
-    ("make", "make"), // builds the node's allocator
+    ("make", "make"),       // builds the node's allocator
+    ("python3", "python3"), // runs the example of a backend, in an image of its own
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
 
 /// What the tests need: a Redis for the node's own tests, a browser for the chat page.
 pub const TESTS: Needs =
     &[("make", "make"), ("redis-check-rdb", "redis-tools"), ("chromium", "chromium")];
+
+/// What the load test needs.
+pub const LOAD: Needs = &[("make", "make")];
 
 /// What the matrix of clients needs.
 pub const MATRIX: Needs =

@@ -49,6 +49,49 @@ pub fn libraries(folder: &Path, programs: &[&Path]) -> Result<()> {
     Ok(())
 }
 
+/// Copies the machine's Python with its library, less what only people who write Python need.
+pub fn python(folder: &Path) -> Result<()> {
+    const ASK: &str =
+        "import sys, sysconfig; print(sys.executable); print(sysconfig.get_path('stdlib'))";
+    let told =
+        output(&mut command("python3", ["-c", ASK])).context("asking python3 where it is")?;
+    let (program, library) = told.trim().split_once('\n').context("python3 did not say where")?;
+    let name = Path::new(library).file_name().context("the library's folder has a name")?;
+    let mut linked = vec![PathBuf::from(program)];
+    modules(Path::new(library), &folder.join("usr/lib").join(name), &mut linked)?;
+    copy(Path::new(program), &folder.join("usr/bin/python3"))?;
+    libraries(folder, &linked.iter().map(PathBuf::as_path).collect::<Vec<_>>())
+}
+
+/// Copies a folder of Python modules, and names those that are linked with something.
+fn modules(from: &Path, to: &Path, linked: &mut Vec<PathBuf>) -> Result<()> {
+    const LEFT_OUT: [&str; 9] = [
+        "__pycache__",
+        "dist-packages",
+        "ensurepip",
+        "idlelib",
+        "lib2to3",
+        "pydoc_data",
+        "site-packages",
+        "test",
+        "tkinter",
+    ];
+    for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().context("an entry has a name")?;
+        let is = |end: &str| path.extension().is_some_and(|extension| extension == end);
+        if path.is_dir() && !LEFT_OUT.iter().any(|other| *other == name) {
+            modules(&path, &to.join(name), linked)?;
+        } else if is("py") || is("so") {
+            copy(&path, &to.join(name))?;
+            if is("so") {
+                linked.push(path);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Copies a program (through links) and keeps it executable.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;

@@ -1,6 +1,6 @@
 """An auction in a backend of 90 lines, without a library: the node holds the sockets, this decides.
 
-    python3 backend.py SECRET_FILE [PORT]
+    python3 backend.py SECRET_FILE [[HOST:]PORT]
 
 Clients connect with ?user=anna, join `auction:LOT`, and push `bid` with {"amount": 70}.
 """
@@ -87,6 +87,7 @@ class Backend(BaseHTTPRequestHandler):
         pass
 
 
-server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 8000), Backend)
-print(f"http://127.0.0.1:{server.server_port}/", flush=True)
+host, _, port = (sys.argv[2] if len(sys.argv) > 2 else "8000").rpartition(":")
+server = ThreadingHTTPServer((host or "127.0.0.1", int(port)), Backend)
+print(f"http://{server.server_name}:{server.server_port}/", flush=True)
 server.serve_forever()

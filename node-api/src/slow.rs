@@ -13,6 +13,10 @@ pub enum SlowConsumer {
     /// The oldest broadcasts that wait for it are dropped, and it is told how many by an event
     /// `sluice:dropped`, `{"count": 3}`. Replies are never dropped.
     DropOldest,
+    /// As soon as it takes no more, only the last broadcast of each event of a topic waits for it: for
+    /// what is a state, such as a price or a position. It is told how many were dropped as with
+    /// `DropOldest`.
+    LatestOnly,
 }
 
 impl SlowConsumer {

@@ -1,10 +1,6 @@
 //! What a node costs: memory of an idle joined connection, memory after a burst, CPU time of a
-//! connect with its join and of a delivery, beside the system calls alone.
-//!
-//! ```sh
-//! cargo build --release -p sluice-node --bin channel-node
-//! cargo run --release -p sluice-node --example load -- --node target/release/channel-node
-//! ```
+//! connect with its join and of a delivery, beside a bare epoll server in the same run. `cargo e2e load` builds and
+//! runs it; each line that it prints is JSON.
 //!
 //! Several `--node` compare several programs in one run. Each is started for itself, on loopback.
 //! Only its own CPU time counts, not that of the clients.
@@ -21,8 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
-use clap::Parser;
+use anyhow::bail;
+use clap::{Parser, ValueEnum};
 use serde_json::json;
 
 use crate::{client::Clients, program::Program};
@@ -51,29 +47,59 @@ struct Args {
     /// Shards of the node.
     #[arg(long, default_value_t = 1)]
     shards: usize,
-    /// Seconds of rest before memory is read after the burst.
-    #[arg(long, default_value_t = 5)]
+    /// Seconds of rest before memory is read after the burst: the allocator gives back within ten.
+    #[arg(long, default_value_t = 13)]
     rest: u64,
+    /// Be the floor.
+    #[arg(long, hide = true)]
+    serve_floor: Option<Floor>,
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
+/// How the bare epoll server writes what waits for a connection.
+#[derive(Clone, Copy, ValueEnum)]
+enum Floor {
+    /// Each message in a call of its own.
+    OneByOne,
+    /// All in one call.
+    Together,
+}
+
+impl Floor {
+    fn word(self) -> &'static str {
+        match self {
+            Self::OneByOne => "one-by-one",
+            Self::Together => "together",
+        }
+    }
+}
+
+fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     if args.connections == 0 || args.room == 0 {
         bail!("--connections and --room are at least 1");
     }
-    let (connect, delivery) = floor::measure(&args)?;
-    let report = json!({"floor": {"connect_join_us": connect, "delivery_us": delivery}});
-    println!("{report}");
+    match args.serve_floor {
+        Some(how) => floor::serve(&args, how),
+        None => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(compare(&args))
+        }
+    }
+}
+
+async fn compare(args: &Args) -> anyhow::Result<()> {
+    for how in [Floor::OneByOne, Floor::Together] {
+        let name = format!("bare epoll, messages {}", how.word());
+        println!("{}", measure(&name, Program::floor(how)?, args).await?);
+    }
     for node in &args.nodes {
-        let report = measure(node.clone(), &args).await;
-        println!("{}", report.with_context(|| format!("measuring {}", node.display()))?);
+        let program = Program::start(node, args.shards)?;
+        println!("{}", measure(&node.display().to_string(), program, args).await?);
     }
     Ok(())
 }
 
-async fn measure(path: PathBuf, args: &Args) -> anyhow::Result<serde_json::Value> {
-    let program = Program::start(&path, args.shards)?;
+async fn measure(name: &str, program: Program, args: &Args) -> anyhow::Result<serde_json::Value> {
     let fresh = program.usage()?;
     let clients = Clients::connect(program.address, args);
     clients.joined.until(args.connections as u64).await?;
@@ -90,7 +116,7 @@ async fn measure(path: PathBuf, args: &Args) -> anyhow::Result<serde_json::Value
     let per = |micros: f64, count: u64| micros / count as f64;
     let joins = args.connections as u64;
     Ok(json!({
-        "node": path.display().to_string(),
+        "program": name,
         "connections": args.connections,
         "rss_fresh_kib": fresh.rss_kib,
         "rss_idle_kib": idle.rss_kib,

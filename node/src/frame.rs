@@ -279,13 +279,15 @@ fn head(
 }
 
 fn unmask(payload: &mut [u8], mask: [u8; 4]) {
-    let word = u32::from_ne_bytes(mask);
-    let mut words = payload.chunks_exact_mut(4);
-    for chunk in &mut words {
-        let masked = u32::from_ne_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
-        chunk.copy_from_slice(&(masked ^ word).to_ne_bytes());
+    // So wide that the compiler makes vectors of it.
+    let wide: [u8; 32] = std::array::from_fn(|at| mask[at % 4]);
+    let mut chunks = payload.chunks_exact_mut(wide.len());
+    for chunk in &mut chunks {
+        for (byte, mask) in chunk.iter_mut().zip(wide) {
+            *byte ^= mask;
+        }
     }
-    for (byte, mask) in words.into_remainder().iter_mut().zip(mask) {
+    for (byte, mask) in chunks.into_remainder().iter_mut().zip(wide) {
         *byte ^= mask;
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use rustix::process::{Resource, getrlimit};
-use sluice_node_api::config;
+use sluice_node_api::config::{self, SlowConsumer};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -190,10 +190,12 @@ impl Plane {
         self.shards.iter().map(open).collect()
     }
 
-    /// Whether a broadcast may be dropped for a client that is slow.
-    pub(crate) fn may_drop(&self, broadcast: &Broadcast) -> bool {
-        self.drops.load(Ordering::Relaxed)
-            && self.rules.read().may_drop(&broadcast.topic, &broadcast.event)
+    /// What becomes of a client that is too slow for a broadcast.
+    pub(crate) fn slow_consumer(&self, broadcast: &Broadcast) -> SlowConsumer {
+        if !self.drops.load(Ordering::Relaxed) {
+            return SlowConsumer::Disconnect;
+        }
+        self.rules.read().slow_consumer(&broadcast.topic, &broadcast.event)
     }
 
     /// Hands a broadcast to every shard with subscribers but `except`; whether `except` has some that

@@ -69,10 +69,11 @@ impl Rules {
         self.rules.iter().any(|rule| rule.history().is_some())
     }
 
-    /// Whether a broadcast may be dropped for a client that is slow. What presence says never is: a
-    /// client's list would be wrong from then on.
-    pub fn may_drop(&self, topic: &str, event: &str) -> bool {
-        !presence::is_own(event) && self.find(topic).is_some_and(Rule::may_drop)
+    /// What becomes of a client that is too slow for a broadcast. What presence says is never dropped:
+    /// a client's list would be wrong from then on.
+    pub fn slow_consumer(&self, topic: &str, event: &str) -> SlowConsumer {
+        let rule = self.find(topic).filter(|_| !presence::is_own(event));
+        rule.map_or(SlowConsumer::Disconnect, |rule| rule.rule.slow_consumer)
     }
 
     /// The first rule that matches: an exact topic, or a prefix with one trailing `*`
@@ -122,7 +123,7 @@ impl Rule {
     }
 
     fn may_drop(&self) -> bool {
-        self.rule.slow_consumer == SlowConsumer::DropOldest
+        self.rule.slow_consumer != SlowConsumer::Disconnect
     }
 
     /// What is kept of its topics, if anything is.

@@ -30,6 +30,7 @@ impl UserSocket for Users {
         match connect.param("user") {
             Some("busy") => Err(Refused::because("busy")),
             Some("broken") => panic!("on purpose"),
+            Some("patient") => std::future::pending().await,
             Some(user) => Ok(Accept::new().id(format!("users:{user}")).assign(user.to_owned())),
             None => Err(Refused::silently()),
         }
@@ -161,4 +162,15 @@ async fn p_con_10_a_disconnect_is_not_lost_in_a_sockets_first_moments() {
     let mut bert = Client::connect(&user("bert")).await.expect("let in");
     bert.is_quiet().await;
     before.is_quiet().await;
+}
+
+#[tokio::test]
+async fn a_connect_that_nobody_decides_is_answered_all_the_same() {
+    let node = node().await;
+    let connect = tokio_tungstenite::connect_async(user(&node, "patient"));
+    // Longer than a callback may take.
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), connect).await;
+    let refused = ended.expect("an answer").map(|(stream, _)| Client(stream));
+    assert_eq!(refusal(refused).0, 503);
+    Client::connect(&user(&node, "anna")).await.expect("others are let in");
 }

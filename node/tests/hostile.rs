@@ -4,6 +4,8 @@
 mod conformance;
 mod plane;
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use plane::{Client, Node, PATIENCE, ok};
 use serde_json::json;
@@ -180,4 +182,36 @@ async fn hundreds_of_half_open_connections_leave_room_for_a_socket() {
         held.push(stream);
     }
     serves(&node).await;
+}
+
+/// Longer than the node gives a client to begin a request, or to end a connection.
+const TOO_LONG: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn who_opens_a_connection_and_says_nothing_is_cut() {
+    let node = Node::start().await;
+    for said in ["", "GET /socket/websocket HTTP/1.1\r\nx-slow: "] {
+        let mut stream = TcpStream::connect(node.address).await.expect("taken");
+        stream.write_all(said.as_bytes()).await.expect("taken");
+        let mut said = Vec::new();
+        let end = timeout(TOO_LONG, stream.read_to_end(&mut said));
+        end.await.expect("an end in time").expect("an end");
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_answer_a_close_is_cut() {
+    let node = Node::start().await;
+    let mut stream = TcpStream::connect(node.address).await.expect("taken");
+    let head = "GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\n\
+        upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    // P-ERR-4: the node closes, and waits for the client to close too.
+    let garbage = [0x81, 0x81, 0, 0, 0, 0, b'x'];
+    stream.write_all(&[head.as_bytes(), &garbage].concat()).await.expect("taken");
+    let mut said = Vec::new();
+    let end = timeout(TOO_LONG, stream.read_to_end(&mut said));
+    end.await.expect("an end in time").expect("an end");
+    assert!(said.ends_with(&[0x88, 2, 0x03, 0xf3]), "1011: {said:?}");
+    assert_eq!(node.hub.counts().connections, 0);
 }

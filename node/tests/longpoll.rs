@@ -237,3 +237,22 @@ async fn p_lp_13_an_auth_token_comes_raw_in_a_header() {
         assert_eq!(said[0][4]["response"]["auth_token"], want, "{path}");
     }
 }
+
+#[tokio::test]
+async fn what_is_posted_and_can_not_be_taken_yet_is_bounded() {
+    let node = node().await;
+    let session = Session::open(&node, "/socket").await;
+    let slow = [json!(["1", "1", "quiet:a", "phx_join", {"do": "slow", "ms": 2000}]).to_string()];
+    let heartbeat = [json!([null, "2", "phoenix", "heartbeat", {}]).to_string()];
+    // Far more than there is room for behind the join, should some overtake it.
+    let posts = std::iter::once(&slow).chain(std::iter::repeat_n(&heartbeat, 200));
+    let posts = futures::future::join_all(posts.map(|lines| session.post(lines))).await;
+    assert!(posts.iter().all(|status| *status == 200 || *status == 410), "{posts:?}");
+    assert_eq!(posts[0], 200, "what found room is taken");
+    assert!(posts.iter().any(|status| *status == 410), "there was room for all");
+    let mut text = String::new();
+    let mut registry = prometheus_client::registry::Registry::default();
+    node.hub.register(&mut registry);
+    prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
+    assert!(text.contains("dropped_total{reason=\"longpoll\"}"), "it is counted");
+}

@@ -1,5 +1,5 @@
 //! `docs/protocol.md` against the tests: every test that it names is there, every rule that a test names is in its
-//! row, and a rule without a test says why.
+//! row, and a rule or a limit without a test says why.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,15 +19,32 @@ fn sources(folder: &Path, all: &mut Vec<String>) {
     }
 }
 
-/// The names of all test functions that begin with a rule.
-fn tests() -> BTreeSet<String> {
+/// The names of all functions there.
+fn functions() -> BTreeSet<String> {
     let mut all = Vec::new();
     for folder in ["src", "tests"] {
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut all);
     }
     let functions = all.iter().flat_map(|text| text.split("fn ").skip(1));
     let names = functions.filter_map(|rest| rest.split_once('(').map(|(name, _)| name));
-    names.filter(|name| !rules(name).is_empty()).map(str::to_owned).collect()
+    names.map(str::to_owned).collect()
+}
+
+/// The names of all test functions that begin with a rule.
+fn tests() -> BTreeSet<String> {
+    functions().into_iter().filter(|name| !rules(name).is_empty()).collect()
+}
+
+/// The rows of a section of the docs, after those of its heads, by their first cell.
+fn section(file: &str, title: &str) -> BTreeMap<String, String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(file);
+    let text = fs::read_to_string(file).expect("the docs");
+    let begin = text.split_once(&format!("\n## {title}\n")).expect("the section").1;
+    let section = begin.split_once("\n## ").map_or(begin, |(section, _)| section);
+    let tables = section.split("\n\n").filter(|part| part.trim_start().starts_with("| "));
+    let rows = tables.flat_map(|table| table.trim().lines().skip(2));
+    let cells = rows.filter_map(|row| row.strip_prefix("| ")?.split_once(" | "));
+    cells.map(|(name, rest)| (name.to_owned(), rest.trim_end_matches(" |").to_owned())).collect()
 }
 
 /// The rules that a test's name says it stands for: `p_lp_2_to_5_…` is four of them.
@@ -82,6 +99,23 @@ fn every_rule_that_a_test_names_is_in_the_table_with_it() {
             let begins = |name: &str| name.strip_suffix('…').is_some_and(|n| test.starts_with(n));
             let named = named(row).any(|name| name == test || begins(name));
             assert!(named, "the row of {rule} does not name {test}");
+        }
+    }
+}
+
+#[test]
+fn every_limit_has_its_test_or_says_why_not() {
+    let (limits, proofs) =
+        (section("node.md", "Limits"), section("protocol.md", "Limits and their tests"));
+    assert!(limits.keys().len() > 30, "read only {limits:?}");
+    assert_eq!(limits.keys().collect::<Vec<_>>(), proofs.keys().collect::<Vec<_>>());
+    let functions = functions();
+    for (limit, proof) in proofs {
+        let names: Vec<_> = proof.split('`').skip(1).step_by(2).collect();
+        let why = proof.strip_prefix("– ").is_some_and(|why| why.len() > 10);
+        assert!(why || !names.is_empty(), "{limit}: {proof}");
+        for name in names {
+            assert!(functions.contains(name), "{limit}: there is no test {name}");
         }
     }
 }

@@ -21,8 +21,11 @@ fn rule(topic: &str, slow_consumer: SlowConsumer) -> ChannelRule {
 }
 
 async fn node() -> Node {
-    let rules =
-        vec![rule("lossy:*", SlowConsumer::DropOldest), rule("*", SlowConsumer::Disconnect)];
+    let rules = vec![
+        rule("lossy:*", SlowConsumer::DropOldest),
+        rule("latest:*", SlowConsumer::LatestOnly),
+        rule("*", SlowConsumer::Disconnect),
+    ];
     Node::with(Socket::default(), rules).await
 }
 
@@ -150,4 +153,24 @@ async fn bytes_are_dropped_and_told_as_json_is() {
             break;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_client_of_a_state_has_the_latest_alone_and_is_told_how_many_it_missed() {
+    let node = node().await;
+    let mut client = node.joined("latest:1").await;
+    let mut sent = overrun(&node, "latest:1", "superseded").await;
+    // As much again as may wait for a client: it is never too much.
+    for _ in 0..20 {
+        broadcast(&node, "latest:1", sent, 1);
+        sent += 1;
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    let mut others = Vec::new();
+    let (came, gone) = read(&mut client, sent - 1, &mut others).await;
+    assert_eq!(came + gone, sent);
+    assert!(gone >= 20, "{gone} of {sent}");
+    assert_eq!(gone, dropped(&node, "superseded"), "all that was dropped was told");
+    assert_eq!((dropped(&node, "oldest"), dropped(&node, "slow"), others.len()), (0, 0, 0));
+    client.is_quiet().await;
 }

@@ -6,6 +6,7 @@
 mod adapters;
 mod api;
 mod auth;
+mod backend;
 mod care;
 mod chat;
 mod clusters;
@@ -26,6 +27,7 @@ mod rollouts;
 mod scaling;
 mod security;
 mod support;
+mod telling;
 mod template;
 mod tokens;
 mod turmoil;

@@ -1,7 +1,7 @@
 //! Clients that cost little: raw TCP, frames made by hand, nothing parsed but lengths.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::{Notify, Semaphore, watch},
     time::timeout,
 };
@@ -67,10 +67,12 @@ impl Clients {
             tokio::spawn(async move {
                 let client = async {
                     let permit = at_once.acquire().await?;
-                    let mut stream = join(address, index / args.room).await?;
+                    let mut stream = join(address, index, index / args.room).await?;
                     joined.add(1);
                     drop(permit);
-                    let pushes = index.is_multiple_of(args.room).then(|| pushes(index, &args));
+                    let room = index / args.room;
+                    let pushes = || (0..args.messages).flat_map(|at| push(room, at, &args));
+                    let pushes = index.is_multiple_of(args.room).then(|| pushes().collect());
                     listen(&mut stream, started, pushes, &delivered).await
                 };
                 if let Err(error) = client.await {
@@ -87,8 +89,19 @@ impl Clients {
     }
 }
 
-async fn join(address: SocketAddr, room: usize) -> anyhow::Result<TcpStream> {
-    let mut stream = timeout(PATIENCE, TcpStream::connect(address)).await??;
+/// Connections from one source address: there are too few ports for all.
+const OF_ONE_SOURCE: usize = 1000;
+
+/// The address that a client connects from, on loopback.
+fn source(index: usize) -> SocketAddr {
+    let [.., high, low] = u32::try_from(index / OF_ONE_SOURCE).unwrap_or(u32::MAX).to_be_bytes();
+    (Ipv4Addr::new(127, 1, high, low), 0).into()
+}
+
+async fn join(address: SocketAddr, index: usize, room: usize) -> anyhow::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(source(index))?;
+    let mut stream = timeout(PATIENCE, socket.connect(address)).await??;
     stream.set_nodelay(true)?;
     stream.write_all(HANDSHAKE.as_bytes()).await?;
     let mut head = Vec::new();
@@ -110,10 +123,10 @@ async fn join(address: SocketAddr, room: usize) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-fn pushes(index: usize, args: &Args) -> Vec<u8> {
-    let (room, text) = (index / args.room, "x".repeat(args.bytes));
-    let push = |at| format!(r#"["1","{}","room:{room}","message",{{"text":"{text}"}}]"#, at + 2);
-    (0..args.messages).flat_map(|at| frame(&push(at))).collect()
+/// A push; in one room all are of one length.
+pub fn push(room: usize, at: usize, args: &Args) -> Vec<u8> {
+    let text = "x".repeat(args.bytes);
+    frame(&format!(r#"["1","{:09}","room:{room}","message",{{"text":"{text}"}}]"#, at + 2))
 }
 
 /// Counts what comes; pushes when told.
@@ -159,22 +172,17 @@ async fn listen(
 }
 
 /// A text frame of a client; its mask is zero, which changes nothing and is allowed.
-pub fn frame(text: &str) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    match u16::try_from(text.len()) {
-        Ok(len @ 0..126) => frame.push(0x80 | len as u8),
-        Ok(len) => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&len.to_be_bytes());
-        }
-        Err(_) => {
-            frame.push(0x80 | 127);
-            frame.extend_from_slice(&(text.len() as u64).to_be_bytes());
-        }
+fn frame(text: &str) -> Vec<u8> {
+    [head(text.len(), 0x80).as_slice(), &[0; 4], text.as_bytes()].concat()
+}
+
+/// The head of a text frame of `len` bytes; `mask` is 0x80 where a mask follows.
+pub fn head(len: usize, mask: u8) -> Vec<u8> {
+    match u16::try_from(len) {
+        Ok(len @ 0..126) => vec![0x81, mask | len as u8],
+        Ok(len) => [&[0x81, mask | 126], len.to_be_bytes().as_slice()].concat(),
+        Err(_) => [&[0x81, mask | 127], (len as u64).to_be_bytes().as_slice()].concat(),
     }
-    frame.extend_from_slice(&[0; 4]);
-    frame.extend_from_slice(text.as_bytes());
-    frame
 }
 
 /// Counts frames of a server.

@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::Context;
 
+use crate::Floor;
+
 const CONFIG: &str = "\
 listen: {http: '127.0.0.1:0', mesh: '127.0.0.1:0', admin: '127.0.0.1:0', publish: '127.0.0.1:0'}
 socket: {idleTimeoutSeconds: 3600, maxConnectsPerSecond: 1000000}
@@ -18,7 +20,7 @@ socket: {idleTimeoutSeconds: 3600, maxConnectsPerSecond: 1000000}
 /// A running node; killed by its id when dropped.
 pub struct Program {
     child: Child,
-    config: PathBuf,
+    config: Option<PathBuf>,
     /// Where clients connect.
     pub address: SocketAddr,
 }
@@ -35,7 +37,9 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_file(&self.config);
+        if let Some(config) = &self.config {
+            let _ = fs::remove_file(config);
+        }
     }
 }
 
@@ -54,7 +58,8 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()?;
         let stderr = child.stderr.take();
-        let mut this = Self { child, config, address: SocketAddr::from(([0, 0, 0, 0], 0)) };
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut this = Self { child, config: Some(config), address };
         let mut lines = BufReader::new(stderr.context("no log")?).lines();
         let line = lines.by_ref().map_while(Result::ok).find(|line| line.contains("addresses"));
         let line: serde_json::Value = serde_json::from_str(&line.context("the node ended")?)?;
@@ -63,6 +68,23 @@ impl Program {
         this.address = http.context("no address in the log")?.trim().parse()?;
         // A full pipe would stop the node.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Ok(this)
+    }
+
+    /// Starts the floor, which is this program once more, told the same.
+    pub fn floor(how: Floor) -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(std::env::args_os().skip(1))
+            .args(["--serve-floor", how.word()])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().context("no output")?;
+        let mut line = String::new();
+        let read = BufReader::new(stdout).read_line(&mut line);
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut this = Self { child, config: None, address };
+        read?;
+        this.address = line.trim().parse().context("the floor ended")?;
         Ok(this)
     }
 
@@ -81,7 +103,7 @@ impl Program {
 }
 
 /// Microseconds of CPU of a thread, by its folder in `/proc`.
-pub fn cpu(task: &Path) -> anyhow::Result<f64> {
+fn cpu(task: &Path) -> anyhow::Result<f64> {
     let text = fs::read_to_string(task.join("schedstat"))?;
     let nanos: u64 = text.split_whitespace().next().context("no schedstat")?.parse()?;
     Ok(nanos as f64 / 1000.0)

@@ -154,6 +154,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_has_a_largest_size() {
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
+        let of = |bytes: usize| {
+            let payload = "AAAA".repeat(bytes / 4);
+            Token::parse(&format!("{header}.{payload}.AAAA")).err()
+        };
+        assert_eq!(of(8 << 10), None);
+        assert_eq!(of(32 << 10), Some(Denied::Malformed));
+    }
+
+    #[test]
     fn issuer_and_audience_must_be_named() {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         let jwt = Jwt { issuers: names(&["a", "b"]), audiences: names(&["x"]), ..Jwt::default() };

@@ -168,8 +168,14 @@ impl<I: Send + 'static> Ctx<I> {
     pub(crate) fn ordered(&self) -> Option<End> {
         match self.inner.mailbox.ordered() {
             Order::Stop(end) | Order::Abort(end) => Some(end),
-            Order::Run | Order::Kill => None,
+            Order::Run | Order::Withdraw | Order::Kill => None,
         }
+    }
+
+    /// Ends when nobody waits for the join any more: the client leaves, joins the topic anew, or has
+    /// closed.
+    pub(crate) async fn withdrawn(&self) {
+        self.inner.mailbox.told().await;
     }
 
     /// The topic.

@@ -47,12 +47,22 @@ impl Mail {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     Run,
+    /// End unless joined: whoever asked to join takes it back. For joins that wait for something
+    /// outside ([`Ctx::withdrawn`](super::ctx::Ctx::withdrawn)); no other takes notice.
+    Withdraw,
     /// End after what is being handled.
     Stop(End),
     /// End now.
     Abort(End),
     /// End now, and say nothing.
     Kill,
+}
+
+impl Order {
+    /// Whether a channel that is joined has to end.
+    pub(super) fn ends(self) -> bool {
+        !matches!(self, Self::Run | Self::Withdraw)
+    }
 }
 
 /// The sending side; cheap to clone.
@@ -120,12 +130,19 @@ impl Mailbox {
     pub(crate) fn order(&self, order: Order) {
         self.order.send_if_modified(|now| {
             let weaker = matches!((&now, order), (Order::Run, _))
+                || (*now == Order::Withdraw && order.ends())
                 || matches!((&now, order), (Order::Stop(_), Order::Abort(_) | Order::Kill));
             if weaker {
                 *now = order;
             }
             weaker
         });
+    }
+
+    /// Ends when the channel has any order.
+    pub(super) async fn told(&self) {
+        // This is a sender: there is one.
+        let _ = self.order.subscribe().wait_for(|order| *order != Order::Run).await;
     }
 
     /// What the channel is told now.
@@ -185,8 +202,11 @@ mod tests {
     #[test]
     fn a_stronger_order_holds() {
         let (mailbox, mails) = mailbox();
+        mailbox.order(Order::Withdraw);
+        assert_eq!(*mails.order.borrow(), Order::Withdraw);
         mailbox.order(Order::Stop(End::Disconnected));
         mailbox.order(Order::Stop(End::Replaced));
+        mailbox.order(Order::Withdraw);
         assert_eq!(*mails.order.borrow(), Order::Stop(End::Disconnected));
         mailbox.order(Order::Kill);
         mailbox.order(Order::Abort(End::Replaced));

@@ -95,6 +95,24 @@ impl Session {
         self.joining.is_some()
     }
 
+    /// The channel whose join must settle.
+    pub(crate) fn joining(&self) -> Option<Key> {
+        self.joining.as_ref().map(|joining| joining.entry.key)
+    }
+
+    /// Whether a message that waits takes the join back before it that must settle: by a leave, or by
+    /// another join of the topic.
+    pub(crate) fn is_taken_back(&self, by: &Incoming<'_>) -> bool {
+        self.joining.as_ref().is_some_and(|Joining { entry, .. }| {
+            *entry.topic == *by.topic
+                && match by.event.as_ref() {
+                    "phx_join" => true,
+                    "phx_leave" => !by.is_stale(&entry.join_ref, &entry.effective),
+                    _ => false,
+                }
+        })
+    }
+
     /// How many channels are joined.
     pub(crate) fn channels(&self) -> usize {
         self.channels.len()

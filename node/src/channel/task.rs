@@ -78,7 +78,7 @@ async fn run<C: Channel>(start: Start) {
     let joined = tokio::select! {
         joined = born => joined,
         // Without a channel there is nobody to say goodbye.
-        _ = told(&mut orders, |order| order != Order::Run) => return,
+        _ = told(&mut orders, Order::ends) => return,
     };
     let mut channel = match joined {
         Ok(Ok((channel, response))) => {
@@ -114,7 +114,7 @@ async fn live<C: Channel>(
     loop {
         let mail = tokio::select! {
             biased;
-            order = told(orders, |order| order != Order::Run) => return end(order),
+            order = told(orders, Order::ends) => return end(order),
             mail = life.mails.next() => mail?,
         };
         let reference = match &mail {
@@ -176,7 +176,7 @@ async fn handle<C: Channel>(channel: &mut C, mail: Mail, ctx: &Ctx<C::Info>) -> 
 fn end(order: Order) -> Option<End> {
     match order {
         Order::Stop(end) | Order::Abort(end) => Some(end),
-        Order::Run | Order::Kill => None,
+        Order::Run | Order::Withdraw | Order::Kill => None,
     }
 }
 
@@ -190,7 +190,7 @@ async fn told(orders: &mut watch::Receiver<Order>, wanted: impl Fn(Order) -> boo
 
 /// A channel that is to stop and goes on handling one message: it is given some time.
 async fn overdue(mut orders: watch::Receiver<Order>) -> Order {
-    let order = told(&mut orders, |order| order != Order::Run).await;
+    let order = told(&mut orders, Order::ends).await;
     tokio::time::sleep(LAST_WORDS).await;
     order
 }

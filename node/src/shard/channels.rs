@@ -97,6 +97,22 @@ impl Channels {
         }
     }
 
+    /// Takes the join under way back if the client leaves its topic, or joins it anew.
+    pub(super) fn heed(&self, message: &Incoming<'_>) {
+        if self.session.borrow().is_taken_back(message) {
+            self.withdraw();
+        }
+    }
+
+    /// Nobody waits for the join under way any more.
+    pub(super) fn withdraw(&self) {
+        let Some(key) = self.session.borrow().joining() else { return };
+        let handles = self.handles.borrow();
+        if let Some(handle) = handles.iter().find(|handle| handle.key == key) {
+            handle.mailbox.order(Order::Withdraw);
+        }
+    }
+
     /// Hands a broadcast to the channel if it intercepts the event (`P-BC-4`); whether it had room.
     pub(super) fn intercept(&self, broadcast: &Broadcast) -> Option<bool> {
         // The stock node intercepts nothing.
@@ -128,7 +144,9 @@ impl Shard {
     /// A message of the client.
     pub(super) fn converse(&self, conn: &Rc<Conn>, channels: &Channels, message: &Incoming<'_>) {
         let mut effects = Vec::new();
-        let routed = channels.route(&message.topic, &self.plane).is_some();
+        // No other message needs to know.
+        let routed =
+            message.event == "phx_join" && channels.route(&message.topic, &self.plane).is_some();
         channels.session.borrow_mut().receive(message, routed, &mut effects);
         for effect in effects {
             match effect {

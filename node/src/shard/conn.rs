@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     Shard,
+    input::Input,
     outbox::{Excess, Frame, Loss, Outbox, SLICES, Shed},
     poll::Polled,
     slow::notice,
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::{
     channel::{Mount, farewell::Farewell},
-    frame::{Decoder, Item, code},
+    frame::{Item, code},
     interest::Ready,
     pace::Pace,
     serializer::Version,
@@ -252,18 +253,6 @@ impl Conn {
     }
 }
 
-/// What a connection has read and not used up.
-#[derive(Default)]
-pub(super) struct Input {
-    pub(super) decoder: Decoder,
-    /// Bytes that wait for a join to settle.
-    pub(super) rest: Vec<u8>,
-    /// The join that must settle first.
-    pub(super) joining: Option<Ready>,
-    /// The frames broke the protocol: what follows means nothing.
-    pub(super) broken: bool,
-}
-
 /// Takes the socket off its shard, however its task ends.
 struct Leave(Rc<Shard>, Rc<Conn>);
 
@@ -278,9 +267,11 @@ impl Drop for Leave {
 }
 
 /// The life of a connection; `early` is what came with the handshake.
-pub(super) async fn drive(shard: Rc<Shard>, conn: Rc<Conn>, early: Vec<u8>) {
+pub(super) async fn drive(shard: Rc<Shard>, conn: Rc<Conn>, mut early: Vec<u8>) {
     let _leave = Leave(shard.clone(), conn.clone());
-    let mut input = Input { rest: early, ..Input::default() };
+    let mut input = Input::default();
+    shard.feed(&conn, &mut input, &mut early);
+    drop(early);
     loop {
         if conn.dead.get() {
             return;
@@ -290,17 +281,15 @@ pub(super) async fn drive(shard: Rc<Shard>, conn: Rc<Conn>, early: Vec<u8>) {
             let _ = Box::pin(timeout(LINGER, linger(&shard, &conn, &mut input))).await;
             return;
         }
-        let joining = input.joining.is_some() || conn.talk.is_joining();
-        if !input.rest.is_empty() && !joining {
-            let mut bytes = std::mem::take(&mut input.rest);
-            shard.feed(&conn, &mut input, &mut bytes);
+        if input.holds() && !input.waits(&conn) {
+            shard.resume(&conn, &mut input);
             continue;
         }
         // Sockets are read no faster than what they broadcast is written.
         while shard.is_behind() {
             tokio::task::yield_now().await;
         }
-        let reading = !joining;
+        let reading = input.has_room();
         let blocked = conn.blocked.get();
         tokio::select! {
             () = conn.wake.notified() => {}

@@ -2,15 +2,11 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
-use super::{
-    Shard,
-    conn::{Conn, Input},
-    fanout::Fanout,
-    inbox::Address,
-};
+use super::{Shard, conn::Conn, fanout::Fanout, inbox::Address, input::Input};
 use crate::{
     frame::{self, Item, code},
     hub::Reason,
+    longpoll::Posted,
     message::Incoming,
     protocol::Effect,
     pubsub::Broadcast,
@@ -18,7 +14,7 @@ use crate::{
 };
 
 impl Shard {
-    /// Takes bytes from a socket. Stops where a join must settle first, and keeps the rest.
+    /// Takes bytes from a socket. From a join on that must settle first, messages are held.
     pub(super) fn feed(&self, conn: &Rc<Conn>, input: &mut Input, bytes: &mut [u8]) {
         self.tally.bytes_in.set(self.tally.bytes_in.get() + bytes.len() as u64);
         let mut bytes = bytes;
@@ -34,20 +30,21 @@ impl Shard {
             };
             self.tally.frames_in.set(self.tally.frames_in.get() + 1);
             match item {
+                Item::Text(text) if input.waits(conn) => {
+                    let bytes = text.into_owned().into();
+                    self.hold(conn, input, Posted { binary: false, bytes });
+                }
+                Item::Binary(data) if input.waits(conn) => {
+                    let bytes = data.into_owned().into();
+                    self.hold(conn, input, Posted { binary: true, bytes });
+                }
                 Item::Text(text) => self.receive(conn, input, conn.version.decode(&text)),
                 Item::Binary(data) => {
                     self.receive(conn, input, conn.version.decode_binary(&data));
                 }
                 Item::Ping(data) => self.send(conn, frame::pong(&data)),
                 Item::Pong => {}
-                Item::Close(code) => {
-                    conn.peer_closed.set(true);
-                    self.end(conn, code.unwrap_or(1005), frame::close(code));
-                }
-            }
-            if input.joining.is_some() || conn.talk.is_joining() {
-                input.rest = bytes.to_vec();
-                return;
+                Item::Close(code) => return self.closed(conn, input, code),
             }
         }
     }

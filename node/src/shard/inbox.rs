@@ -141,3 +141,31 @@ impl Inbox {
         self.filled.notified().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pubsub::{Broadcast, Kind};
+
+    fn fanout(bytes: usize) -> Task {
+        Task::Fanout(Arc::new(Fanout::new(Broadcast {
+            topic: "t".into(),
+            event: "e".into(),
+            kind: Kind::Binary,
+            payload: vec![0; bytes].into(),
+        })))
+    }
+
+    #[test]
+    fn what_waits_for_a_shard_is_bounded_by_number_and_bytes() {
+        let inbox = Inbox::default();
+        let taken = (0..MAX_TASKS + 9).filter(|_| inbox.push(fanout(0))).count();
+        assert!(taken <= MAX_TASKS, "{taken}");
+        assert!(inbox.push(Task::Close(1, Arc::default())), "what relieves the node finds room");
+        inbox.take(&mut Vec::new());
+        let taken = (0..40).filter(|_| inbox.push(fanout(1 << 20))).count();
+        assert!((1..=16).contains(&taken), "{taken}");
+        inbox.take(&mut Vec::new());
+        assert!(inbox.push(fanout(1)), "there is room again");
+    }
+}

@@ -13,6 +13,7 @@ mod expiry;
 pub(crate) mod fanout;
 mod feed;
 pub(crate) mod inbox;
+mod input;
 mod named;
 pub(crate) mod outbox;
 mod poll;
@@ -38,11 +39,13 @@ use tokio::{sync::Notify, time::MissedTickBehavior};
 use self::{
     conn::Conn,
     fanout::Fanout,
-    outbox::Loss,
+    outbox::{Excess, Loss},
     table::{Slot, Table},
     tally::Tally,
     wheel::Wheel,
 };
+use sluice_node_api::config::SlowConsumer;
+
 use crate::{
     frame::{self, code},
     plane::{Plane, ShardHandle},
@@ -190,8 +193,8 @@ impl Shard {
     /// Delivers a broadcast to the subscribers on this shard.
     fn fan_out(&self, fanout: &Arc<Fanout>) {
         self.disconnect(fanout);
-        let may_drop = self.plane.may_drop(fanout.broadcast());
-        let mut over = Vec::new();
+        let slow_consumer = self.plane.slow_consumer(fanout.broadcast());
+        let (mut over, mut behind) = (Vec::new(), Vec::new());
         let table = self.table.borrow();
         let conns = self.conns.borrow();
         let mut count = 0;
@@ -214,15 +217,24 @@ impl Shard {
                 }
             };
             count += 1;
-            let loss = if may_drop { Loss::Broadcast(fanout.clone()) } else { Loss::Never };
+            let loss = match slow_consumer {
+                SlowConsumer::Disconnect => Loss::Never,
+                SlowConsumer::DropOldest => Loss::Broadcast(fanout.clone()),
+                SlowConsumer::LatestOnly => Loss::Latest(fanout.clone()),
+            };
             if conn.push(frame, loss) {
                 over.push(conn.clone());
+            } else if slow_consumer == SlowConsumer::LatestOnly && conn.blocked.get() {
+                behind.push(conn.clone());
             }
             self.mark(conn);
         }
         drop((table, conns));
         self.tally.deliveries.set(self.tally.deliveries.get() + count);
         self.appended.set(self.appended.get() + fanout.len());
+        for conn in behind {
+            self.shed(&conn, Excess::Superseded);
+        }
         for conn in over {
             self.relieve(&conn);
         }

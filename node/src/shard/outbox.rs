@@ -34,6 +34,8 @@ pub(crate) enum Loss {
     Never,
     /// A broadcast that may be dropped.
     Broadcast(Arc<Fanout>),
+    /// The same, and of no worth when a later one of its topic and event waits too.
+    Latest(Arc<Fanout>),
     /// Tells of broadcasts that were.
     Told(Box<Gap>),
 }
@@ -51,6 +53,8 @@ pub(crate) enum Excess {
     Bytes,
     /// They have waited for [`MAX_AGE`].
     Age,
+    /// The last one of its topic and event waits too.
+    Superseded,
 }
 
 /// What was done about it.
@@ -141,7 +145,7 @@ impl Outbox {
     }
 
     /// Drops broadcasts that may be dropped and are not begun, oldest first: down to a part of the
-    /// bound, or all that have waited since the mark. In the place of each topic's first stands one
+    /// bound, or all that have waited since the mark, or that the last frame supersedes. In the place of each topic's first stands one
     /// frame that `tell` makes of the topic and how many of its broadcasts are gone.
     pub(crate) fn shed(&mut self, excess: Excess, tell: impl Fn(&Arc<str>, u64) -> Bytes) -> Shed {
         let marked = self.mark.map_or(self.sent, |(end, _)| end);
@@ -149,6 +153,17 @@ impl Outbox {
         // Where in `kept` the frames are that tell, and how many have waited since the mark.
         let (mut gaps, mut old) = (SmallVec::<[(usize, Gap); 2]>::new(), 0);
         let mut left = self.frames.len();
+        let last = left.saturating_sub(1);
+        let latest = match self.frames.back().map(|frame| &frame.loss) {
+            Some(Loss::Latest(latest)) => Some(latest.clone()),
+            _ => None,
+        };
+        let superseded = |frame: &Frame| match (&frame.loss, &latest) {
+            (Loss::Latest(one), Some(latest)) => {
+                (one.topic(), one.event()) == (latest.topic(), latest.event())
+            }
+            _ => false,
+        };
         let mut kept = VecDeque::with_capacity(left);
         for (i, frame) in std::mem::take(&mut self.frames).into_iter().enumerate() {
             let begun = i == 0 && self.torn;
@@ -156,10 +171,14 @@ impl Outbox {
             let is_old = at <= marked;
             let unwanted = match excess {
                 Excess::Bytes => self.bytes > LOW_BYTES && left > FEW,
-                Excess::Age => is_old,
+                // A state is of worth however long it waits.
+                Excess::Age => is_old && !matches!(frame.loss, Loss::Latest(_)),
+                Excess::Superseded => i < last && superseded(&frame),
             };
             let gap = match &frame.loss {
-                Loss::Broadcast(from) if unwanted && !begun => Some((from.topic(), 1)),
+                Loss::Broadcast(from) | Loss::Latest(from) if unwanted && !begun => {
+                    Some((from.topic(), 1))
+                }
                 Loss::Told(gap) if !begun => Some((&gap.topic, gap.count)),
                 _ => None,
             };
@@ -173,7 +192,7 @@ impl Outbox {
             };
             self.bytes -= frame.bytes.len();
             left -= 1;
-            shed.dropped += u64::from(matches!(frame.loss, Loss::Broadcast(_)));
+            shed.dropped += u64::from(!matches!(frame.loss, Loss::Told(_)));
             match gaps.iter_mut().find(|(_, gap)| gap.topic == *topic) {
                 Some((_, gap)) => gap.count += count,
                 None => {

@@ -5,7 +5,12 @@ use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Shard, conn::Conn, conn::Input, table::Slot};
+use super::{
+    Shard,
+    conn::Conn,
+    input::{Input, MAX_HEEDED},
+    table::Slot,
+};
 use crate::{
     frame::{self, code},
     handshake::Opening,
@@ -76,6 +81,9 @@ impl Shard {
         if waiting > MAX_POSTED {
             return self.plane.metrics.drop("longpoll", 1);
         }
+        if conn.talk.is_joining() {
+            messages.iter().for_each(|message| self.heed(&conn, message));
+        }
         polled.posts.borrow_mut().push_back(Post { messages: messages.into(), taken });
         self.take_posts(&conn);
     }
@@ -86,7 +94,7 @@ impl Shard {
         while conn.closing.get().is_none() && !conn.talk.is_joining() {
             let mut posts = polled.posts.borrow_mut();
             let Some(post) = posts.front_mut() else { return };
-            let Some(Posted { binary, bytes }) = post.messages.pop_front() else {
+            let Some(message) = post.messages.pop_front() else {
                 if let Some(done) = posts.pop_front() {
                     // Nobody waits for it if it took too long.
                     let _ = done.taken.send(());
@@ -94,13 +102,12 @@ impl Shard {
                 continue;
             };
             drop(posts);
-            let text = std::str::from_utf8(&bytes);
-            let message = match text {
-                _ if binary => conn.version.decode_binary(&bytes),
-                Ok(text) => conn.version.decode(text),
-                Err(_) => Err(crate::serializer::Undecodable),
-            };
-            self.receive(conn, &mut Input::default(), message);
+            self.receive(conn, &mut Input::default(), message.read(conn.version));
+            if conn.talk.is_joining() {
+                let posts = polled.posts.borrow();
+                let waiting = posts.iter().flat_map(|post| &post.messages);
+                waiting.take(MAX_HEEDED).for_each(|message| self.heed(conn, message));
+            }
         }
     }
 

@@ -37,8 +37,10 @@ impl Shard {
     /// client for which that is not enough.
     pub(super) fn relieve(&self, conn: &Rc<Conn>) {
         self.flush(conn);
-        if conn.is_over() {
-            self.shed(conn, Excess::Bytes);
+        for excess in [Excess::Superseded, Excess::Bytes] {
+            if conn.is_over() {
+                self.shed(conn, excess);
+            }
         }
         if conn.is_over() {
             self.give_up(conn);
@@ -46,10 +48,11 @@ impl Shard {
     }
 
     /// Drops broadcasts that may be; whether something else has waited for too long.
-    fn shed(&self, conn: &Rc<Conn>, excess: Excess) -> bool {
+    pub(super) fn shed(&self, conn: &Rc<Conn>, excess: Excess) -> bool {
         let shed = conn.shed(excess);
         if shed.dropped > 0 {
-            self.plane.metrics.drop("oldest", shed.dropped);
+            let reason = if excess == Excess::Superseded { "superseded" } else { "oldest" };
+            self.plane.metrics.drop(reason, shed.dropped);
             self.mark(conn);
         }
         shed.late

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use sluice_node_api::webhooks::RuleWebhooks;
 
 use super::Info;
@@ -78,6 +79,10 @@ pub(super) async fn join(
 ) -> Result<Welcome, Refusal> {
     let Some(hooks) = hooks else { return Ok(Welcome::default()) };
     let Some(webhook) = ctx.plane().webhook.clone() else { return Err(unavailable()) };
+    let aborted = || Refusal::new("aborted", "aborted");
+    if ctx.withdrawn().now_or_never().is_some() {
+        return Err(aborted());
+    }
     // A client that goes before the answer may have been let in all the same.
     let reason = hooks.join.then_some("aborted");
     let told = || Goodbye { webhook: webhook.clone(), ctx: ctx.clone(), reason, forgotten: false };
@@ -85,7 +90,12 @@ pub(super) async fn join(
     if !hooks.join {
         return Ok(Welcome { response: None, goodbye });
     }
-    let welcome = match webhook.ask_join(&seat(ctx), payload).await {
+    let seat = seat(ctx);
+    let asked = tokio::select! {
+        asked = webhook.ask_join(&seat, payload) => asked,
+        () = ctx.withdrawn() => return Err(aborted()),
+    };
+    let welcome = match asked {
         Ok(Verdict::Allowed(response)) => Ok(response),
         Ok(Verdict::Denied(reason)) => {
             Err(Refusal::new("webhook", reason.unwrap_or_else(|| "unauthorized".to_owned())))

@@ -57,6 +57,13 @@ impl Breaker {
         }
     }
 
+    /// A call was given up before its end: another may go to see.
+    pub(super) fn give_up(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.probing = false;
+        }
+    }
+
     /// Whether it is open: the last calls have failed.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
@@ -96,6 +103,22 @@ mod tests {
         assert!(!breaker.admit(at(2)) && breaker.admit(at(3)), "twice as long");
         breaker.end(true, at(3));
         assert!(breaker.admit(at(3)) && !breaker.is_open());
+    }
+
+    #[test]
+    fn a_call_that_is_given_up_says_nothing_and_lets_another_see() {
+        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        for _ in 0..FAILURES {
+            breaker.give_up();
+        }
+        assert!(!breaker.is_open());
+        for _ in 0..FAILURES {
+            breaker.end(false, start);
+        }
+        let later = start + FIRST;
+        assert!(breaker.admit(later) && !breaker.admit(later));
+        breaker.give_up();
+        assert!(breaker.is_open() && breaker.admit(later));
     }
 
     #[test]

@@ -112,7 +112,8 @@ struct UnderWay<'a> {
     caller: &'a Caller,
     event: Event,
     since: Instant,
-    ok: bool,
+    /// None: it was given up, which says nothing.
+    ok: Option<bool>,
 }
 
 impl Drop for UnderWay<'_> {
@@ -122,7 +123,10 @@ impl Drop for UnderWay<'_> {
         metrics.took(self.event, self.since.elapsed().as_secs_f64());
         let mut breaker = self.caller.breaker.lock();
         let before = breaker.is_open();
-        breaker.end(self.ok, Instant::now());
+        match self.ok {
+            Some(ok) => breaker.end(ok, Instant::now()),
+            None => breaker.give_up(),
+        }
         let open = breaker.is_open();
         metrics.open.set(open.into());
         match (before, open) {
@@ -155,22 +159,33 @@ impl Caller {
         self.breaker.lock().wait(Instant::now())
     }
 
-    /// Posts a letter, unless the backend is left alone. A connection that breaks under a request, as
-    /// one does that the server has just given up, is tried once more.
-    pub(super) async fn post(&self, letter: &Letter) -> Result<Said, Failure> {
+    /// Posts a letter, unless the backend is left alone, and waits for an answer until `until`. A
+    /// connection that breaks under a request, as one does that the server has just given up, is tried
+    /// once more.
+    pub(super) async fn post(
+        &self,
+        letter: &Letter,
+        until: tokio::time::Instant,
+    ) -> Result<Said, Failure> {
         if !self.breaker.lock().admit(Instant::now()) {
             return Err(Failure::Circuit);
         }
         self.metrics.in_flight.inc();
         let (event, since) = (letter.event, Instant::now());
-        let mut under_way = UnderWay { caller: self, event, since, ok: false };
-        let mut said = self.once(letter).await;
-        if matches!(said, Err((Failure::Unreachable, true))) {
-            said = self.once(letter).await;
-        }
+        let mut under_way = UnderWay { caller: self, event, since, ok: None };
+        let answer = async {
+            let said = self.once(letter).await;
+            if matches!(said, Err((Failure::Unreachable, true))) {
+                return self.once(letter).await;
+            }
+            said
+        };
+        let said = tokio::time::timeout_at(until, answer).await;
+        let said = said.unwrap_or(Err((Failure::Timeout, true)));
         // Whoever answers is alive, whatever the answer means.
-        under_way.ok =
-            !matches!(said, Err((Failure::Unreachable | Failure::Timeout | Failure::Status, _)));
+        let failed =
+            matches!(said, Err((Failure::Unreachable | Failure::Timeout | Failure::Status, _)));
+        under_way.ok = Some(!failed);
         said.map_err(|(failure, _)| failure)
     }
 

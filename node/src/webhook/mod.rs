@@ -24,7 +24,9 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use sluice_node_api::webhooks::{OnFailure, Webhooks};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 pub use call::Event;
 pub use door::Door;
@@ -34,6 +36,7 @@ pub(crate) use answer::{Handling, Spread, Verdict};
 pub(crate) use topics::{Seat, Shown};
 
 use call::{Caller, Failure, Letter, Said};
+use metrics::Metrics;
 use notices::Notices;
 
 /// Of `maxConcurrent`, the part that notices have beside it.
@@ -82,6 +85,17 @@ impl Drop for Waiting<'_> {
         self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
         self.shared.waiting_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.shared.caller.metrics.waiting.dec();
+    }
+}
+
+/// Counts a question that nobody waits for any more, when it is dropped.
+struct GivenUp<'a>(Option<(&'a Metrics, Event)>);
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if let Some((metrics, event)) = self.0 {
+            metrics.count(event, "aborted", 1);
+        }
     }
 }
 
@@ -150,8 +164,9 @@ impl Webhook {
         self.0.notices.flush(bound).await;
     }
 
-    /// Asks, within the configured time; the answer by `read`. A question that is given up by whoever
-    /// asks ends by itself.
+    /// Asks, within the configured time; the answer by `read`. A question that whoever asks gives up
+    /// ends at once, and makes room; but one about an event does not: what a client has said before it
+    /// went is for the backend.
     async fn ask<T>(
         &self,
         event: Event,
@@ -159,12 +174,15 @@ impl Webhook {
         read: impl Fn(&Said) -> Result<Verdict<T>, Failure>,
     ) -> Result<Verdict<T>, Failure> {
         let (this, letter) = (self.clone(), self.letter(event, data));
-        let bound = timeout(&self.0.settings);
-        let asked = self.0.runtime.spawn(async move {
-            let post = this.in_turn(&letter);
-            tokio::time::timeout(bound, post).await.unwrap_or(Err(Failure::Timeout))
-        });
-        let said = asked.await.unwrap_or(Err(Failure::Unreachable));
+        let until = Instant::now() + timeout(&self.0.settings);
+        let asked = self.0.runtime.spawn(async move { this.in_turn(&letter, until).await });
+        let mut given_up = GivenUp(Some((&self.0.caller.metrics, event)));
+        let said = match event {
+            Event::Event => asked.await,
+            _ => AbortOnDropHandle::new(asked).await,
+        };
+        given_up.0 = None;
+        let said = said.unwrap_or(Err(Failure::Unreachable));
         let verdict = said.and_then(|said| read(&said));
         let outcome = match &verdict {
             Ok(Verdict::Allowed(_)) => "allowed",
@@ -176,15 +194,16 @@ impl Webhook {
     }
 
     /// Posts when there is room.
-    async fn in_turn(&self, letter: &Letter) -> Result<Said, Failure> {
+    async fn in_turn(&self, letter: &Letter, until: Instant) -> Result<Said, Failure> {
         let permit = match self.0.room.try_acquire() {
             Ok(permit) => permit,
             Err(_) => {
                 let _waiting = Waiting::new(&self.0, letter.body.len()).ok_or(Failure::Full)?;
-                self.0.room.acquire().await.map_err(|_| Failure::Unreachable)?
+                let room = timeout_at(until, self.0.room.acquire()).await;
+                room.map_err(|_| Failure::Timeout)?.map_err(|_| Failure::Unreachable)?
             }
         };
-        let said = self.0.caller.post(letter).await;
+        let said = self.0.caller.post(letter, until).await;
         drop(permit);
         said
     }

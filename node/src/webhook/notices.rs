@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::call::{Caller, Failure, Letter};
@@ -114,8 +115,7 @@ impl Notices {
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
             }
-            let said = tokio::time::timeout(*timeout, caller.post(letter)).await;
-            match said.unwrap_or(Err(Failure::Timeout)) {
+            match caller.post(letter, Instant::now() + *timeout).await {
                 Ok(said) if said.status.is_success() => {
                     return caller.metrics.count(letter.event, "delivered", 1);
                 }

@@ -59,7 +59,14 @@ pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
             redis: (spec.pubsub.adapter == Adapter::Redis)
                 .then(|| RedisPubSub { url_file: format!("{DIRECTORY}/redis/url") }),
         },
-        socket: Socket { check_origin: origins(&spec.socket)?, ..Socket::default() },
+        socket: Socket {
+            check_origin: origins(&spec.socket)?,
+            max_joins_per_second: spec
+                .socket
+                .max_joins_per_second
+                .map(|joins| joins.max(1).unsigned_abs()),
+            ..Socket::default()
+        },
         auth: super::auth::config(&spec.auth),
         webhooks: spec.webhooks.as_ref().map(super::webhooks::config),
         live_file: Some(format!("{DIRECTORY}/live.yaml")),

@@ -6,10 +6,12 @@ use k8s_openapi::{
     },
     serde::{Serialize, de::DeserializeOwned},
 };
-use sluice_node_api::config::{CheckOrigin, LiveConfig, NodeConfig, Socket};
+use sluice_node_api::config::{LiveConfig, NodeConfig};
 use sluice_node_api::webhooks::OnFailure;
 
 use super::*;
+
+mod socket;
 
 fn defaults() -> Defaults {
     Defaults {
@@ -128,6 +130,7 @@ fn what_changes_pods_changes_both_hashes() {
         "{auth: {jwt: {keys: [{algorithm: HS256, secretRef: {name: jwt, key: secret}}]}}}",
         "{webhooks: {url: 'http://b/', secretRef: {name: hooks, key: secret}}}",
         "{socket: {checkOrigin: []}}",
+        "{socket: {maxJoinsPerSecond: 20}}",
         REDIS,
     ] {
         let workload = rendered(spec).workload;
@@ -314,31 +317,6 @@ fn no_image_is_an_error_that_names_the_way_out() {
     let none = Defaults { node_image: String::new(), ..defaults() };
     let error = build(&Cluster::new(&object, &none).unwrap()).unwrap_err();
     assert!(error.to_string().contains("--node-image"), "{error}");
-}
-
-#[test]
-fn which_pages_may_connect_is_in_the_nodes_file() {
-    let config = |spec: &str| -> NodeConfig {
-        let template = rendered(spec).workload.template;
-        let text = template["metadata"]["annotations"][NODE_CONFIG].as_str().unwrap();
-        serde_saphyr::from_str(text).unwrap()
-    };
-    let origins = |spec: &str| config(spec).socket.check_origin;
-    assert_eq!(origins("{}"), CheckOrigin::Off);
-    assert_eq!(origins("{socket: {checkOrigin: []}}"), CheckOrigin::List(vec![]));
-    let list = ["https://chat.example.com", "//*.example.com:8080", "http://[::1]:4000"];
-    let spec = format!("socket: {{checkOrigin: {list:?}}}");
-    assert_eq!(origins(&spec), CheckOrigin::List(list.map(String::from).into()));
-    let only = Socket { check_origin: origins(&spec), ..Socket::default() };
-    assert_eq!(config(&spec).socket, only, "nothing else changes");
-}
-
-#[test]
-fn an_origin_that_a_node_would_refuse_is_an_error_that_says_what_to_write() {
-    // What the rule of the API server lets through.
-    let object = cluster("{socket: {checkOrigin: ['//[:::]']}}");
-    let error = build(&Cluster::new(&object, &defaults()).unwrap()).unwrap_err();
-    assert!(error.to_string().contains("`//[:::]` is no origin: write `//host`"), "{error}");
 }
 
 #[test]

@@ -35,7 +35,6 @@ pub struct Clients {
 
 /// How a group is right now.
 #[derive(Debug, Clone, Deserialize)]
-#[expect(dead_code, reason = "some fields are only shown, in messages of failed tests")]
 #[serde(rename_all = "camelCase")]
 pub struct State {
     /// Clients joined.
@@ -52,7 +51,6 @@ pub struct State {
 
 /// What the node answered to a push.
 #[derive(Debug, Clone, Deserialize)]
-#[expect(dead_code, reason = "some fields are only shown, in messages of failed tests")]
 pub struct Reply {
     /// `ok`, `error` or `timeout`.
     pub status: String,
@@ -233,8 +231,19 @@ impl Clients {
 
     /// As [`Clients::open`], without complaint about those who could not join.
     pub async fn try_open(&self, group: &str, urls: &[String], topic: &str) -> Result<State> {
+        self.try_open_with(group, urls, topic, json!({})).await
+    }
+
+    /// As [`Clients::try_open`], with connect parameters.
+    pub async fn try_open_with(
+        &self,
+        group: &str,
+        urls: &[String],
+        topic: &str,
+        params: Value,
+    ) -> Result<State> {
         let command = json!({
-            "group": group, "urls": urls, "topic": topic, "count": 1, "timeoutMs": 4000,
+            "group": group, "urls": urls, "topic": topic, "count": 1, "params": params, "timeoutMs": 4000,
         });
         self.ask("open", command).await
     }
@@ -292,6 +301,16 @@ impl Clients {
             "{group} did not receive: {missing}"
         );
         Ok(())
+    }
+
+    /// What the last join of each client was answered with.
+    pub async fn answers(&self, group: &str) -> Result<Vec<Value>> {
+        self.ask("answers", json!({ "group": group })).await
+    }
+
+    /// Has each client of the group `leave` its topic, `pause` reading or `resume` it.
+    pub async fn each(&self, group: &str, act: &str) -> Result<()> {
+        self.ask::<Value>("each", json!({ "group": group, "act": act })).await.map(drop)
     }
 
     /// The messages that one client received.

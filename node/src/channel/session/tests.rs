@@ -129,3 +129,27 @@ fn p_con_11_the_limit_holds_for_new_topics_only() {
     assert_eq!(d.receive(json!(["3", "3", "t", "phx_join", {}]))[0], "start 2 for 1");
     assert!(d.receive(json!(["3", "3", "x", "phx_join", {}]))[0].contains("unmatched topic"));
 }
+
+#[test]
+fn a_leave_or_another_join_of_the_topic_takes_back_the_join_that_must_settle() {
+    let mut d = Driver::new(9);
+    let taken_back = |session: &Session, message: Value| {
+        let text = message.to_string();
+        session.is_taken_back(&Version::V2.decode(&text).expect("a message"))
+    };
+    assert!(!taken_back(&d.0, json!(["1", "2", "t", "phx_leave", {}])), "nothing settles");
+    d.receive(json!(["1", "1", "t", "phx_join", {}]));
+    for (message, taken) in [
+        (json!(["1", "2", "t", "phx_leave", {}]), true),
+        (json!([null, "2", "t", "phx_leave", {}]), true),
+        (json!(["0", "2", "t", "phx_leave", {}]), false),
+        (json!(["3", "3", "t", "phx_join", {}]), true),
+        (json!(["1", "2", "t", "event", {}]), false),
+        (json!(["1", "2", "t2", "phx_leave", {}]), false),
+        (json!(["3", "3", "t2", "phx_join", {}]), false),
+    ] {
+        assert_eq!(taken_back(&d.0, message.clone()), taken, "{message}");
+    }
+    d.word(|s, e| s.joined(1, ().into(), e));
+    assert!(!taken_back(&d.0, json!(["1", "2", "t", "phx_leave", {}])), "it has settled");
+}

@@ -16,6 +16,14 @@ fn may(topic: &str, len: usize) -> Frame {
     Frame { bytes: Bytes::from(vec![1; len]), loss }
 }
 
+fn latest(topic: &str, event: &str) -> Frame {
+    let payload = Bytes::from_static(b"{}");
+    let (topic, event) = (topic.into(), event.into());
+    let broadcast = Broadcast { topic, event, kind: Kind::Json, payload };
+    let loss = Loss::Latest(Arc::new(Fanout::new(broadcast)));
+    Frame { bytes: Bytes::from(vec![2; 10]), loss }
+}
+
 fn outbox(frames: &[usize]) -> Outbox {
     let mut outbox = Outbox::default();
     frames.iter().for_each(|len| outbox.push(must(*len)));
@@ -31,6 +39,7 @@ fn waits(outbox: &Outbox) -> Vec<String> {
     let frames = outbox.frames.iter().map(|frame| match &frame.loss {
         Loss::Never => "!".to_owned(),
         Loss::Broadcast(_) => "+".to_owned(),
+        Loss::Latest(one) => format!("{}.{}", one.topic(), one.event()),
         Loss::Told(_) => String::from_utf8(frame.bytes.to_vec()).expect("text"),
     });
     frames.collect()
@@ -94,6 +103,31 @@ fn the_oldest_are_dropped_and_told_in_their_place() {
     assert_eq!(waits(&large), ["a-3", "+", "+", "+"], "a few large frames may be sent");
 }
 
+#[test]
+fn only_the_latest_of_a_topic_and_event_waits() {
+    let mut outbox = Outbox::default();
+    let push = |outbox: &mut Outbox, frame: Frame| {
+        outbox.push(frame);
+        outbox.shed(Excess::Superseded, tell).dropped
+    };
+    outbox.push(latest("a", "x"));
+    outbox.advance(1);
+    assert_eq!(push(&mut outbox, latest("a", "x")), 0, "one is begun");
+    assert_eq!(push(&mut outbox, latest("a", "y")), 0, "another event");
+    assert_eq!(push(&mut outbox, must(1)), 0);
+    assert_eq!(push(&mut outbox, latest("b", "x")), 0, "another topic");
+    assert_eq!(push(&mut outbox, latest("a", "x")), 1);
+    assert_eq!(waits(&outbox), ["a.x", "a-1", "a.y", "!", "b.x", "a.x"]);
+    assert_eq!(push(&mut outbox, latest("a", "x")), 1);
+    assert_eq!(push(&mut outbox, latest("b", "x")), 1);
+    assert_eq!(waits(&outbox), ["a.x", "a-2", "a.y", "!", "b-1", "a.x", "b.x"]);
+    let mut old = Outbox::default();
+    (0..3).for_each(|_| old.push(latest("a", "x")));
+    let start = Instant::now();
+    assert!(!old.is_stuck(start) && old.is_stuck(start + MAX_AGE));
+    assert_eq!(old.shed(Excess::Age, tell), Shed::default(), "the last state is of worth");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_may_be_dropped_is_too_old_alone_and_what_must_arrive_is_not() {
     let start = Instant::now();
@@ -153,7 +187,7 @@ proptest! {
                 whole += 1;
                 match &frame.loss {
                     Loss::Never => sent_musts += 1,
-                    Loss::Broadcast(_) => sent += 1,
+                    Loss::Broadcast(_) | Loss::Latest(_) => sent += 1,
                     Loss::Told(gap) => told += gap.count,
                 }
             }
