@@ -58,7 +58,8 @@ def event(data):
 
 def told(data):
     """A leave or a disconnect: any 2xx will do."""
-    print(json.dumps(data), flush=True)
+    with LOCK:  # a line is whole
+        print(json.dumps(data), flush=True)
     return {}
 
 

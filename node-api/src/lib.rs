@@ -9,6 +9,7 @@ pub mod admin;
 pub mod auth;
 pub mod config;
 mod history;
+mod live;
 mod origin;
 mod presence;
 mod slow;

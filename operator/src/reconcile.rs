@@ -5,6 +5,7 @@
 //! requests.
 
 mod error;
+mod wanted;
 
 pub use error::Error;
 
@@ -23,6 +24,7 @@ use kube::{
 use parking_lot::Mutex;
 use sluice_crds::{ChannelCluster, Reason, RedisMode};
 use tracing::Instrument;
+use wanted::{changed_at, desired, image};
 
 use crate::{
     apply::{self, Applier},
@@ -33,9 +35,9 @@ use crate::{
     farewell, hints,
     leader::Leadership,
     metrics::{ClusterLabels, Metrics},
-    model::{Desired, Observed, Plan, TemplateStep},
+    model::{Observed, Plan},
     node_client::NodeClient,
-    observe::{Seen, observe},
+    observe::observe,
     plan::plan,
     redis_pod, report, settings,
     status::Facts,
@@ -268,13 +270,6 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
     Ok(Passed { next: Action::requeue(again), refused: outcome.refused })
 }
 
-/// When the object was last changed, its status aside.
-fn changed_at(object: &ChannelCluster) -> Option<Timestamp> {
-    let entries = object.metadata.managed_fields.iter().flatten();
-    let own = entries.filter(|entry| entry.subresource.as_deref() != Some("status"));
-    own.filter_map(|entry| entry.time.as_ref().map(|time| time.0)).max()
-}
-
 /// Whether the namespace is being deleted. Unknown, such as without the right to look, is no.
 async fn namespace_goes(context: &Context, namespace: &str) -> bool {
     farewell::namespace_goes(context, namespace)
@@ -284,29 +279,6 @@ async fn namespace_goes(context: &Context, namespace: &str) -> bool {
             tracing::debug!(error, "can't see whether the namespace is being deleted");
         })
         .unwrap_or(false)
-}
-
-/// What is wanted. Of a spec that can't be rendered: what there is.
-fn desired<'a>(
-    object: &'a ChannelCluster,
-    cluster: Cluster<'a>,
-    rendering: Option<&Rendering>,
-    seen: &Seen,
-) -> Desired<'a> {
-    let there = seen.observed.statefulset.clone().unwrap_or_default();
-    let (spec_hash, template_hash) = match rendering {
-        Some(Rendering { workload, .. }) => {
-            (workload.spec_hash.clone(), workload.template_hash.clone())
-        }
-        None => (there.spec_hash, there.template_hash),
-    };
-    Desired {
-        name: cluster.name,
-        generation: object.metadata.generation.unwrap_or(0),
-        spec: cluster.spec,
-        spec_hash,
-        template_hash,
-    }
 }
 
 /// Writes what must be there, takes the plan's steps, and deletes what must not be there. `withheld`:
@@ -381,15 +353,6 @@ async fn carry_out(
 /// Whether a pod that starts without it is not the pod that was decided on.
 fn needed_by_pods(kind: Kind) -> bool {
     matches!(kind, Kind::ConfigMap | Kind::ServiceAccount)
-}
-
-/// The image of the wanted revision: of the template that is or comes in force.
-fn image(cluster: &Cluster<'_>, seen: &Seen, plan: &Plan) -> String {
-    let kept =
-        seen.stateful_set.as_ref().filter(|_| plan.cursor.template == TemplateStep::Keep).and_then(
-            |object| object.data["spec"]["template"]["spec"]["containers"][0]["image"].as_str(),
-        );
-    kept.unwrap_or_else(|| cluster.image()).to_owned()
 }
 
 impl Context {

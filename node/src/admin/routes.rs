@@ -1,6 +1,5 @@
 //! The calls of the admin API.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Json;
