@@ -10,6 +10,7 @@ mod care;
 mod chat;
 mod clusters;
 mod deploys;
+mod drain_metrics;
 mod drains;
 mod edges;
 mod evictions;
