@@ -1,6 +1,6 @@
 //! An upgrade of the operator that renders pods otherwise, under live clients.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use sluice_crds::ConditionType;
@@ -16,7 +16,24 @@ use crate::{
 };
 
 /// The release under test with another default image and another operator pod; as it was, when this value ends.
-struct Upgraded(Place);
+struct Upgraded {
+    place: Place,
+    /// The release's revision before.
+    before: String,
+}
+
+impl Upgraded {
+    /// Notes how it is; nothing is upgraded yet.
+    fn note(place: &Place) -> Result<Self> {
+        let namespace = ["--namespace", OPERATOR_NAMESPACE];
+        let told = place
+            .kubernetes
+            .helm([&["status", "sluice", "--output=json"][..], &namespace].concat())?;
+        let status: serde_json::Value = serde_json::from_str(&told)?;
+        let before = status["version"].as_u64().context("the release has no revision")?.to_string();
+        Ok(Self { place: place.clone(), before })
+    }
+}
 
 fn upgrade(place: &Place, values: &[String]) -> Result<()> {
     let chart = place.in_repo("charts/sluice").display().to_string();
@@ -33,10 +50,10 @@ fn upgrade(place: &Place, values: &[String]) -> Result<()> {
 
 impl Drop for Upgraded {
     fn drop(&mut self) {
-        let back = self.0.kubernetes.images().and_then(|images| {
-            let image = format!("nodeImage={}", images.channel_node);
-            upgrade(&self.0, &[image, "podAnnotations=null".into()])
-        });
+        // With all its values: an upgrade that reuses values can't take one back.
+        let back =
+            ["rollback", "sluice", &self.before, "--namespace", OPERATOR_NAMESPACE, "--wait"];
+        let back = self.place.kubernetes.helm(back);
         if let Err(error) = back {
             eprintln!("  the operator is still the upgraded one: {error:#}");
         }
@@ -66,7 +83,7 @@ fn operator_upgrade_with_another_node_image_rolls_nothing_until_the_next_change(
         ensure!(images(&cluster).await? == [&*old; 2], "{:?}", images(&cluster).await?);
         let roll = Roll::start(&cluster, 20).await?;
 
-        let upgraded = Upgraded(space.place.clone());
+        let upgraded = Upgraded::note(&space.place)?;
         let values = [format!("nodeImage={new}"), String::from("podAnnotations.e2e=upgraded")];
         let place = space.place.clone();
         roll.during(async { tokio::task::spawn_blocking(move || upgrade(&place, &values)).await? })
