@@ -12,7 +12,7 @@ use sluice_crds::{ConditionType, DrainReportPhase, names};
 use crate::{
     chat::open_on_pods,
     figure,
-    support::{Clients, Cluster, LONG, PodWatch, eventually, spec, test},
+    support::{Clients, Cluster, LONG, PodWatch, eventually, roll::Roll, spec, test},
 };
 
 /// Waits for a drain in a phase; gives its pod.
@@ -148,6 +148,74 @@ fn time_over_hold_keeps_the_pod_until_somebody_decides() {
             ready.message
         );
         ensure!(gone == [held], "{gone:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn waiting_drain_goes_with_the_few_that_it_may_leave() {
+    test("waiting_drain_goes_with_the_few_that_it_may_leave", async |space| {
+        let drain = json!({ "mode": "Wait", "exitAtConnections": 2 });
+        let cluster = space.cluster("chat", with_drain(drain)).await?;
+        cluster.wait_ready().await?;
+        let clients = Clients::start(space).await?;
+        let pods = cluster.pods().await?;
+        for (group, pod) in [("stays", 0), ("leaves", 1), ("lingers", 1)] {
+            let count = if group == "lingers" { 2 } else { 5 };
+            clients.open(group, &[cluster.pod_url(&pods[pod])?], "room:lobby", count).await?;
+        }
+        let watch = PodWatch::start(&cluster).await?;
+        cluster.change(json!({ "replicas": 1 })).await?;
+        eventually("the drain to have begun, and to wait", LONG, async || {
+            let status = cluster.status().await?;
+            let drain = status.drains.first().ok_or_else(|| anyhow::anyhow!("no drain"))?;
+            let waits =
+                matches!(drain.phase, DrainReportPhase::Waiting | DrainReportPhase::Closing);
+            ensure!(waits && drain.remaining_connections == 7, "{drain:?}");
+            Ok(())
+        })
+        .await?;
+        let closes = clients.state("leaves").await?.closes + clients.state("lingers").await?.closes;
+        ensure!(closes == 0 && watch.deletions().is_empty(), "{closes} {:?}", watch.deletions());
+        // Two may be left, and they go with the pod. They know its address only, so that they do not come back.
+        clients.close("leaves").await?;
+        cluster.wait_ready().await?;
+        let ends = watch.deletions();
+        ensure!(ends.len() == 1 && ends[0].drained, "{ends:?}");
+        let report = clients.report("lingers", 1).await?;
+        figure!(space, "5 of 7 left by themselves; then closes {:?}", report.close_codes);
+        let told = report.close_codes.get("1012") == Some(&2) && report.close_codes.len() == 1;
+        ensure!(told, "{:?}", report.close_codes);
+        ensure!(clients.state("stays").await?.closes == 0, "the others noticed nothing");
+        Ok(())
+    });
+}
+
+#[test]
+fn clients_have_the_time_to_leave_before_the_first_batch() {
+    test("clients_have_the_time_to_leave_before_the_first_batch", async |space| {
+        let drain = json!({ "waitSeconds": 8, "batchSize": 5, "batchIntervalSeconds": 1 });
+        let cluster = space.cluster("chat", with_drain(drain)).await?;
+        cluster.wait_ready().await?;
+        let roll = Roll::start(&cluster, 20).await?;
+        cluster.change(json!({ "replicas": 1 })).await?;
+        drain_in(&cluster, DrainReportPhase::Waiting).await?;
+        let outcome = roll.finish(1).await?;
+        outcome.nobody_was_dropped(1)?;
+        let moves = &outcome.report.moves.counts;
+        ensure!(moves.get("1") == Some(&10) && moves.get("0") == Some(&10), "{moves:?}");
+        // The first close is as late as the spec says, by the operator's own note of the drain's begin.
+        let began = outcome.watch.sights().into_iter().find(|sight| sight.started.is_some());
+        let began = began.and_then(|sight| sight.started).unwrap_or_default();
+        let began = began.parse::<jiff::Timestamp>()?.as_millisecond() as f64;
+        let closes = outcome.report.closes_by_node.values().flatten().copied();
+        let first = closes.fold(f64::INFINITY, f64::min);
+        figure!(
+            space,
+            "the first close came {:.1} s after the drain had begun",
+            (first - began) / 1e3
+        );
+        ensure!(first - began >= 9e3, "1 s of delay and 8 s to leave were promised");
         Ok(())
     });
 }

@@ -183,3 +183,33 @@ fn a_container_that_restarts_while_it_drains_is_drained_once() {
         Ok(())
     });
 }
+
+#[test]
+fn a_pod_deleted_in_the_middle_of_its_drain_moves_each_client_once() {
+    test("a_pod_deleted_in_the_middle_of_its_drain_moves_each_client_once", async |space| {
+        let slow = json!({ "initialDelaySeconds": 3, "batchSize": 2, "batchIntervalSeconds": 1 });
+        let cluster = space.cluster("chat", spec(3, json!({ "drain": slow }))).await?;
+        cluster.wait_ready().await?;
+        let roll = Roll::start(&cluster, 30).await?;
+        cluster.change(colour("blue")).await?;
+        roll.until("the first clients to be moved", async || Ok(moved(&roll).await? > 0)).await?;
+        let drains = roll.watch().drains();
+        ensure!(drains.len() == 1, "{drains:?}");
+        for pod in drains.keys() {
+            space.kubectl(&["delete", "pod", pod, "--wait=false"]).await?;
+        }
+        let outcome = roll.finish(3).await?;
+        outcome.nothing_was_lost()?;
+        outcome.moved_once_each()?;
+        outcome.closed_one_after_the_other()?;
+        outcome.all_pods_replaced()?;
+        let ends = outcome.watch.deletions();
+        let end = ends.iter().find(|end| drains.contains_key(&end.name));
+        let left = end.map_or(0, |end| outcome.closes_after(end));
+        figure!(space, "{drains:?} deleted by hand with {left} of 10 clients left");
+        ensure!(left > 0, "it was deleted when its drain was over: {ends:?}");
+        let status = cluster.status().await?;
+        ensure!(status.drains.is_empty() && status.rollout.is_none(), "{status:?}");
+        Ok(())
+    });
+}

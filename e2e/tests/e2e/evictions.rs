@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::{
     figure,
     support::{
-        Clients, Cluster, LONG, Space, eventually,
+        Clients, Cluster, LONG, Space, colour, eventually,
         operator::metric,
         place::Place,
         roll::{Outcome, Roll},
@@ -34,10 +34,18 @@ struct Emptied {
     _alone: MutexGuard<'static, ()>,
 }
 
+/// Waits for the turn to empty a Kubernetes node.
+async fn turn() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::const_new(());
+    LOCK.lock().await
+}
+
 impl Emptied {
     async fn of(space: &Space, node: &str) -> Self {
-        static LOCK: Mutex<()> = Mutex::const_new(());
-        let alone = LOCK.lock().await;
+        Self::in_turn(space, node, turn().await)
+    }
+
+    fn in_turn(space: &Space, node: &str, alone: MutexGuard<'static, ()>) -> Self {
         Self { place: space.place.clone(), node: node.to_owned(), _alone: alone }
     }
 
@@ -190,6 +198,53 @@ fn uncordoning_cancels_the_drain() {
         figure!(space, "{node} cordoned and uncordoned: {closes} closes");
         ensure!(closes == 0, "{closes} clients were closed");
         ensure!(cluster.identities().await? == before, "{:?}", cluster.identities().await?);
+        Ok(())
+    });
+}
+
+#[test]
+fn kubectl_drain_in_the_middle_of_a_rollout_keeps_every_client() {
+    test("kubectl_drain_in_the_middle_of_a_rollout_keeps_every_client", async |space| {
+        let drain = json!({ "initialDelaySeconds": 3, "batchSize": 3, "batchIntervalSeconds": 1 });
+        let cluster =
+            space.cluster("chat", spec(3, labelled(space, json!({ "drain": drain })))).await?;
+        cluster.wait_ready().await?;
+        let turn = turn().await;
+        let roll = Roll::start(&cluster, CLIENTS).await?;
+        cluster.change(colour("blue")).await?;
+        let mut taken = None;
+        roll.until("clients on a new pod", async || {
+            let loads = roll.state().await?.by_node;
+            taken = loads.into_keys().find(|pod| !roll.old().contains(pod));
+            Ok(taken.is_some())
+        })
+        .await?;
+        let taken = taken.context("a pod")?;
+        let pod = space.api::<Pod>().get(&taken).await?;
+        let emptied = Emptied::in_turn(space, &node_of(&pod), turn);
+        let said = roll.during(emptied.drain(space, "180s")).await?;
+        ensure!(said.success, "kubectl drain: {}", said.stderr.trim());
+        let outcome = roll.finish(3).await?;
+        let after = layout(&cluster).await?;
+        ensure!(!after.contains_key(&emptied.node), "pods are on it again: {after:?}");
+        figure!(
+            space,
+            "{} with {taken} was emptied; labels of pods changed {:?} times",
+            emptied.node,
+            outcome.watch.label_changes()
+        );
+        // Who makes way is drained ahead of the rollout, and its old pods come back as they were: one that has no clients
+        // and is not Ready yet then goes without a drain.
+        outcome.nothing_was_lost()?;
+        outcome.pods_went_empty_or_overdue()?;
+        let most = outcome.watch.most_drains_at_a_time();
+        ensure!(most == 1, "{most} drains at a time");
+        // Once for the rollout. Those of the pods that are evicted are moved once more, some of them to pods that the
+        // rollout drains later: two on average is what two such pods of three make at the most.
+        let moves = &outcome.report.moves;
+        ensure!(moves.mean <= 2.0, "{moves:?}");
+        let status = cluster.status().await?;
+        ensure!(status.updated_replicas == 3 && status.drains.is_empty(), "{status:?}");
         Ok(())
     });
 }

@@ -93,16 +93,27 @@ pub async fn cut_off_from(place: &Place, pod: &Container, port: u16) -> Result<C
 
 /// The sum of a metric over the operator's pods and the metric's labels.
 pub async fn metric(place: &Place, name: &str) -> Result<f64> {
+    metric_with(place, name, "").await
+}
+
+/// As [`metric`], of the series that have a label, as it stands in Prometheus' format.
+pub async fn metric_with(place: &Place, name: &str, label: &str) -> Result<f64> {
     let mut sum = 0.0;
     for pod in pods(place).await?.iter().filter(|pod| ready(pod)) {
         let url = format!("http://{}:{METRICS_PORT}/metrics", ip(pod)?);
         let text = http()?.get(url).send().await?.error_for_status()?.text().await?;
-        let samples = text.lines().filter(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-        });
-        sum += samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+        sum += total(&text, name, label);
     }
     Ok(sum)
+}
+
+/// The sum of a metric's series that have a label, in what `/metrics` answered.
+pub fn total(text: &str, name: &str, label: &str) -> f64 {
+    let samples = text.lines().filter(|line| {
+        let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']));
+        rest.is_some_and(|rest| rest.contains(label))
+    });
+    samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 /// The operator's process in one of its pods, to be stopped or killed. Local only.

@@ -122,6 +122,19 @@ impl PodWatch {
         starts.into_iter().map(|(name, starts)| (name, starts.len())).collect()
     }
 
+    /// How often each pod began or ceased to take clients while it stayed, by name.
+    pub fn label_changes(&self) -> BTreeMap<String, usize> {
+        let mut last: BTreeMap<String, (String, bool)> = BTreeMap::new();
+        let mut changes = BTreeMap::new();
+        for sight in self.sights().into_iter().filter(|sight| !sight.deleting && !sight.gone) {
+            let before = last.insert(sight.name.clone(), (sight.uid.clone(), sight.accepting));
+            if before.is_some_and(|(uid, was)| uid == sight.uid && was != sight.accepting) {
+                *changes.entry(sight.name).or_default() += 1;
+            }
+        }
+        changes
+    }
+
     /// The names of all pods that there ever were.
     pub fn names(&self) -> BTreeSet<String> {
         self.sights().into_iter().map(|sight| sight.name).collect()

@@ -273,6 +273,30 @@ impl Outcome {
         closes.filter(|at| next.is_none_or(|next| *at < next.at)).reduce(f64::max)
     }
 
+    /// Clients that left a pod after this sight of it.
+    pub fn closes_after(&self, sight: &Sight) -> usize {
+        let closes = self.report.closes_by_node.get(&sight.name).into_iter().flatten();
+        closes.filter(|at| **at > sight.at).count()
+    }
+
+    /// No two pods closed clients at the same time, whoever made them: names that are never used again are taken for
+    /// granted.
+    pub fn closed_one_after_the_other(&self) -> Result<()> {
+        let times = |closes: &Vec<f64>| {
+            let (first, last) = (f64::INFINITY, f64::NEG_INFINITY);
+            closes.iter().fold((first, last), |(a, b), at| (a.min(*at), b.max(*at)))
+        };
+        let closing = &self.report.closes_by_node;
+        let mut all: Vec<_> = closing.iter().map(|(pod, closes)| (times(closes), pod)).collect();
+        all.sort_by(|a, b| a.0.0.total_cmp(&b.0.0));
+        for pair in all.windows(2) {
+            let ((_, last), one) = pair[0];
+            let ((first, _), other) = pair[1];
+            ensure!(last < first, "{one} and {other} closed clients at the same time: {all:?}");
+        }
+        Ok(())
+    }
+
     /// No pod went with clients on it before its drain's time was over.
     pub fn pods_went_empty_or_overdue(&self) -> Result<()> {
         for end in self.watch.deletions() {
