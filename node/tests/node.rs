@@ -187,6 +187,30 @@ async fn a_drain_that_nobody_renews_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_ends_the_drain_of_a_node_that_leaves() {
+    let dir = Dir::new();
+    let live = LIVE.replace("initialDelaySeconds: 0", "initialDelaySeconds: 1");
+    std::fs::write(dir.0.join("live.yaml"), live).unwrap();
+    let a = node("a", &dir.config("")).await;
+    let mut clients = [Client::join(&a, "room:1").await, Client::join(&a, "room:1").await];
+    let (at, watched) = (a.addresses.admin, a.admin.clone());
+    let ends = tokio::spawn(a.shut_down(sluice_node::run::Cause::Terminate));
+    let none = sluice_node_api::admin::DrainPhase::None;
+    until("it drains", || watched.status().drain.phase != none).await;
+    let url = format!("http://{at}/drain");
+    let (status, said) = call("DELETE", &url, Some(ADMIN_TOKEN), None).await;
+    assert!(status == 200 && said["phase"] != "None", "{status} {said}");
+    let other = drain_request(json!({"mode": "Wait", "ttlSeconds": 0.2})).to_string();
+    let (status, said) = call("POST", &url, Some(ADMIN_TOKEN), Some(other)).await;
+    assert!(status == 200 && said["phase"] != "None", "{status} {said}");
+    for client in &mut clients {
+        assert_eq!(client.closed().await, 1012);
+    }
+    drop(clients);
+    tokio::time::timeout(BOUND, ends).await.expect("it ends").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cordon_and_shed() {
     let dir = Dir::new();
     let a = node("a", &dir.config("")).await;

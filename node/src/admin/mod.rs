@@ -69,14 +69,20 @@ impl Admin {
         self.0.ready.store(true, Ordering::Release);
     }
 
-    /// From now on the node is not ready any more.
+    /// From now on the node is not ready any more, and its drain is its own: nobody ends or changes it.
     pub fn set_leaving(&self) {
+        // A call that is under way is over first.
+        let _asked = self.0.drain.lock();
         self.0.leaving.store(true, Ordering::Release);
+    }
+
+    fn leaves(&self) -> bool {
+        self.0.leaving.load(Ordering::Acquire)
     }
 
     /// What `/readyz` answers. A cordon or a drain does not change it.
     pub fn ready(&self) -> bool {
-        self.0.ready.load(Ordering::Acquire) && !self.0.leaving.load(Ordering::Acquire)
+        self.0.ready.load(Ordering::Acquire) && !self.leaves()
     }
 
     /// What the last `POST /drain` asked for, until a `DELETE /drain`.

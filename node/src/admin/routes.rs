@@ -74,6 +74,9 @@ pub(super) async fn drain(
     check(&request)?;
     // The lock is held over both: two calls at once leave what the later one asked.
     let mut asked = admin.0.drain.lock();
+    if admin.leaves() {
+        return Ok(Json(admin.0.hub.drain_status()));
+    }
     if asked.replace(request.clone()).as_ref() != Some(&request) {
         info!(?request, "asked to drain");
     }
@@ -82,6 +85,10 @@ pub(super) async fn drain(
 
 pub(super) async fn cancel_drain(_: Authorized, State(admin): State<Admin>) -> Json<DrainStatus> {
     let mut asked = admin.0.drain.lock();
+    // The operator may not know yet that the pod is being deleted.
+    if admin.leaves() {
+        return Json(admin.0.hub.drain_status());
+    }
     if asked.take().is_some() {
         info!("asked to drain no more");
     }
