@@ -55,7 +55,7 @@ pub(crate) fn skew(
     let bound = (mean * (1.0 + part)).max(mean + A_COUPLE);
     let under_way = observed.pods.iter().any(|p| shedding(p) > 0);
     let over = |p: &PodState| p.connections().is_some_and(|n| n as f64 > bound);
-    let uneven = mean >= 1.0 && observed.pods.iter().any(over);
+    let uneven = observed.pods.iter().any(over);
     let low = mean * (1.0 - part / 2.0);
     (uneven || under_way).then_some(Skew { mean, bound, low, under_way })
 }

@@ -132,6 +132,14 @@ fn nothing_is_moved_when_it_is_off_or_nearly_even_or_something_else_is_under_way
 }
 
 #[test]
+fn fewer_clients_than_pods_are_spread_as_well() {
+    let mut w = world(4, 3, 1);
+    lay(&mut w, &[0, 0, 3, 0]);
+    settle(&mut w, 130);
+    assert!(even(&w), "{:?}", loads(&w));
+}
+
+#[test]
 fn a_shed_that_is_not_wanted_any_more_is_ended() {
     let mut w = world(3, 600, 1);
     w.spec.rebalance.rate_per_second = 1;
