@@ -282,7 +282,7 @@ async fn namespace_goes(context: &Context, namespace: &str) -> bool {
 }
 
 /// Writes what must be there, takes the plan's steps, and deletes what must not be there. `withheld`:
-/// why there are no tokens for the nodes; then nothing begins.
+/// why nothing may begin: no tokens for the nodes, a pod template that is not the operator's.
 async fn carry_out(
     executor: &Executor<'_>,
     rendering: &Rendering,
@@ -304,10 +304,9 @@ async fn carry_out(
     let mut needed = false;
     for object in &rendering.objects {
         let object = build::with_redis_auth(object, redis_auth.as_deref());
-        let ensured = applier.ensure(&object).await;
-        let ensured = match ensured {
+        let ensured = match applier.ensure(&object).await {
             Ok(false) => context.own_template_of(applier, &object).await.map(|()| false),
-            other => other,
+            written => written,
         };
         match ensured {
             Ok(true) => context.metrics.wrote(),

@@ -35,13 +35,13 @@ struct Inner {
     token: Token,
     registry: Registry,
     started_at: Timestamp,
-    ready: AtomicBool,
+    formed: Arc<AtomicBool>,
     leaving: AtomicBool,
     drain: Mutex<Option<DrainRequest>>,
 }
 
 impl Admin {
-    /// Of this node; not ready yet.
+    /// Of this node; `formed`: it serves, and reaches its peers.
     pub fn new(
         hub: Hub,
         links: Links,
@@ -49,6 +49,7 @@ impl Admin {
         env: Env,
         token: Token,
         registry: Registry,
+        formed: Arc<AtomicBool>,
     ) -> Self {
         Self(Arc::new(Inner {
             hub,
@@ -58,15 +59,10 @@ impl Admin {
             token,
             registry,
             started_at: Timestamp::now(),
-            ready: AtomicBool::new(false),
+            formed,
             leaving: AtomicBool::new(false),
             drain: Mutex::new(None),
         }))
-    }
-
-    /// From now on the node is ready, unless it leaves: it serves, and reaches its peers.
-    pub fn set_ready(&self) {
-        self.0.ready.store(true, Ordering::Release);
     }
 
     /// From now on the node is not ready any more, and its drain is its own: nobody ends or changes it.
@@ -82,7 +78,7 @@ impl Admin {
 
     /// What `/readyz` answers. A cordon or a drain does not change it.
     pub fn ready(&self) -> bool {
-        self.0.ready.load(Ordering::Acquire) && !self.leaves()
+        self.0.formed.load(Ordering::Acquire) && !self.leaves()
     }
 
     /// What the last `POST /drain` asked for, until a `DELETE /drain`.

@@ -166,10 +166,7 @@ impl<I: Send + 'static> Ctx<I> {
 
     /// Why the channel has been told to end, if it has.
     pub(crate) fn ordered(&self) -> Option<End> {
-        match self.inner.mailbox.ordered() {
-            Order::Stop(end) | Order::Abort(end) => Some(end),
-            Order::Run | Order::Withdraw | Order::Kill => None,
-        }
+        self.inner.mailbox.ordered().end()
     }
 
     /// Ends when nobody waits for the join any more: the client leaves, joins the topic anew, or has

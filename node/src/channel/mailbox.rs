@@ -59,6 +59,14 @@ pub(crate) enum Order {
 }
 
 impl Order {
+    /// Why the channel is to say goodbye, if it is.
+    pub(super) fn end(self) -> Option<End> {
+        match self {
+            Self::Stop(end) | Self::Abort(end) => Some(end),
+            Self::Run | Self::Withdraw | Self::Kill => None,
+        }
+    }
+
     /// Whether a channel that is joined has to end.
     pub(super) fn ends(self) -> bool {
         !matches!(self, Self::Run | Self::Withdraw)

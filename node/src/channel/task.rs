@@ -114,7 +114,7 @@ async fn live<C: Channel>(
     loop {
         let mail = tokio::select! {
             biased;
-            order = told(orders, Order::ends) => return end(order),
+            order = told(orders, Order::ends) => return order.end(),
             mail = life.mails.next() => mail?,
         };
         let reference = match &mail {
@@ -131,9 +131,9 @@ async fn live<C: Channel>(
             tokio::select! {
                 handled = handling => handled,
                 order = told(orders, |order| matches!(order, Order::Abort(_) | Order::Kill)) => {
-                    return end(order);
+                    return order.end();
                 }
-                order = late => return end(order),
+                order = late => return order.end(),
             }
         };
         match handled {
@@ -170,13 +170,6 @@ async fn handle<C: Channel>(channel: &mut C, mail: Mail, ctx: &Ctx<C::Info>) -> 
             Err(_) => Ok(Answer::None),
         },
         Mail::Leave(_) => Ok(Answer::None),
-    }
-}
-
-fn end(order: Order) -> Option<End> {
-    match order {
-        Order::Stop(end) | Order::Abort(end) => Some(end),
-        Order::Run | Order::Withdraw | Order::Kill => None,
     }
 }
 

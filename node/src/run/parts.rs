@@ -189,13 +189,23 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     }
 
     let token = Token::new(tokens.admin.clone());
-    let admin = Admin::new(hub.clone(), links.clone(), live.clone(), env.clone(), token, registry);
+    // A node that does not reach its peers yet is not ready: whoever publishes by a Service is not led
+    // to one that must refuse.
+    let formed = Arc::new(AtomicBool::new(false));
+    let admin = Admin::new(
+        hub.clone(),
+        links.clone(),
+        live.clone(),
+        env.clone(),
+        token,
+        registry,
+        formed.clone(),
+    );
     let (stop_admin, last) = (CancellationToken::new(), TaskTracker::new());
     last.spawn(serve(admin_listener, admin.clone().router(), ADMIN, stop_admin.clone()));
 
     let sink = hub.clone();
     let token = Token::new(tokens.publish.clone());
-    let formed = Arc::new(AtomicBool::new(false));
     let lister = hub.clone();
     let list = move |query| {
         let hub = lister.clone();
@@ -206,13 +216,10 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     let who = Arc::new(move |query: &PresenceQuery| known.presences(query));
     let (sink, list) = (Arc::new(sink), Arc::new(list));
     let publish = Publish::new(token, sink, list, who, formed.clone(), publish_metrics);
-    // A node that does not reach its peers yet is not ready: whoever publishes by a Service is not led
-    // to one that must refuse.
-    let (waits, stop, readies) = (links.clone(), stop_intake.clone(), admin.clone());
+    let (waits, stop) = (links.clone(), stop_intake.clone());
     intake.spawn(async move {
         if stop.run_until_cancelled(waits.formed()).await.is_some() {
             formed.store(true, Ordering::Release);
-            readies.set_ready();
         }
     });
     intake.spawn(serve(publish_listener, publish.router(), PUBLISH, stop_intake.clone()));

@@ -145,8 +145,9 @@ impl Outbox {
     }
 
     /// Drops broadcasts that may be dropped and are not begun, oldest first: down to a part of the
-    /// bound, or all that have waited since the mark, or that the last frame supersedes. In the place of each topic's first stands one
-    /// frame that `tell` makes of the topic and how many of its broadcasts are gone.
+    /// bound, or all that have waited since the mark, or that the last frame supersedes. In the place
+    /// of each topic's first stands one frame that `tell` makes of the topic and how many of its
+    /// broadcasts are gone.
     pub(crate) fn shed(&mut self, excess: Excess, tell: impl Fn(&Arc<str>, u64) -> Bytes) -> Shed {
         let marked = self.mark.map_or(self.sent, |(end, _)| end);
         let (mut shed, mut at) = (Shed::default(), self.sent);
