@@ -6,7 +6,7 @@ use k8s_openapi::{
     },
     serde::{Serialize, de::DeserializeOwned},
 };
-use sluice_node_api::config::{LiveConfig, NodeConfig};
+use sluice_node_api::config::{Limits, LiveConfig, NodeConfig};
 use sluice_node_api::webhooks::OnFailure;
 
 use super::*;
@@ -102,6 +102,7 @@ fn the_template_depends_on_nothing_that_must_not_roll() {
         "{paused: true}",
         "{drain: {mode: Immediate, timeoutSeconds: 86400, initialDelaySeconds: 0}}",
         "{channels: [{topic: 'lobby'}]}",
+        "{limits: {maxConnections: 9, maxBuffered: 64Mi}}",
         "{minReadySeconds: 60}",
         "{progressDeadlineSeconds: 60}",
         "{updateStrategy: {rollingUpdate: {maxSurge: 0}}}",
@@ -194,6 +195,21 @@ fn live_settings_change_only_the_live_file() {
     let live: LiveConfig = serde_saphyr::from_str(file).unwrap();
     assert_eq!(live.channels[0].topic, "lobby");
     assert_eq!(live.drain.batch_size, 7);
+}
+
+#[test]
+fn how_much_a_node_takes_on_is_live() {
+    let limits = |spec: &str| {
+        let map = find(&rendered(spec), Kind::ConfigMap, "chat").unwrap();
+        let file = map["data"]["live.yaml"].as_str().unwrap();
+        serde_saphyr::from_str::<LiveConfig>(file).unwrap().limits
+    };
+    assert_eq!(limits("{}"), Limits::default(), "as the node has it");
+    let both = Limits { max_connections: 9, max_buffered_bytes: Some(64 << 20) };
+    assert_eq!(limits("{limits: {maxConnections: 9, maxBuffered: 64Mi}}"), both);
+    let object = cluster("{limits: {maxBuffered: plenty}}");
+    let error = build(&Cluster::new(&object, &defaults()).unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "spec.limits.maxBuffered: `plenty` is no quantity of bytes");
 }
 
 #[test]
