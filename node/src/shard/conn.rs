@@ -305,7 +305,9 @@ pub(super) async fn drive(shard: Rc<Shard>, conn: Rc<Conn>, mut early: Vec<u8>) 
         while shard.is_behind() {
             tokio::task::yield_now().await;
         }
-        if input.holds() && !input.waits(&conn) {
+        let held = input.holds() && !input.waits(&conn);
+        let long = held && shard.is_long();
+        if held && !long {
             shard.resume(&conn, &mut input);
             continue;
         }
@@ -313,6 +315,7 @@ pub(super) async fn drive(shard: Rc<Shard>, conn: Rc<Conn>, mut early: Vec<u8>) 
         let blocked = conn.blocked.get();
         tokio::select! {
             () = conn.wake.notified() => {}
+            () = tokio::task::yield_now(), if long => {}
             () = settled(&mut input.joining), if input.joining.is_some() => shard.settle(&conn),
             readable = conn.ready(reading) => {
                 if blocked {

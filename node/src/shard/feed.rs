@@ -14,10 +14,11 @@ use crate::{
 };
 
 impl Shard {
-    /// Takes bytes from a socket. From a join on that must settle first, messages are held, and while
-    /// more is published than others should wait for.
+    /// Takes bytes from a socket. From a join on that must settle first, messages are held, and from
+    /// one on that is published when much is.
     pub(super) fn feed(&self, conn: &Rc<Conn>, input: &mut Input, bytes: &mut [u8]) {
         self.tally.bytes_in.set(self.tally.bytes_in.get() + bytes.len() as u64);
+        let before = self.delivered.get();
         let mut bytes = bytes;
         while conn.closing.get().is_none() && !conn.dead.get() {
             let item = match input.decoder.next(&mut bytes, conn.max_frame()) {
@@ -30,12 +31,14 @@ impl Shard {
                 }
             };
             self.tally.frames_in.set(self.tally.frames_in.get() + 1);
+            let much = self.delivered.get() > before && self.is_long();
+            let hold = much || input.holds() || input.waits(conn);
             match item {
-                Item::Text(text) if input.waits(conn) || self.is_long() => {
+                Item::Text(text) if hold => {
                     let bytes = text.into_owned().into();
                     self.hold(conn, input, Posted { binary: false, bytes });
                 }
-                Item::Binary(data) if input.waits(conn) || self.is_long() => {
+                Item::Binary(data) if hold => {
                     let bytes = data.into_owned().into();
                     self.hold(conn, input, Posted { binary: true, bytes });
                 }

@@ -63,8 +63,9 @@ const READ: usize = 64 << 10;
 const SLICE: usize = 512;
 /// Bytes of broadcasts that a turn appends before it writes.
 const BURST: usize = 64 << 10;
-/// Deliveries before it does, however small they are: nothing else runs until then.
-const MANY: u64 = 128 << 10;
+/// Deliveries before it does, however small they are: nothing else runs meanwhile, and a few writes
+/// for each socket are as cheap for each message as one.
+const MANY: u64 = 512 << 10;
 
 /// One shard, on its own thread.
 pub(crate) struct Shard {
@@ -87,8 +88,10 @@ pub(crate) struct Shard {
     ledger: Rc<Ledger>,
     /// What must wait before the slowest are looked for again.
     pressed: Cell<usize>,
-    /// Bytes of broadcasts since the last write, and deliveries.
-    appended: Cell<(usize, u64)>,
+    /// Bytes of broadcasts since the last write.
+    appended: Cell<usize>,
+    /// Deliveries since all was written.
+    delivered: Cell<u64>,
     wheel: RefCell<Wheel<(Slot, u64)>>,
     tick: Duration,
     tally: Tally,
@@ -111,6 +114,7 @@ impl Shard {
             ledger: Rc::default(),
             pressed: Cell::default(),
             appended: Cell::default(),
+            delivered: Cell::default(),
             wheel: RefCell::default(),
             tick: tick.clamp(Duration::from_millis(50), Duration::from_secs(1)),
             tally: Tally::default(),
@@ -240,8 +244,8 @@ impl Shard {
         }
         drop((table, conns));
         self.tally.deliveries.set(self.tally.deliveries.get() + count);
-        let (bytes, deliveries) = self.appended.get();
-        self.appended.set((bytes + fanout.len(), deliveries + count));
+        self.appended.set(self.appended.get() + fanout.len());
+        self.delivered.set(self.delivered.get() + count);
         for conn in behind {
             self.shed(&conn, Excess::Superseded);
         }
@@ -252,18 +256,12 @@ impl Shard {
 
     /// Whether so much has been published since the last write that reading should wait for it.
     fn is_behind(&self) -> bool {
-        self.is_full() && !self.dirty.borrow().is_empty()
+        self.appended.get() > BURST && !self.dirty.borrow().is_empty()
     }
 
-    /// Whether so many deliveries are appended that others should have their turn before the next.
+    /// Whether there are so many deliveries to write that who has made them should let others go on.
     fn is_long(&self) -> bool {
-        self.appended.get().1 > MANY && !self.dirty.borrow().is_empty()
-    }
-
-    /// Whether so much is appended that it should be written.
-    fn is_full(&self) -> bool {
-        let (bytes, deliveries) = self.appended.get();
-        bytes > BURST || deliveries > MANY
+        self.delivered.get() > MANY && !self.dirty.borrow().is_empty()
     }
 
     fn flush(&self, conn: &Rc<Conn>) {
@@ -287,7 +285,7 @@ impl Shard {
     /// Writes to every dirty socket; other tasks run in between.
     async fn flush_dirty(&self) {
         loop {
-            self.appended.take();
+            self.appended.set(0);
             let slice: Vec<_> = {
                 let mut dirty = self.dirty.borrow_mut();
                 let from = dirty.len().saturating_sub(SLICE);
@@ -302,6 +300,7 @@ impl Shard {
             }
             tokio::task::yield_now().await;
         }
+        self.delivered.set(0);
         self.dirty.borrow_mut().shrink_to(SLICE);
         self.account();
     }

@@ -17,7 +17,7 @@ use tokio::{net::TcpStream, task::LocalSet};
 use tower::Service;
 
 use super::{
-    Shard,
+    BURST, MANY, Shard,
     conn::{self, Conn},
     inbox::Task,
     talk::Talk,
@@ -96,7 +96,7 @@ impl Shard {
                 }
                 Task::Close(count, moved) => self.move_away(count, &moved),
             }
-            if self.is_full() {
+            if self.appended.get() > BURST || self.delivered.get() > MANY {
                 self.flush_dirty().await;
             }
         }

@@ -36,13 +36,18 @@ impl Node {
     }
 
     pub async fn with(socket: Socket, channels: Vec<ChannelRule>) -> Self {
+        Self::sharded(2, socket, channels).await
+    }
+
+    pub async fn sharded(shards: usize, socket: Socket, channels: Vec<ChannelRule>) -> Self {
         let mut config = NodeConfig { socket, ..NodeConfig::default() };
         config.listen.http = "127.0.0.1:0".into();
         let live = Arc::new(LiveConfig { channels, ..LiveConfig::default() });
         let shutdown = CancellationToken::new();
-        let (hub, address) = server::start(&config, "chat-0".into(), live, 2, shutdown.clone())
-            .await
-            .expect("a free port");
+        let (hub, address) =
+            server::start(&config, "chat-0".into(), live, shards, shutdown.clone())
+                .await
+                .expect("a free port");
         Self { hub, address, shutdown }
     }
 
