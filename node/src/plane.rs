@@ -21,6 +21,7 @@ use crate::{
     history::History,
     hub::HubMetrics,
     interest::Interest,
+    keys::Keys,
     longpoll::remote::Polls,
     origin::Policy,
     presence::Presence,
@@ -84,7 +85,7 @@ pub(crate) struct Plane {
     pub(crate) node: String,
     pub(crate) instance: Instance,
     /// What signs long-poll tokens; shared by the nodes of a cluster.
-    pub(crate) secret: Vec<u8>,
+    pub(crate) secret: Keys,
     pub(crate) polls: Polls,
     /// The backend that rules may call.
     pub(crate) webhook: Option<Webhook>,
@@ -116,7 +117,7 @@ impl Plane {
         socket: &config::Socket,
         live: &config::LiveConfig,
         shortest_idle: Duration,
-        secret: Vec<u8>,
+        secret: Keys,
         shards: usize,
         shutdown: CancellationToken,
     ) -> Self {

@@ -122,7 +122,7 @@ fn messages_of(token: &str, messages: Vec<String>) -> Response {
     axum::Json(json!({"status": status, "token": token, "messages": messages})).into_response()
 }
 
-/// The session that a request names; the header wins (`P-LP-6`).
+/// The session that a request names, and its token from now on; the header wins (`P-LP-6`).
 fn session(
     plane: &Plane,
     headers: &HeaderMap,
@@ -131,8 +131,7 @@ fn session(
     let header = headers.get(TOKEN).and_then(|token| token.to_str().ok());
     let named = || query.iter().rev().find(|(name, _)| name == "token");
     let token = header.or_else(|| named().map(|(_, token)| token.as_str()))?;
-    let session = token::verify(token, &plane.secret, now())?;
-    Some((token.to_owned(), session))
+    token::read(token, &plane.secret, Instant::now(), now())
 }
 
 /// Opens a session (`P-LP-2`).
@@ -180,7 +179,7 @@ async fn open(
     };
     let shard = u16::try_from(number).unwrap_or(u16::MAX);
     let session = Session { node: plane.instance, shard, slot, id };
-    let token = token::sign(&session, &plane.secret, now());
+    let token = token::sign(&session, &plane.secret.signing(Instant::now()), now());
     axum::Json::<Value>(json!({"status": 410, "token": token, "messages": []})).into_response()
 }
 
