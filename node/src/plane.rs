@@ -22,7 +22,7 @@ use crate::{
     hub::HubMetrics,
     interest::Interest,
     keys::Keys,
-    longpoll::remote::Polls,
+    longpoll::ask::Polls,
     origin::Policy,
     presence::Presence,
     pubsub::{Broadcast, Instance},
@@ -146,6 +146,12 @@ impl Plane {
         };
         plane.set_live(live);
         plane
+    }
+
+    /// Ends when every shard has ended.
+    pub(crate) async fn stopped(&self) {
+        // The sender lives as long as the plane.
+        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
     }
 
     /// Channel sockets now open.

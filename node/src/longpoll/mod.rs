@@ -4,8 +4,13 @@
 //!
 //! The HTTP status is 200, the real one is in the body (`P-LP-1`).
 
+pub(crate) mod ask;
 mod body;
-pub(crate) mod remote;
+mod letter;
+mod question;
+pub(crate) mod served;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::{
@@ -23,8 +28,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use ask::ask;
 pub(crate) use body::Posted;
-use remote::{Answer, Question, ask};
+use question::{Answer, Question};
 use token::Session;
 #[cfg(any(test, fuzzing))]
 pub(crate) use {body::messages, token::judge as judge_token};
@@ -56,6 +62,10 @@ pub(crate) async fn longpoll(
     // P-LP-11.
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if place.plane.door.draining() || place.plane.shutdown.is_cancelled() {
+        // The next request shall find a node that stays; any of them answers for the session.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if options {
         if let Some(asked) = asked {
             headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked);
