@@ -36,7 +36,7 @@ pub struct Service {
     #[schemars(extend("maxProperties" = 64))]
     pub annotations: BTreeMap<String, String>,
     /// Whether a client's address keeps going to the same pod (`ClientIP`) or not (`None`).
-    /// WebSockets do not need it, and it makes load uneven.
+    /// Neither WebSockets nor long-polling need it, and it makes load uneven.
     #[serde(default)]
     pub session_affinity: SessionAffinity,
     /// Whether traffic from outside may be passed on to another Kubernetes node (`Cluster`) or only

@@ -104,7 +104,8 @@ impl Default for Listen {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Tokens {
-    /// Token of the links between nodes.
+    /// Token of the links between nodes. It signs long-poll sessions, too, with either adapter:
+    /// without it no node serves those of another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mesh_file: Option<String>,
     /// Token of the admin API.
@@ -168,7 +169,7 @@ pub enum Adapter {
 pub struct PubSub {
     /// The adapter.
     pub adapter: Adapter,
-    /// Bytes that may wait for one slow peer; past that the oldest are dropped and counted.
+    /// Bytes that may wait for one slow peer, or for Redis; past that the oldest are dropped and counted.
     pub peer_buffer_bytes: u64,
     /// Needed with adapter `Redis`.
     #[serde(skip_serializing_if = "Option::is_none")]

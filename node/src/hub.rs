@@ -25,7 +25,7 @@ pub use self::topics::{TopicCount, TopicQuery};
 use crate::{
     drain::{self, Drain, Shed},
     history,
-    longpoll::remote,
+    longpoll::served,
     plane::{Pacing, Plane},
     presence::{GRACE, Presence},
     pubsub::{Adapter, Broadcast, Instance as NodeId, Local, Signal},
@@ -177,9 +177,11 @@ impl Hub {
         let _ = self.plane.drained.subscribe().wait_for(|drained| *drained).await;
     }
 
-    /// Ends when, after shutdown, every shard has closed its sockets and its thread is gone.
+    /// Ends when, after shutdown, every shard has closed its sockets and its thread is gone, and other
+    /// nodes are told what they asked of its long-poll sessions.
     pub async fn stopped(&self) {
-        let _ = self.plane.running.subscribe().wait_for(|running| *running == 0).await;
+        self.plane.stopped().await;
+        self.plane.polls.served().await;
     }
 
     /// What the data plane counts.
@@ -201,7 +203,7 @@ impl Local for Hub {
     fn signal(&self, from: NodeId, signal: Signal) {
         match signal {
             Signal::Presence(word) => self.plane.presence.hear(&self.plane, from, &word),
-            Signal::Poll(letter) => remote::receive(&self.plane, from, &letter),
+            Signal::Poll(letter) => served::receive(&self.plane, from, &letter),
         }
     }
 

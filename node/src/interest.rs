@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     hash::{BuildHasher, RandomState},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{
@@ -127,9 +127,14 @@ impl Interest {
         topics.get(topic).map(|known| known.shards.clone()).unwrap_or_default()
     }
 
-    /// Sends a signal to one other node, or to all.
-    pub(crate) fn signal(&self, to: Option<Instance>, signal: &Signal) {
-        self.adapter.read().signal(to, signal);
+    /// Sends a signal to one other node, or to all; not after `until`.
+    pub(crate) fn signal(&self, to: Option<Instance>, signal: &Signal, until: Option<Instant>) {
+        self.adapter.read().signal(to, signal, until);
+    }
+
+    /// Whether the other nodes could be heard now, if they said something.
+    pub(crate) fn is_up(&self) -> bool {
+        self.adapter.read().is_up()
     }
 
     /// Sends to the other nodes.

@@ -21,7 +21,8 @@ use crate::{
     history::History,
     hub::HubMetrics,
     interest::Interest,
-    longpoll::remote::Polls,
+    keys::Keys,
+    longpoll::ask::Polls,
     origin::Policy,
     presence::Presence,
     pubsub::{Broadcast, Instance},
@@ -84,7 +85,7 @@ pub(crate) struct Plane {
     pub(crate) node: String,
     pub(crate) instance: Instance,
     /// What signs long-poll tokens; shared by the nodes of a cluster.
-    pub(crate) secret: Vec<u8>,
+    pub(crate) secret: Keys,
     pub(crate) polls: Polls,
     /// The backend that rules may call.
     pub(crate) webhook: Option<Webhook>,
@@ -116,7 +117,7 @@ impl Plane {
         socket: &config::Socket,
         live: &config::LiveConfig,
         shortest_idle: Duration,
-        secret: Vec<u8>,
+        secret: Keys,
         shards: usize,
         shutdown: CancellationToken,
     ) -> Self {
@@ -145,6 +146,12 @@ impl Plane {
         };
         plane.set_live(live);
         plane
+    }
+
+    /// Ends when every shard has ended.
+    pub(crate) async fn stopped(&self) {
+        // The sender lives as long as the plane.
+        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
     }
 
     /// Channel sockets now open.

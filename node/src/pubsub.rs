@@ -3,7 +3,7 @@
 //!
 //! Nothing here does I/O or knows a socket.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -88,9 +88,15 @@ pub trait Adapter: Send + Sync + 'static {
     fn send(&self, broadcast: &Broadcast);
 
     /// Sends a signal to one other node, or to all. As [`Adapter::send`]; an adapter that knows no
-    /// nodes carries none.
-    fn signal(&self, to: Option<Instance>, signal: &Signal) {
-        let _ = (to, signal);
+    /// nodes carries none. What has not left by `until` is dropped, and never late.
+    fn signal(&self, to: Option<Instance>, signal: &Signal, until: Option<Instant>) {
+        let _ = (to, signal, until);
+    }
+
+    /// Whether what is said now leaves for the other nodes, and what they say is heard. While it
+    /// is not so, their silence means nothing.
+    fn is_up(&self) -> bool {
+        true
     }
 
     /// This node has its first subscriber of `topic`. The future ends when broadcasts made on

@@ -137,7 +137,7 @@ pub fn encode_signal(signal: &Signal) -> Option<Item> {
     head.put_u32(u32::try_from(len).ok()?);
     head.put_u8(SIGNAL);
     head.put_u8(kind);
-    Some(Item { head: head.freeze(), payload: content.clone() })
+    Some(Item { head: head.freeze(), payload: content.clone(), until: None })
 }
 
 fn text(bytes: &[u8]) -> Result<Arc<str>, CodecError> {
@@ -161,7 +161,7 @@ pub fn encode(b: &Broadcast) -> Option<Item> {
     head.put_u16(event_len);
     head.put_slice(b.topic.as_bytes());
     head.put_slice(b.event.as_bytes());
-    Some(Item { head: head.freeze(), payload: b.payload.clone() })
+    Some(Item { head: head.freeze(), payload: b.payload.clone(), until: None })
 }
 
 /// A heartbeat on the wire.

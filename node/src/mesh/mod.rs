@@ -218,8 +218,9 @@ impl Adapter for Mesh {
         self.queue(codec::encode(broadcast), None);
     }
 
-    fn signal(&self, to: Option<Instance>, signal: &Signal) {
-        self.queue(codec::encode_signal(signal), to);
+    fn signal(&self, to: Option<Instance>, signal: &Signal, until: Option<Instant>) {
+        let frame = codec::encode_signal(signal);
+        self.queue(frame.map(|frame| Item { until, ..frame }), to);
     }
 
     /// Every node gets every broadcast, so there is nothing to wait for. Routing by interest

@@ -248,7 +248,7 @@ async fn speak(
             }
         };
         loop {
-            peer.queue.take(BATCH, &mut batch);
+            count(&inner.metrics.dropped, "stale", peer.queue.take(BATCH, &mut batch));
             if batch.is_empty() {
                 break;
             }

@@ -1,6 +1,10 @@
 //! Carries broadcasts through Redis, subscribed by topic: a node receives only the topics that it
-//! has subscribers of. Presence, and what closes sockets by their id, reaches all of them. A node
-//! that says nothing any more is gone; while Redis is away nobody is.
+//! has subscribers of. Presence, and what closes sockets by their id, reaches all of them; a letter
+//! about a long-poll session the node that has it. A node that says nothing any more is gone; while
+//! Redis is away nobody is.
+//!
+//! That Redis hands a letter to nobody proves nothing: so it says of a node too that connects again
+//! after Redis was away, and of one behind another server of a Redis Cluster. The silence counts.
 //!
 //! Delivery on this node never depends on Redis. While Redis is away, joins do not wait, chat
 //! among the clients of one node goes on, and what is for others waits a few seconds in a bounded
@@ -19,7 +23,7 @@ mod subscriber;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -185,11 +189,13 @@ impl Adapter for RedisAdapter {
         }
     }
 
-    /// Of presence alone: a poll would wait for an answer that may never come.
-    fn signal(&self, to: Option<Instance>, signal: &Signal) {
-        if matches!(signal, Signal::Presence(_)) {
-            self.queue(shared::encode_signal(&self.0.config, to.as_ref(), signal));
-        }
+    fn signal(&self, to: Option<Instance>, signal: &Signal, until: Option<Instant>) {
+        let item = shared::encode_signal(&self.0.config, to.as_ref(), signal);
+        self.queue(Item { until, ..item });
+    }
+
+    fn is_up(&self) -> bool {
+        self.connected()
     }
 
     fn subscribe(&self, topic: &Arc<str>) -> BoxFuture<'static, ()> {

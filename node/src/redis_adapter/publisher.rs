@@ -73,7 +73,7 @@ async fn publish(inner: &Inner, mut connection: MultiplexedConnection) -> RedisR
             }
         };
         loop {
-            inner.queue.take(BATCH, &mut batch);
+            count(&inner.metrics.dropped, "stale", inner.queue.take(BATCH, &mut batch));
             if batch.is_empty() {
                 break;
             }

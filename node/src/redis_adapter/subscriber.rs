@@ -19,6 +19,7 @@ use super::publisher::what;
 use super::shared::{self, Said};
 use super::{Inner, PATIENCE, PING, envelope, read_url, reconnect};
 use crate::mesh::metrics::count;
+use crate::pubsub::Signal;
 
 /// Topics of one command.
 const BATCH: usize = 512;
@@ -231,6 +232,8 @@ fn hear_node(inner: &Inner, bytes: &[u8]) -> Result<(), Bad> {
     inner.metrics.received.inc();
     match said {
         Said::Broadcast(broadcast) => inner.local.deliver(broadcast),
+        // Who asks for a long-poll session need not say anything ever again.
+        Said::Signal(letter @ Signal::Poll(_)) => inner.local.signal(instance, letter),
         Said::Signal(signal) if inner.nodes.lock().hear(instance, Instant::now()) => {
             inner.local.signal(instance, signal);
         }

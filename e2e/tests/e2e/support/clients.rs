@@ -220,6 +220,24 @@ impl Clients {
         let command = json!({
             "group": group, "urls": urls, "topic": topic, "count": count, "params": params,
         });
+        self.opened(count, command).await
+    }
+
+    /// As [`Clients::open`], by long-poll: request by request, over as many connections as wait at a time.
+    pub async fn open_polling(
+        &self,
+        group: &str,
+        urls: &[String],
+        topic: &str,
+        count: usize,
+    ) -> Result<State> {
+        let command = json!({
+            "group": group, "urls": urls, "topic": topic, "count": count, "longPoll": true,
+        });
+        self.opened(count, command).await
+    }
+
+    async fn opened(&self, count: usize, command: Value) -> Result<State> {
         let state: State = self.ask("open", command).await?;
         let joined: usize = state.by_node.values().sum();
         ensure!(
