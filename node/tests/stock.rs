@@ -84,6 +84,23 @@ async fn p_pres_1_to_7_a_rule_lists_who_is_there_beside_topics_that_are_relayed(
 }
 
 #[tokio::test]
+async fn p_pres_8_a_key_that_every_object_of_a_browser_has_is_replaced() {
+    let node = Node::with(Socket::default(), vec![present("room:*")]).await;
+    let mut anna = user(&node, "anna").await;
+    appear(&mut anna, "room:1", json!({})).await;
+    for name in ["__proto__", "constructor", "toString", "hasOwnProperty"] {
+        let mut mallory = user(&node, name).await;
+        let keys = appear(&mut mallory, "room:1", json!({})).await;
+        assert!(keys.len() == 2 && !keys.iter().any(|key| key == name), "{keys:?}");
+        let joins = event(&mut anna, "presence_diff").await["joins"].take();
+        let joined: Vec<_> = joins.as_object().unwrap().keys().collect();
+        assert!(joined.len() == 1 && keys.contains(joined[0]), "{joined:?} of {keys:?}");
+        drop(mallory);
+        event(&mut anna, "presence_diff").await;
+    }
+}
+
+#[tokio::test]
 async fn a_join_whose_payload_is_too_deep_for_presence_is_refused_and_told_so() {
     let node = Node::with(Socket::default(), vec![present("room:*")]).await;
     let mut anna = user(&node, "anna").await;
