@@ -98,6 +98,7 @@ fn bad_files_are_refused_with_line_and_reason() {
         ("socket:\n  path: socket\n", 2, "must be a path"),
         ("socket:\n  maxChannels: 0\n", 2, "must be at least 1"),
         ("socket:\n  maxJoinsPerSecond: 0\n", 2, "must be 1 to 100000"),
+        ("socket:\n  maxMessagesPerSecond: 100001\n", 2, "must be 1 to 100000"),
         ("socket:\n  checkOrigin: maybe\n", 2, "list of origins"),
         ("socket:\n  checkOrigin: true\n", 2, "needs `socket.host`"),
         ("socket:\n  host: a:80\n", 2, "without a port"),
