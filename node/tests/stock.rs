@@ -104,14 +104,20 @@ async fn p_pres_8_a_key_that_every_object_of_a_browser_has_is_replaced() {
 async fn a_join_whose_payload_is_too_deep_for_presence_is_refused_and_told_so() {
     let node = Node::with(Socket::default(), vec![present("room:*")]).await;
     let mut anna = user(&node, "anna").await;
-    let unread = "payload can't be read: too deep, a number too large, or half a surrogate pair";
+    let too_deep = "payload nested too deep, at most 96 levels";
     let deep = "presence meta nested too deep, at most 64 levels";
-    for (levels, reason) in [(64, deep), (120, deep), (30_000, unread)] {
+    for (levels, reason) in [(64, deep), (95, deep), (96, too_deep), (30_000, too_deep)] {
         let (open, close) = ("[".repeat(levels), "]".repeat(levels));
         let text = format!(r#"["1","1","room:1","phx_join",{{"status":{open}{close}}}]"#);
         anna.raw(Message::text(text)).await;
         let refused = anna.next().await;
         assert_eq!(refused[4], json!({"status": "error", "response": {"reason": reason}}));
+    }
+    for unread in ["1e999", r#""\ud800""#] {
+        let text = format!(r#"["1","1","room:1","phx_join",{{"status":{unread}}}]"#);
+        anna.raw(Message::text(text)).await;
+        let reason = "payload can't be read: a number too large, or half a surrogate pair";
+        assert_eq!(anna.next().await[4]["response"]["reason"], reason);
     }
     let deepest = (0..63).fold(json!("here"), |inner, _| json!([inner]));
     assert_eq!(appear(&mut anna, "room:1", json!({"status": deepest})).await, ["anna"]);
