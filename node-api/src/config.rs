@@ -209,6 +209,11 @@ pub struct Socket {
     /// join all again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_joins_per_second: Option<u32>,
+    /// Messages of any kind that a socket may send in a second, a second's worth at once; more are
+    /// answered with an error. Heartbeats and leaves find room for as many again. Absent: 20000, which
+    /// no honest client meets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_messages_per_second: Option<u32>,
     /// Connections taken a second; past that 503 with `Retry-After`.
     pub max_connects_per_second: u32,
     /// Whether clients may connect by HTTP requests that wait, at `<path>/longpoll`, as phoenix.js
@@ -231,6 +236,7 @@ impl Default for Socket {
             max_frame_bytes: 8_000_000,
             max_channels: 100,
             max_joins_per_second: None,
+            max_messages_per_second: None,
             max_connects_per_second: 10_000,
             longpoll: true,
             check_origin: CheckOrigin::Off,

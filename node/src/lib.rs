@@ -32,6 +32,7 @@ pub mod links;
 mod longpoll;
 pub mod mesh;
 pub mod message;
+mod nesting;
 mod origin;
 mod pace;
 pub mod places;

@@ -44,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) max_channels: usize,
     /// Joins that it may ask for in a second; none: as its mount says.
     pub(crate) max_joins: Option<u32>,
+    /// Messages that it may send in a second; none: as its mount says.
+    pub(crate) max_messages: Option<u32>,
     /// Which pages may connect.
     pub(crate) origins: Policy,
 }
@@ -55,6 +57,7 @@ impl From<&config::Socket> for Settings {
             max_frame: usize::try_from(socket.max_frame_bytes).unwrap_or(usize::MAX),
             max_channels: usize::try_from(socket.max_channels).unwrap_or(usize::MAX),
             max_joins: socket.max_joins_per_second,
+            max_messages: socket.max_messages_per_second,
             origins: Policy::new(socket),
         }
     }

@@ -12,6 +12,7 @@ use sluice_node_api::webhooks::RuleWebhooks;
 
 use crate::auth::{Identity, Join};
 use crate::message::{MAX_FIELD, matches};
+use crate::nesting::{self, MAX_LEVELS};
 use crate::pace::Pace;
 use crate::presence;
 use crate::pubsub::Kind;
@@ -104,6 +105,18 @@ impl Refusal {
     }
 }
 
+/// Whether a payload is no deeper than others can read.
+///
+/// # Errors
+/// When it is.
+pub(crate) fn check_levels(kind: Kind, payload: &[u8]) -> Result<(), Refusal> {
+    if kind == Kind::Binary || nesting::is_shallow(payload) {
+        return Ok(());
+    }
+    let reason = format!("payload nested too deep, at most {MAX_LEVELS} levels");
+    Err(Refusal::new("payload_depth", reason))
+}
+
 impl Rule {
     /// Whether its topics need more than the relay: a channel of their own.
     pub fn needs_channel(&self) -> bool {
@@ -165,7 +178,7 @@ impl Rule {
         if kind == Kind::Json && !payload.starts_with(b"{") {
             return Err(Refusal::new("payload", "payload must be an object"));
         }
-        Ok(())
+        check_levels(kind, payload)
     }
 
     /// Takes one message out of a channel's allowance, which is made with the first.

@@ -215,8 +215,13 @@ fn socket(c: &NodeConfig, out: &mut Out) {
     out.that("socket.maxFrameBytes", frame, "must be 1024 to 16000000");
     out.that("socket.idleTimeoutSeconds", s.idle_timeout_seconds >= 1, "must be at least 1");
     out.that("socket.maxChannels", s.max_channels >= 1, "must be at least 1");
-    let joins = s.max_joins_per_second.is_none_or(|joins| (1..=100_000).contains(&joins));
-    out.that("socket.maxJoinsPerSecond", joins, "must be 1 to 100000");
+    for (field, rate) in [
+        ("socket.maxJoinsPerSecond", s.max_joins_per_second),
+        ("socket.maxMessagesPerSecond", s.max_messages_per_second),
+    ] {
+        let ok = rate.is_none_or(|rate| (1..=100_000).contains(&rate));
+        out.that(field, ok, "must be 1 to 100000");
+    }
     let connects = s.max_connects_per_second >= 1;
     out.that("socket.maxConnectsPerSecond", connects, "must be at least 1");
     origins(c, out);

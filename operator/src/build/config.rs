@@ -61,10 +61,8 @@ pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
         },
         socket: Socket {
             check_origin: origins(&spec.socket)?,
-            max_joins_per_second: spec
-                .socket
-                .max_joins_per_second
-                .map(|joins| joins.max(1).unsigned_abs()),
+            max_joins_per_second: spec.socket.max_joins_per_second.map(rate),
+            max_messages_per_second: spec.socket.max_messages_per_second.map(rate),
             ..Socket::default()
         },
         auth: super::auth::config(&spec.auth),
@@ -74,6 +72,11 @@ pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
         ..NodeConfig::default()
     };
     serde_saphyr::to_string(&config).map_err(|source| Error::Yaml { file: "node.yaml", source })
+}
+
+/// How many a second. The schema lets none through that is not positive.
+fn rate(rate: i32) -> u32 {
+    rate.max(1).unsigned_abs()
 }
 
 /// Which pages may open a socket. What a node would refuse must not reach one.

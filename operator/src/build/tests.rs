@@ -131,6 +131,7 @@ fn what_changes_pods_changes_both_hashes() {
         "{webhooks: {url: 'http://b/', secretRef: {name: hooks, key: secret}}}",
         "{socket: {checkOrigin: []}}",
         "{socket: {maxJoinsPerSecond: 20}}",
+        "{socket: {maxMessagesPerSecond: 500}}",
         REDIS,
     ] {
         let workload = rendered(spec).workload;
