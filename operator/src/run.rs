@@ -41,6 +41,9 @@ use crate::{
 /// leadership stays valid without a renewal.
 const WIND_DOWN: Duration = Duration::from_secs(8);
 
+/// Exit code for settings that can't be read, the same as a node's: `EX_CONFIG` of sysexits.h.
+const BAD_CONFIG: u8 = 78;
+
 /// Clusters that are gone and whose pods are looked after at the same time.
 const LEAVING: usize = 64;
 
@@ -54,6 +57,10 @@ pub fn main(args: Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Err(error) = telemetry::init(args.log_format) {
+        tracing::error!(error = telemetry::told(&error), "can't start");
+        return ExitCode::from(BAD_CONFIG);
+    }
     match runtime.block_on(run(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -65,7 +72,6 @@ pub fn main(args: Args) -> ExitCode {
 
 /// Runs the operator until it is told to stop, or until it can't go on.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    telemetry::init(args.log_format);
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("failed to set up TLS: a provider is installed already"))?;
