@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use sluice_crds::{
     Adapter, ChannelClusterStatus, ConditionType, DrainReportPhase, Reason, RedisMode,
 };
+use sluice_node_api::admin::RedisFailure;
 
 use super::{
     super::{EventReason, Facts, report},
@@ -178,6 +179,43 @@ fn redis_that_is_down_is_told_and_healed() {
     assert_eq!(down.events[0].reason, EventReason::RedisUnavailable);
     let again = tell(&t.w, &t.w.desired(), &with(true), Some(&down.status));
     is(condition(&again.status, ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+}
+
+#[test]
+fn why_redis_is_not_reached_is_told() {
+    let mut t = Told::new(3, 12);
+    t.w.spec.pubsub.adapter = Adapter::Redis;
+    t.w.spec.redis.mode = RedisMode::External;
+    let with = |failures: [Option<RedisFailure>; 3]| {
+        let mut o = t.w.observe();
+        for (n, failure) in o.pods.iter_mut().filter_map(|p| p.node.as_mut()).zip(failures) {
+            n.redis_connected = Some(failure.is_none());
+            n.redis_failure = failure;
+        }
+        tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status
+    };
+    let refused = Some(RedisFailure::Refused);
+    let s = with([refused; 3]);
+    let nobody = "chat-0: nobody listens at the URL's host and port";
+    for type_ in [ConditionType::RedisReady, ConditionType::Ready] {
+        let message = is(condition(&s, type_), "False", Reason::RedisUnavailable);
+        assert_eq!(message, format!("0 of 3 ready nodes are connected to Redis; {nobody}"));
+    }
+    // It may come back.
+    let message = is(condition(&s, ConditionType::Stalled), "False", Reason::AsExpected);
+    assert_eq!(message, format!("Redis is tried again and again; {nobody}"));
+
+    // That will not pass by itself.
+    let s = with([None, refused, Some(RedisFailure::Authentication)]);
+    let password = "chat-2: Redis does not take the URL's user or password";
+    let message = is(condition(&s, ConditionType::Stalled), "True", Reason::RedisUnavailable);
+    assert_eq!(message, password);
+    let message = is(condition(&s, ConditionType::RedisReady), "False", Reason::RedisUnavailable);
+    assert_eq!(message, format!("1 of 3 ready nodes are connected to Redis; {password}"));
+    is(condition(&s, ConditionType::Ready), "False", Reason::RedisUnavailable);
+
+    let s = with([None; 3]);
+    assert_eq!(condition(&s, ConditionType::Stalled).2, "nothing is in the way");
 }
 
 #[test]
