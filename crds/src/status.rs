@@ -28,6 +28,9 @@ pub struct ChannelClusterStatus {
     /// Pods that drain.
     #[serde(default)]
     pub draining_replicas: i32,
+    /// Client connections left on the pods that drain, when last asked.
+    #[serde(default)]
+    pub draining_connections: i64,
     /// Client connections over all pods, when last asked.
     #[serde(default)]
     pub connections: i64,

@@ -29,9 +29,11 @@ pub(super) fn summary(on: &Grounds<'_>) -> String {
         text.push_str(", ");
         text.push_str(&w.message);
     }
-    if !facts.hint.is_empty() {
-        text.push_str("; ");
-        text.push_str(&facts.hint);
+    for more in [&facts.hint, &facts.unaddressed] {
+        if !more.is_empty() {
+            text.push_str("; ");
+            text.push_str(more);
+        }
     }
     text
 }
@@ -63,12 +65,12 @@ pub(super) fn stalled(
     if !facts.redis.is_empty() {
         return it(Reason::RedisUnavailable, facts.redis.clone());
     }
-    if let Some(d) = status.drains.iter().find(|d| d.phase == DrainReportPhase::Held) {
-        let message = format!(
     let failure = redis_failure(observed);
     if let Some((_, message)) = failure.as_ref().filter(|(failure, _)| failure.needs_somebody()) {
         return it(Reason::RedisUnavailable, message.clone());
     }
+    if let Some(d) = status.drains.iter().find(|d| d.phase == DrainReportPhase::Held) {
+        let message = format!(
             "{} is held with {} connections after its drain's time: annotate it {}=release or \
              cancel",
             d.pod_name,

@@ -278,3 +278,13 @@ fn trouble_comes_first() {
     let s = tell(&Facts::default(), Some(&s)).status;
     is(condition(&s, ConditionType::Stalled), "False", Reason::AsExpected);
 }
+
+#[test]
+fn a_balancer_without_an_address_is_told_and_nothing_depends_on_it() {
+    let t = Told::new(3, 12);
+    let (o, d, now) = (t.w.observe(), t.w.desired(), t.w.timestamp());
+    let facts = Facts { unaddressed: "no address yet".into(), ..Facts::default() };
+    let s = report(&d, &o, &plan(&d, &o, now), &facts, t.status.as_ref(), now).status;
+    let message = is(condition(&s, ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+    assert_eq!(message, "3 of 3 pods are ready; no address yet");
+}
