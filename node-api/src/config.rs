@@ -187,7 +187,8 @@ impl Default for PubSub {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RedisPubSub {
-    /// Path of a file with the URL, `redis://[user:password@]host:port[/db]`.
+    /// Path of a file with the URL, `redis://[user:password@]host:port[/db]`. TLS (`rediss://`) is not
+    /// supported.
     pub url_file: String,
 }
 

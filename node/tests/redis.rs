@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sluice_node::pubsub::{Adapter, Broadcast, Instance, Kind, Local, Signal};
 use sluice_node::redis_adapter::{RedisAdapter, RedisConfig};
+use sluice_node_api::admin::RedisFailure;
 use support::redis::Redis;
 use support::{BOUND, Client, Dir, end, until};
 
@@ -185,6 +186,34 @@ async fn redis_killed_delays_no_join_and_heals_when_it_is_back() {
     a.say("room:1", "one");
     a.say("room:2", "two");
     until("healed", || b.heard() == ["room:1 one", "room:2 two"]).await;
+}
+
+#[tokio::test]
+async fn why_redis_is_not_reached_is_told_in_a_word() {
+    let mut redis = Redis::new();
+    let a = node(&redis, "c");
+    let fails = async |word: RedisFailure| {
+        until(&format!("{word:?}"), || a.adapter.failure() == Some(word)).await;
+    };
+    fails(RedisFailure::Refused).await;
+    redis.start();
+    a.connected().await;
+    assert_eq!(a.adapter.failure(), None);
+    redis.kill();
+    let wrong = [
+        ("redis://:wrong@127.0.0.1:{port}", RedisFailure::Authentication),
+        ("redis://127.0.0.1:{port}", RedisFailure::Authentication),
+        ("rediss://127.0.0.1:{port}", RedisFailure::Tls),
+        ("http://127.0.0.1:{port}", RedisFailure::Url),
+    ];
+    redis.start();
+    for (url, word) in wrong {
+        redis.url(url);
+        redis.kill();
+        redis.start();
+        fails(word).await;
+    }
+    a.adapter.leave(BOUND).await;
 }
 
 #[tokio::test]

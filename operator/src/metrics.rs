@@ -1,9 +1,11 @@
 //! What the operator measures, in Prometheus' format. Labels are bounded: fixed words, and the
 //! names of clusters that exist; a cluster that is gone takes its series along.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -43,6 +45,17 @@ struct DrainLabels {
     outcome: &'static str,
 }
 
+/// What holds of a cluster. Types, statuses and reasons are closed sets, and a cluster has each type
+/// once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConditionLabels {
+    namespace: String,
+    name: String,
+    r#type: String,
+    status: String,
+    reason: String,
+}
+
 /// All metrics.
 pub struct Metrics {
     registry: Registry,
@@ -56,6 +69,9 @@ pub struct Metrics {
     connections: Family<ClusterLabels, Gauge>,
     rollout_in_progress: Family<ClusterLabels, Gauge>,
     rollout_last_progress: Family<ClusterLabels, Gauge>,
+    condition: Family<ConditionLabels, Gauge>,
+    /// The series of `condition` that there are, by cluster.
+    conditions: Mutex<HashMap<ClusterLabels, Vec<ConditionLabels>>>,
     evictions: Family<DecisionLabels, Counter>,
     writes: Counter,
     leader: Gauge,
@@ -87,6 +103,8 @@ impl Metrics {
             connections: Family::default(),
             rollout_in_progress: Family::default(),
             rollout_last_progress: Family::default(),
+            condition: Family::default(),
+            conditions: Mutex::default(),
             evictions: Family::default(),
             writes: Counter::default(),
             leader: Gauge::default(),
@@ -133,6 +151,11 @@ impl Metrics {
             "rollout_last_progress_timestamp_seconds",
             "When a rollout last replaced a pod",
             metrics.rollout_last_progress.clone(),
+        );
+        r.register(
+            "condition",
+            "1 for each condition of a cluster, by its status and reason",
+            metrics.condition.clone(),
         );
         r.register(
             "eviction_requests",
@@ -247,6 +270,29 @@ impl Metrics {
         if let Some(at) = progress {
             set(&self.rollout_last_progress, at.0.as_second());
         }
+        let labels = |c: &Condition| ConditionLabels {
+            namespace: cluster.namespace.clone(),
+            name: cluster.name.clone(),
+            r#type: c.type_.clone(),
+            status: c.status.clone(),
+            reason: c.reason.clone(),
+        };
+        self.hold(cluster, status.conditions.iter().map(labels).collect());
+    }
+
+    /// Tells these conditions of a cluster, and no other.
+    fn hold(&self, cluster: &ClusterLabels, now: Vec<ConditionLabels>) {
+        let mut all = self.conditions.lock();
+        for labels in &now {
+            self.condition.get_or_create(labels).set(1);
+        }
+        let before = match now.is_empty() {
+            true => all.remove(cluster),
+            false => all.insert(cluster.clone(), now.clone()),
+        };
+        for labels in before.unwrap_or_default().iter().filter(|labels| !now.contains(labels)) {
+            self.condition.remove(labels);
+        }
     }
 
     /// Drops the series of a cluster that is gone.
@@ -260,6 +306,7 @@ impl Metrics {
         ] {
             family.remove(cluster);
         }
+        self.hold(cluster, Vec::new());
     }
 
     /// Everything, as `/metrics` answers it.
@@ -284,48 +331,5 @@ fn resident_bytes() -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn series_come_and_go_with_their_cluster() {
-        let metrics = Metrics::new();
-        let cluster = ClusterLabels { namespace: "team".into(), name: "chat".into() };
-        let status = ChannelClusterStatus { connections: 7, ..ChannelClusterStatus::default() };
-        metrics.reconciled("ok", Duration::from_millis(3));
-        metrics.reported(&cluster, &status);
-        let text = metrics.text().unwrap();
-        assert!(text.contains("sluice_operator_reconcile_total{result=\"ok\"} 1"), "{text}");
-        assert!(text.contains("sluice_operator_connections{namespace=\"team\",name=\"chat\"} 7"));
-        assert!(text.contains("process_open_fds"));
-        metrics.forget(&cluster);
-        assert!(!metrics.text().unwrap().contains("name=\"chat\""));
-    }
-
-    #[test]
-    fn a_drain_that_ran_out_of_time_is_counted_when_its_pod_is_let_go() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let drain = DrainCommitment {
-            reason: sluice_crds::DrainReason::Rollout,
-            started_at: at(100),
-            deadline: at(160),
-            target: "new".into(),
-            initial: None,
-            drained_at: None,
-        };
-        let mut pod = PodState { drain: Some(drain), ..PodState::default() };
-        let metrics = Metrics::new();
-        let count = |line: &str| metrics.text().unwrap().lines().any(|l| l == line);
-        let timeouts = |n| count(&format!("sluice_operator_drain_timeouts_total {n}"));
-        metrics.let_go(&pod, at(130));
-        assert!(timeouts(0), "a person let it go in time");
-        metrics.let_go(&pod, at(160));
-        assert!(timeouts(1));
-        let label = "reason=\"Rollout\",outcome=\"timed_out\"";
-        assert!(count(&format!("sluice_operator_drain_duration_seconds_count{{{label}}} 1")));
-        // It was counted when it had drained.
-        pod.drain.as_mut().unwrap().drained_at = Some(at(150));
-        metrics.let_go(&pod, at(170));
-        assert!(timeouts(1));
-    }
-}
+#[path = "metrics_tests.rs"]
+mod tests;

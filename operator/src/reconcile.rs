@@ -24,7 +24,7 @@ use kube::{
 use parking_lot::Mutex;
 use sluice_crds::{ChannelCluster, Reason, RedisMode};
 use tracing::Instrument;
-use wanted::{changed_at, desired, image};
+use wanted::{changed_at, desired, image, unaddressed};
 
 use crate::{
     apply::{self, Applier},
@@ -259,7 +259,9 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
     let unloaded = unloaded.unwrap_or_default();
     let redis = redis_pod::read(&context.client, &cluster, &seen.observed, now).await;
     let image = image(&cluster, &seen, &plan);
-    let facts = Facts { image, trouble, hint, unloaded, redis, changed_at };
+    let service = context.stores.get(Kind::Service, cluster.namespace, cluster.name);
+    let unaddressed = service.and_then(|service| unaddressed(&service.data)).unwrap_or_default();
+    let facts = Facts { image, trouble, hint, unloaded, redis, unaddressed, changed_at };
     report::report(object, context, &desired, &seen.observed, &plan, &facts, now).await?;
 
     rendering?;

@@ -103,6 +103,7 @@ impl Admin {
             shedding: self.0.hub.shedding(),
             peers: self.0.links.peers(),
             redis_connected: self.0.links.redis_connected(),
+            redis_failure: self.0.links.redis_failure(),
             live_config_hash: self.0.live.hash(),
             live_config_refused: self.0.live.refused(),
         }

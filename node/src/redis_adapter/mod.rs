@@ -14,6 +14,7 @@
 //! is never logged.
 
 mod envelope;
+mod failure;
 mod nodes;
 mod publisher;
 mod reconnect;
@@ -33,6 +34,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use sluice_node_api::admin::RedisFailure;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,6 +44,7 @@ use crate::mesh::handshake::Instance;
 use crate::mesh::metrics::{ByReason, count};
 use crate::pubsub::{Adapter, Broadcast, Local, Signal};
 use crate::queue::{Item, Queue};
+pub use failure::Failure;
 use nodes::Nodes;
 use subscriber::Wanted;
 
@@ -81,6 +84,7 @@ struct Inner {
     suspect: Notify,
     publisher_up: AtomicBool,
     subscriber_up: AtomicBool,
+    failed: Mutex<Option<RedisFailure>>,
     metrics: Metrics,
     leaving: CancellationToken,
     stop: CancellationToken,
@@ -100,12 +104,20 @@ struct Metrics {
 ///
 /// # Errors
 /// What is wrong, without a word of the URL itself.
-pub fn read_url(path: &Path) -> Result<redis::Client, String> {
+pub fn read_url(path: &Path) -> Result<redis::Client, Failure> {
     let shown = path.display();
-    let text = small_file::read_text(path, MAX_URL)
-        .map_err(|e| format!("cannot read the Redis URL in {shown}: {e}"))?;
-    redis::Client::open(text.trim())
-        .map_err(|_| format!("{shown} holds no `redis://[user:password@]host:port[/db]`"))
+    let text = small_file::read_text(path, MAX_URL).map_err(|e| {
+        Failure::new(RedisFailure::Url, format!("cannot read the Redis URL in {shown}: {e}"))
+    })?;
+    let url = text.trim();
+    if url.get(..9).is_some_and(|scheme| scheme.eq_ignore_ascii_case("rediss://")) {
+        let said = format!("{shown}: TLS to Redis (`rediss://`) is not supported: use `redis://`");
+        return Err(Failure::new(RedisFailure::Tls, said));
+    }
+    redis::Client::open(url).map_err(|_| {
+        let said = format!("{shown} holds no `redis://[user:password@]host:port[/db]`");
+        Failure::new(RedisFailure::Url, said)
+    })
 }
 
 impl RedisAdapter {
@@ -121,6 +133,7 @@ impl RedisAdapter {
             suspect: Notify::new(),
             publisher_up: AtomicBool::new(false),
             subscriber_up: AtomicBool::new(false),
+            failed: Mutex::default(),
             metrics: Metrics::default(),
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -137,6 +150,11 @@ impl RedisAdapter {
     /// Whether both connections are up and every topic is subscribed.
     pub fn connected(&self) -> bool {
         self.0.publisher_up.load(Ordering::Acquire) && self.0.subscriber_up.load(Ordering::Acquire)
+    }
+
+    /// Why the last attempt failed; `None` while both connections are up.
+    pub fn failure(&self) -> Option<RedisFailure> {
+        if self.connected() { None } else { *self.0.failed.lock() }
     }
 
     /// Publishes what waits, and is gone after `bound` at the latest.

@@ -44,6 +44,8 @@ pub struct Facts {
     pub unloaded: String,
     /// Why the managed Redis can't start; empty when nothing is in its way.
     pub redis: String,
+    /// A balancer that has no address yet; empty when there is none.
+    pub unaddressed: String,
     /// When the spec was last changed, if that is known.
     pub changed_at: Option<Timestamp>,
 }
@@ -79,6 +81,7 @@ pub fn report(
         available_replicas: count(&|p| p.available(min_ready, now)),
         updated_replicas: progress.updated,
         draining_replicas: drains.len() as i32,
+        draining_connections: drains.iter().map(|d| d.remaining_connections).sum(),
         connections: observed.pods.iter().filter_map(PodState::connections).sum::<u64>() as i64,
         current_revision: sts.map(|s| s.current_revision.clone()).unwrap_or_default(),
         update_revision: sts.map(|s| s.update_revision.clone()).unwrap_or_default(),

@@ -60,6 +60,7 @@ fn a_rollout_reads_as_a_story() {
         ("r2", Some("chat-0"))
     );
     assert_eq!((s.draining_replicas, s.drains[0].pod_name.as_str()), (1, "chat-0"));
+    assert_eq!(s.draining_connections, s.drains[0].remaining_connections);
     t.until(|w, _| w.converged());
     is(t.condition(ConditionType::Ready), "True", Reason::AllReplicasUpdated);
     use EventReason::*;

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use sluice_crds::{
     Adapter, ChannelClusterStatus, ConditionType, DrainReportPhase, Reason, RedisMode,
 };
+use sluice_node_api::admin::RedisFailure;
 
 use super::{
     super::{EventReason, Facts, report},
@@ -181,6 +182,43 @@ fn redis_that_is_down_is_told_and_healed() {
 }
 
 #[test]
+fn why_redis_is_not_reached_is_told() {
+    let mut t = Told::new(3, 12);
+    t.w.spec.pubsub.adapter = Adapter::Redis;
+    t.w.spec.redis.mode = RedisMode::External;
+    let with = |failures: [Option<RedisFailure>; 3]| {
+        let mut o = t.w.observe();
+        for (n, failure) in o.pods.iter_mut().filter_map(|p| p.node.as_mut()).zip(failures) {
+            n.redis_connected = Some(failure.is_none());
+            n.redis_failure = failure;
+        }
+        tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status
+    };
+    let refused = Some(RedisFailure::Refused);
+    let s = with([refused; 3]);
+    let nobody = "chat-0: nobody listens at the URL's host and port";
+    for type_ in [ConditionType::RedisReady, ConditionType::Ready] {
+        let message = is(condition(&s, type_), "False", Reason::RedisUnavailable);
+        assert_eq!(message, format!("0 of 3 ready nodes are connected to Redis; {nobody}"));
+    }
+    // It may come back.
+    let message = is(condition(&s, ConditionType::Stalled), "False", Reason::AsExpected);
+    assert_eq!(message, format!("Redis is tried again and again; {nobody}"));
+
+    // That will not pass by itself.
+    let s = with([None, refused, Some(RedisFailure::Authentication)]);
+    let password = "chat-2: Redis does not take the URL's user or password";
+    let message = is(condition(&s, ConditionType::Stalled), "True", Reason::RedisUnavailable);
+    assert_eq!(message, password);
+    let message = is(condition(&s, ConditionType::RedisReady), "False", Reason::RedisUnavailable);
+    assert_eq!(message, format!("1 of 3 ready nodes are connected to Redis; {password}"));
+    is(condition(&s, ConditionType::Ready), "False", Reason::RedisUnavailable);
+
+    let s = with([None; 3]);
+    assert_eq!(condition(&s, ConditionType::Stalled).2, "nothing is in the way");
+}
+
+#[test]
 fn nodes_that_are_not_linked_are_told() {
     let t = Told::new(3, 12);
     let mut o = t.w.observe();
@@ -239,4 +277,14 @@ fn trouble_comes_first() {
     assert_eq!(tell(&facts, Some(&s)).events, [], "once");
     let s = tell(&Facts::default(), Some(&s)).status;
     is(condition(&s, ConditionType::Stalled), "False", Reason::AsExpected);
+}
+
+#[test]
+fn a_balancer_without_an_address_is_told_and_nothing_depends_on_it() {
+    let t = Told::new(3, 12);
+    let (o, d, now) = (t.w.observe(), t.w.desired(), t.w.timestamp());
+    let facts = Facts { unaddressed: "no address yet".into(), ..Facts::default() };
+    let s = report(&d, &o, &plan(&d, &o, now), &facts, t.status.as_ref(), now).status;
+    let message = is(condition(&s, ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+    assert_eq!(message, "3 of 3 pods are ready; no address yet");
 }
