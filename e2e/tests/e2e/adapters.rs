@@ -50,12 +50,12 @@ fn adapter_changed_under_live_clients() {
     });
 }
 
-/// A Redis as somebody else runs it, with a password; its URL is in the Secret `bus`.
-async fn foreign_redis(space: &Space) -> Result<()> {
+/// A Redis as somebody else runs it, with a password; its URL, which is in the Secret `bus` too.
+pub async fn foreign_redis(space: &Space) -> Result<String> {
     let url = format!("redis://:correct-horse@bus.{}.svc:6379/3", space.name);
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "bus" },
-        "stringData": { "url": url },
+        "stringData": { "url": &url },
     });
     space.apply::<Secret>("bus", secret).await?;
     let service = json!({
@@ -92,7 +92,8 @@ async fn foreign_redis(space: &Space) -> Result<()> {
         },
     });
     space.apply::<Deployment>("bus", deployment).await?;
-    redis_up(space).await
+    redis_up(space).await?;
+    Ok(url)
 }
 
 async fn redis_up(space: &Space) -> Result<()> {

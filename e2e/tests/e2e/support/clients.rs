@@ -98,6 +98,17 @@ impl Report {
         };
         windows.map(within).max().unwrap_or(0)
     }
+
+    /// The longest that one pod took from the first client that it closed to the last, in seconds.
+    pub fn longest_drain(&self) -> f64 {
+        let spans = self.closes_by_node.values().map(|closes| {
+            let (first, last) = closes
+                .iter()
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), at| (a.min(*at), b.max(*at)));
+            (last - first) / 1e3
+        });
+        spans.fold(0.0, f64::max)
+    }
 }
 
 /// How often clients were moved.
