@@ -228,6 +228,9 @@ fn waiting(
                 Some(p) => format!("{} {}", p.name, p.silence()),
                 None => format!("waiting for {} to be linked with every other node", s.name()),
             };
+                None if s.pod.and_then(steer::reaches_redis) == Some(false) => {
+                    format!("waiting for {} to reach Redis", s.name())
+                }
             say(Reason::WaitingForLinks, s, message);
         }
     }
@@ -264,7 +267,7 @@ fn requeue(
         .iter()
         .filter_map(|s| {
             let p = s.pod.filter(|p| p.ready && !p.terminating)?;
-            if !p.accepting || !s.linked {
+            if !p.accepting || !linked(observed, p) {
                 return Some(POLL);
             }
             let left = (p.ready_since? + min_ready).duration_since(now);

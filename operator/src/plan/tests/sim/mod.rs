@@ -111,6 +111,10 @@ pub struct World {
     pub lag: i64,
     /// Seconds in a row in which nobody could connect, because of cordons.
     pub stranded: i64,
+    /// Whether Redis is there, if the nodes run on it.
+    pub redis: Option<bool>,
+    /// Ordinals of nodes that do not reach it even so.
+    pub cut_off: BTreeSet<i32>,
     /// Highest load of a pod seen since it was last set to 0.
     pub peak: usize,
     rng: u64,
@@ -131,6 +135,8 @@ impl World {
             calm: true,
             lag: 1,
             stranded: 0,
+            redis: None,
+            cut_off: BTreeSet::new(),
             peak: 0,
             rng: 0x9E37_79B9_7F4A_7C15,
         }
@@ -186,8 +192,9 @@ impl World {
                 drain: self.drain_status(p),
                 shedding: p.shed.as_ref().map_or(0, |s| (s.left + s.done) as u64),
                 peers: ups
+                redis_connected: self.redis.map(|up| up && !self.cut_off.contains(&ordinal)),
                     .iter()
-                    .filter(|o| **o != ordinal)
+                    .filter(|o| **o != ordinal && self.redis.is_none())
                     .map(|o| PeerStatus {
                         name: format!("chat-{o}"),
                         address: String::new(),
