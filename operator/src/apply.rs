@@ -39,6 +39,7 @@ pub use template::Foreign;
 
 use k8s_openapi::{
     api::{
+pub(crate) use error::PERSISTENT;
         apps::v1::StatefulSet,
         core::v1::{ConfigMap, Secret, Service, ServiceAccount},
         policy::v1::PodDisruptionBudget,

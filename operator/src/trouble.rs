@@ -2,10 +2,10 @@
 
 use sluice_crds::Reason;
 
-use crate::{apply::Error, build::Kind};
-
-/// So many failures in a row are no hiccup.
-const PERSISTENT: u32 = 3;
+use crate::{
+    apply::{Error, PERSISTENT},
+    build::Kind,
+};
 
 impl Error {
     /// What a person is told of it, if it needs one. `failures`: how many in a row, this one
@@ -137,6 +137,9 @@ mod tests {
         };
         assert!(error.namespace_goes());
         assert_eq!(error.trouble(9), None);
+        let twice =
+            Error::Contested { name: name.clone(), added: added.clone(), times: 2 }.to_string();
+        assert!(!twice.contains("each time"), "{twice}");
         assert!(!answered(Kind::Service, 403).namespace_goes());
     }
 

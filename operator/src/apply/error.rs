@@ -4,6 +4,19 @@ use crate::build::Kind;
 
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
+/// So many in a row are no hiccup.
+pub(crate) const PERSISTENT: u32 = 3;
+
+/// What is told of a field that was taken out `times` times in a row, and is there again.
+fn contested(times: u32) -> &'static str {
+    if times >= PERSISTENT {
+        "is put in by somebody else each time that the operator takes it out: find out by its \
+         managedFields who does, and stop that"
+    } else {
+        "was put in by somebody else once more: it is taken out in a few seconds"
+    }
+}
+
 pub enum Error {
     /// The API server was not reached or said no.
     #[error("failed to {verb} {kind:?} {name}")]
@@ -42,10 +55,7 @@ pub enum Error {
         name: String,
     },
     /// Somebody else puts into a pod template what the operator takes out.
-    #[error(
-        "StatefulSet {name}: {added} is put in by somebody else each time that the operator takes it \
-         out: find out by its managedFields who does, and stop that"
-    )]
+    #[error("StatefulSet {name}: {added} {}", contested(*.times))]
     Contested {
         /// The object's name.
         name: String,
