@@ -20,7 +20,8 @@
 //! | sluice.dev | channelclusters/finalizers | update (for `blockOwnerDeletion`) |
 //! | apps | statefulsets | get list watch create patch delete |
 //! | (core) | services | get list watch create patch delete |
-//! | (core) | configmaps, serviceaccounts | get list watch create patch |
+//! | (core) | configmaps | get list watch create patch delete |
+//! | (core) | serviceaccounts | get list watch create patch |
 //! | policy | poddisruptionbudgets | get list watch create patch delete |
 //! | (core) | secrets | get create patch delete |
 //! | (core) | pods | get list watch patch |
@@ -35,6 +36,7 @@ mod error;
 mod template;
 
 pub use error::Error;
+mod way;
 pub use template::Foreign;
 
 use k8s_openapi::{
@@ -48,7 +50,7 @@ pub(crate) use error::PERSISTENT;
 };
 use kube::{
     Client,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use sluice_crds::names;
@@ -106,10 +108,11 @@ impl Applier<'_> {
         let live = self.live(object.kind, &object.name).await?;
         match live {
             None => self.apply(object, "all of it").await?,
-            Some(live) => match differs(object, &serde_json::to_value(live)?) {
+            Some(live) => match differs(object, &serde_json::to_value(&live)?) {
                 Differs::No => return Ok(false),
                 Differs::At(path) => self.apply(object, &path).await?,
-                Differs::Opened(patch) => self.close(object, patch).await?,
+                Differs::Opened(patch) => self.take_out(object, patch).await?,
+                Differs::Frozen => self.remake(object, live).await?,
             },
         }
         Ok(true)
@@ -129,20 +132,13 @@ impl Applier<'_> {
         if live.metadata.deletion_timestamp.is_some() {
             return Ok(false);
         }
-        let uid = live.metadata.uid;
-        let params =
-            DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
-        self.may_write()?;
-        match self.api(kind).delete(name, &params).await {
-            Ok(_) => {
-                tracing::info!(?kind, name, "deleted: the spec does not ask for it any more");
-                Ok(true)
-            }
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-            Err(source) => Err(Error::api("delete", kind, name, source)),
+        let deleted = self.delete(kind, name, live.metadata.uid).await?;
+        if deleted {
+            tracing::info!(?kind, name, "deleted: the spec does not ask for it any more");
         }
     }
 
+        Ok(deleted)
     /// Deletes the managed Redis; whether there was one.
     pub async fn ensure_no_redis(&self, absent: &[(Kind, String)]) -> Result<bool, Error> {
         let there = absent
@@ -255,32 +251,15 @@ impl Applier<'_> {
         if let Err(kube::Error::Api(status)) = &answer
             && *kind == Kind::Service
             && heal::may_collide(status.code)
-            && self.replace_ports(object).await?
+            && self.make_way(object).await?
         {
             self.may_write()?;
             answer = api.patch(name, &params, &Patch::Apply(value)).await;
         }
-        answer.map_err(|source| Error::api("apply", *kind, name, source))?;
+        if let Err(source) = answer {
+            return Err(self.refused(object, source).await);
+        }
         tracing::info!(?kind, name, differs = what, "applied");
-        Ok(())
-    }
-
-    /// Replaces the ports of a Service if they are what an apply can't get past; whether they were.
-    async fn replace_ports(&self, object: &Object) -> Result<bool, Error> {
-        let Object { kind, name, value } = object;
-        let Some(live) = self.live(*kind, name).await? else { return Ok(false) };
-        let Some(patch) = heal::service_patch(value, &serde_json::to_value(&live)?) else {
-            return Ok(false);
-        };
-        self.close(object, patch).await?;
-        Ok(true)
-    }
-
-    /// Takes out of a Service what somebody else put in.
-    async fn close(&self, object: &Object, patch: Value) -> Result<(), Error> {
-        let Object { kind, name, .. } = object;
-        self.patch(*kind, name, Patch::Merge(patch)).await?;
-        tracing::warn!(?kind, name, "ports or addresses were changed by somebody else: put right");
         Ok(())
     }
 
@@ -313,9 +292,14 @@ enum Differs {
 fn differs(object: &Object, live: &Value) -> Differs {
     if let Some(path) = first_difference(&object.value, live) {
         return Differs::At(path);
+    /// It can't be changed any more.
+    Frozen,
     }
     let opened = (object.kind == Kind::Service).then(|| heal::service_patch(&object.value, live));
     opened.flatten().map_or(Differs::No, Differs::Opened)
+    if heal::frozen(object.kind, live) {
+        return Differs::Frozen;
+    }
 }
 
 /// Whether an object is `cluster`'s: controlled by it, or by nobody and labelled for it (restored

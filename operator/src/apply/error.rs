@@ -1,9 +1,9 @@
 //! Why something could not be written, and what follows from it.
 
+use kube::core::Status;
+
 use crate::build::Kind;
 
-/// Why something could not be written.
-#[derive(Debug, thiserror::Error)]
 /// So many in a row are no hiccup.
 pub(crate) const PERSISTENT: u32 = 3;
 
@@ -17,6 +17,8 @@ fn contested(times: u32) -> &'static str {
     }
 }
 
+/// Why something could not be written.
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server was not reached or said no.
     #[error("failed to {verb} {kind:?} {name}")]
@@ -53,6 +55,17 @@ pub enum Error {
         kind: Kind,
         /// The object's name.
         name: String,
+    },
+    /// The API server would take what is written, but not in place of what stands there.
+    #[error("{kind:?} {name} can't be made what the spec asks for of what it is now")]
+    InTheWay {
+        /// The object's kind.
+        kind: Kind,
+        /// The object's name.
+        name: String,
+        /// The answer.
+        #[source]
+        answer: Box<Status>,
     },
     /// Somebody else puts into a pod template what the operator takes out.
     #[error("StatefulSet {name}: {added} {}", contested(*.times))]
@@ -98,6 +111,7 @@ impl Error {
             Self::Cluster(_) => "cluster",
             Self::Json(_) => "json",
             Self::Foreign { .. } => "foreign_object",
+            Self::InTheWay { .. } => "in_the_way",
             Self::Contested { .. } => "contested",
             Self::Stale(_) => "stale",
             Self::NotLeading => "not_leading",
