@@ -4,7 +4,9 @@
 //! The StatefulSet's cursor and template are applied together. When the plan keeps the template,
 //! the rendering that is in force is applied again from annotation `sluice.dev/template`: it is
 //! what this operator, or an earlier release, rendered, not what the API server answered. Should
-//! the annotation be gone or not match its hash, only the cursor's fields are patched.
+//! the annotation be gone or not match its hash, today's rendering is applied: as it is in force, if
+//! its hashes say so, or else as a template that is pending. While that is held back, by a pause, only
+//! the cursor's fields are patched.
 //!
 //! It must never write unless this process leads ([`Leadership`]), and never take over an object
 //! that somebody else made.
@@ -34,14 +36,14 @@
 
 mod error;
 mod template;
+mod way;
 
 pub use error::Error;
-mod way;
+pub(crate) use error::PERSISTENT;
 pub use template::Foreign;
 
 use k8s_openapi::{
     api::{
-pub(crate) use error::PERSISTENT;
         apps::v1::StatefulSet,
         core::v1::{ConfigMap, Secret, Service, ServiceAccount},
         policy::v1::PodDisruptionBudget,
@@ -136,9 +138,9 @@ impl Applier<'_> {
         if deleted {
             tracing::info!(?kind, name, "deleted: the spec does not ask for it any more");
         }
+        Ok(deleted)
     }
 
-        Ok(deleted)
     /// Deletes the managed Redis; whether there was one.
     pub async fn ensure_no_redis(&self, absent: &[(Kind, String)]) -> Result<bool, Error> {
         let there = absent
@@ -167,7 +169,9 @@ impl Applier<'_> {
         if let Some(live) = live {
             self.ours(Kind::StatefulSet, name, &live.metadata)?;
         }
-        let kept = live.and_then(|live| Kept::of(&live.metadata));
+        let kept = live.and_then(|live| {
+            Kept::of(&live.metadata).or_else(|| Kept::today(&live.metadata, workload))
+        });
         let today = (&workload.template, &*workload.template_hash, &*workload.spec_hash);
         let (template, rollout) = match (live, cursor.template, &kept) {
             (None, ..) | (_, TemplateStep::Apply, _) => (today, rollout),
@@ -201,7 +205,9 @@ impl Applier<'_> {
         let spec = json!({
             "replicas": cursor.replicas,
             "ordinals": { "start": cursor.ordinals_start },
-            "updateStrategy": { "rollingUpdate": { "partition": cursor.partition } },
+            "updateStrategy": {
+                "type": "RollingUpdate", "rollingUpdate": { "partition": cursor.partition },
+            },
         });
         if first_difference(&spec, &live.data["spec"]).is_none() {
             return Ok(false);
@@ -249,7 +255,6 @@ impl Applier<'_> {
         let api = self.api(*kind);
         let mut answer = api.patch(name, &params, &Patch::Apply(value)).await;
         if let Err(kube::Error::Api(status)) = &answer
-            && *kind == Kind::Service
             && heal::may_collide(status.code)
             && self.make_way(object).await?
         {
@@ -287,19 +292,19 @@ enum Differs {
     At(String),
     /// By what was added to a Service; this patch takes it out.
     Opened(Value),
+    /// It can't be changed any more.
+    Frozen,
 }
 
 fn differs(object: &Object, live: &Value) -> Differs {
-    if let Some(path) = first_difference(&object.value, live) {
-        return Differs::At(path);
-    /// It can't be changed any more.
-    Frozen,
-    }
-    let opened = (object.kind == Kind::Service).then(|| heal::service_patch(&object.value, live));
-    opened.flatten().map_or(Differs::No, Differs::Opened)
     if heal::frozen(object.kind, live) {
         return Differs::Frozen;
     }
+    if let Some(path) = first_difference(&object.value, live) {
+        return Differs::At(path);
+    }
+    let opened = (object.kind == Kind::Service).then(|| heal::service_patch(&object.value, live));
+    opened.flatten().map_or(Differs::No, Differs::Opened)
 }
 
 /// Whether an object is `cluster`'s: controlled by it, or by nobody and labelled for it (restored
@@ -316,7 +321,7 @@ fn is_ours(kind: Kind, meta: &ObjectMeta, cluster: &Cluster<'_>) -> bool {
 }
 
 /// The rendering that is in force, from the StatefulSet's annotations.
-struct Kept {
+pub(crate) struct Kept {
     template: Value,
     template_hash: String,
     spec_hash: String,
@@ -324,7 +329,8 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(meta: &ObjectMeta) -> Option<Self> {
+    /// As it was recorded.
+    pub(crate) fn of(meta: &ObjectMeta) -> Option<Self> {
         let annotations = meta.annotations.as_ref()?;
         let template: Value = serde_json::from_str(annotations.get(TEMPLATE)?).ok()?;
         let template_hash = annotations.get(names::TEMPLATE_HASH)?.clone();
@@ -333,6 +339,20 @@ impl Kept {
             template,
             template_hash,
             spec_hash: annotations.get(names::SPEC_HASH).cloned().unwrap_or_default(),
+            rollout: annotations.get(names::ROLLOUT_STARTED_AT).cloned(),
+        })
+    }
+
+    /// Of a record that is gone: today's rendering, if it is by both hashes the one in force.
+    fn today(meta: &ObjectMeta, workload: &Workload) -> Option<Self> {
+        let annotations = meta.annotations.as_ref()?;
+        let same = |key, hash| annotations.get(key) == Some(hash);
+        let in_force = same(names::TEMPLATE_HASH, &workload.template_hash)
+            && same(names::SPEC_HASH, &workload.spec_hash);
+        in_force.then(|| Self {
+            template: workload.template.clone(),
+            template_hash: workload.template_hash.clone(),
+            spec_hash: workload.spec_hash.clone(),
             rollout: annotations.get(names::ROLLOUT_STARTED_AT).cloned(),
         })
     }

@@ -177,6 +177,7 @@ impl World {
             partition: s.partition,
             spec_hash: format!("s{}", s.spec_template),
             template_hash: format!("t{}", s.spec_template),
+            template_lost: false,
             rollout_started_at: None,
             current_revision: format!("r{}", s.current),
             update_revision: format!("r{}", s.update),
@@ -191,8 +192,8 @@ impl World {
                 cordon_seconds_left: p.cordon.map(|end| (end - self.now).max(0) as f64),
                 drain: self.drain_status(p),
                 shedding: p.shed.as_ref().map_or(0, |s| (s.left + s.done) as u64),
-                peers: ups
                 redis_connected: self.redis.map(|up| up && !self.cut_off.contains(&ordinal)),
+                peers: ups
                     .iter()
                     .filter(|o| **o != ordinal && self.redis.is_none())
                     .map(|o| PeerStatus {
