@@ -136,6 +136,13 @@ fn drift_is_healed() {
             .api::<Service>()
             .patch("chat", &PatchParams::default(), &Patch::Strategic(open))
             .await?;
+        let astray = json!({ "spec": {
+            "publishNotReadyAddresses": true, "internalTrafficPolicy": "Local",
+        } });
+        space
+            .api::<Service>()
+            .patch("chat", &PatchParams::default(), &Patch::Merge(astray))
+            .await?;
         let more = json!({ "metadata": { "labels": { names::CLUSTER_LABEL: "other" } } });
         space
             .api::<StatefulSet>()
@@ -151,6 +158,9 @@ fn drift_is_healed() {
             let service = space.api::<Service>().get("chat").await?.spec.context("no spec")?;
             let ports = service.ports.unwrap_or_default();
             ensure!(ports.len() == 1 && service.external_ips.is_none(), "it is open: {ports:?}");
+            let policy = service.internal_traffic_policy;
+            ensure!(policy.as_deref() == Some("Cluster"), "internalTrafficPolicy {policy:?}");
+            ensure!(service.publish_not_ready_addresses != Some(true), "it leads to unready pods");
             let selector = service.selector;
             let accepting =
                 selector.as_ref().and_then(|selector| selector.get(names::ACCEPTING_LABEL));
