@@ -46,6 +46,8 @@ pub struct StatefulSetState {
     pub spec_hash: String,
     /// Annotation [`sluice_crds::names::TEMPLATE_HASH`].
     pub template_hash: String,
+    /// The record of what was rendered is gone, or is not what the hash says.
+    pub template_lost: bool,
     /// Annotation [`sluice_crds::names::ROLLOUT_STARTED_AT`]: when the template was last changed.
     pub rollout_started_at: Option<Timestamp>,
     /// `status.currentRevision`: what a pod below the partition comes back at.

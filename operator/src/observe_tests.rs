@@ -151,3 +151,20 @@ fn a_name_of_another_shape_is_no_pod_of_ours() {
     pod.metadata.name = Some("chat-redis-0".into());
     assert!(pod_state(&pod, "chat", now()).is_none());
 }
+
+#[test]
+fn a_pod_template_without_the_record_of_what_was_rendered_is_seen() {
+    let template = json!({ "spec": {} });
+    let seen = |annotations: Value| {
+        let object = json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": { "name": "chat", "annotations": annotations },
+        });
+        stateful_set_state(&serde_json::from_value(object).unwrap()).unwrap().template_lost
+    };
+    let hash = crate::build::short_hash(&template);
+    let record = template.to_string();
+    assert!(!seen(json!({ names::TEMPLATE_HASH: hash, "sluice.dev/template": record })));
+    assert!(seen(json!({ names::TEMPLATE_HASH: hash })));
+    assert!(seen(json!({ names::TEMPLATE_HASH: "other", "sluice.dev/template": record })));
+}

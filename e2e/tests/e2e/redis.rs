@@ -76,8 +76,15 @@ fn redis_that_can_not_start_comes_back_when_its_image_is_mended() {
         cluster.wait_for(ConditionType::Stalled, "False").await?;
         cluster.wait_ready().await?;
 
-        // Another password: Redis takes it, and the nodes find their way back.
+        // By hand it would never start anew.
+        let by_hand = json!({ "spec": {
+            "updateStrategy": { "type": "OnDelete", "rollingUpdate": null },
+        } });
         let name = names::redis(&cluster.name);
+        let sets = space.api::<StatefulSet>();
+        sets.patch(&name, &PatchParams::default(), &Patch::Merge(by_hand)).await?;
+
+        // Another password: Redis takes it, and the nodes find their way back.
         let pod = space.api::<Pod>().get(&format!("{name}-0")).await?;
         space.api::<Secret>().delete(&name, &DeleteParams::default()).await?;
         eventually("another Redis, by the new password", LONG, async || {

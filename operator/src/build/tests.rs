@@ -213,6 +213,39 @@ fn every_node_file_reads_back() {
 }
 
 #[test]
+fn what_somebody_leads_astray_by_a_field_at_its_default_is_a_difference() {
+    let there = rendered(REDIS);
+    let astray = [
+        (Kind::Service, "chat", json!({ "publishNotReadyAddresses": true })),
+        (Kind::Service, "chat", json!({ "internalTrafficPolicy": "Local" })),
+        (Kind::Service, "chat-publish", json!({ "publishNotReadyAddresses": true })),
+        (Kind::Service, "chat-publish", json!({ "internalTrafficPolicy": "Local" })),
+        (Kind::Service, "chat-redis", json!({ "publishNotReadyAddresses": true })),
+        (Kind::Service, "chat-redis", json!({ "internalTrafficPolicy": "Local" })),
+        (Kind::StatefulSet, "chat-redis", json!({ "updateStrategy": { "type": "OnDelete" } })),
+        (
+            Kind::StatefulSet,
+            "chat-redis",
+            json!({ "updateStrategy": {
+                "type": "RollingUpdate", "rollingUpdate": { "partition": 1 },
+            } }),
+        ),
+    ];
+    for (kind, name, change) in astray {
+        let object = find(&there, kind, name).unwrap();
+        let mut live = object.clone();
+        live["spec"].as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let found = crate::diff::first_difference(&object, &live);
+        assert!(found.is_some(), "{name}: {change} would stay");
+        // What the API server leaves out is none.
+        let spec = live["spec"].as_object_mut().unwrap();
+        spec.extend(object["spec"].as_object().unwrap().clone());
+        spec.remove("publishNotReadyAddresses");
+        assert_eq!(crate::diff::first_difference(&object, &live), None);
+    }
+}
+
+#[test]
 fn a_node_is_not_process_1_which_would_miss_an_early_sigterm() {
     let template = rendered("{}").workload.template;
     assert_eq!(template["spec"]["shareProcessNamespace"], true);
