@@ -74,6 +74,9 @@ pub struct Rollout {
     /// The pod that is being replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current_pod: Option<String>,
+    /// Connections that its drains have moved up to now.
+    #[serde(default)]
+    pub moved_connections: i64,
 }
 
 /// One drain.

@@ -216,6 +216,9 @@ pub struct NodeStatus {
     /// time to come back elsewhere.
     #[serde(default)]
     pub shedding: u64,
+    /// Sockets that sheds have closed since the process began.
+    #[serde(default)]
+    pub shed: u64,
     /// The other nodes: with PubSub by mesh the links, by Redis empty.
     pub peers: Vec<PeerStatus>,
     /// Whether the Redis adapter is connected; absent with PubSub by mesh.

@@ -8,7 +8,10 @@ mod presences;
 mod topics;
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -121,7 +124,7 @@ impl Hub {
         let now = Instant::now();
         let open = self.plane.connections();
         let mut pacing = self.plane.pacing.lock();
-        let Pacing { drain, shed } = &mut *pacing;
+        let Pacing { drain, shed, .. } = &mut *pacing;
         let drain = match drain {
             Some(drain) => {
                 drain.renew(request, now);
@@ -169,6 +172,11 @@ impl Hub {
     /// Sockets that the shed under way closes or has closed; 0 without one.
     pub fn shedding(&self) -> u64 {
         self.plane.pacing.lock().shed.as_ref().map_or(0, Shed::shedding)
+    }
+
+    /// Sockets that sheds have closed since the node began.
+    pub fn shed_ever(&self) -> u64 {
+        self.plane.pacing.lock().shed_ever.load(Ordering::Relaxed)
     }
 
     /// Ends when a drain is over: phase `Drained`. Never ends without a drain.
@@ -241,7 +249,7 @@ fn step(plane: &Plane) -> Duration {
     let now = Instant::now();
     let open = plane.open();
     let mut again = Duration::from_secs(3600);
-    let mut pacing = plane.pacing.lock();
+    let pacing = &mut *plane.pacing.lock();
     if let Some(drain) = &mut pacing.drain {
         let step = drain.step(now, open.iter().sum());
         again = step.again;
@@ -252,12 +260,12 @@ fn step(plane: &Plane) -> Duration {
         }
         if drain.is_expired(now) {
             tracing::warn!("nobody renewed the drain: serving again");
-            give_up(plane, &mut pacing, "expired");
+            give_up(plane, pacing, "expired");
         }
     } else if let Some(shed) = &mut pacing.shed {
         let step = shed.step(now);
         again = step.again;
-        close(plane, step.close, &open, &Arc::default());
+        close(plane, step.close, &open, &pacing.shed_ever);
         if shed.is_over(now) {
             pacing.shed = None;
         }

@@ -81,6 +81,8 @@ pub(crate) struct ShardHandle {
 pub(crate) struct Pacing {
     pub(crate) drain: Option<Drain>,
     pub(crate) shed: Option<Shed>,
+    /// Counts the sockets that sheds have closed, also those that are over.
+    pub(crate) shed_ever: Arc<AtomicU64>,
 }
 
 /// The shared part of a node's data plane.

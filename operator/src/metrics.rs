@@ -1,6 +1,8 @@
 //! What the operator measures, in Prometheus' format. Labels are bounded: fixed words, and the
 //! names of clusters that exist; a cluster that is gone takes its series along.
 
+mod ledger;
+
 use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
@@ -18,6 +20,7 @@ use prometheus_client::{
 };
 use sluice_crds::ChannelClusterStatus;
 
+use self::ledger::Ledger;
 use crate::model::{Action, DrainCommitment, Observed, PodState};
 
 /// A cluster, as a label set.
@@ -59,6 +62,7 @@ struct ConditionLabels {
 /// All metrics.
 pub struct Metrics {
     registry: Registry,
+    ledger: Ledger,
     reconciles: Family<ResultLabels, Counter>,
     reconcile_duration: Histogram,
     drain_active: Family<ClusterLabels, Gauge>,
@@ -112,6 +116,7 @@ impl Metrics {
             memory: Gauge::default(),
             descriptors: Gauge::default(),
             registry: Registry::default(),
+            ledger: Ledger::default(),
         };
         let r = registry.sub_registry_with_prefix("sluice_operator");
         r.register("reconcile", "Reconciles, by result", metrics.reconciles.clone());
@@ -138,7 +143,7 @@ impl Metrics {
         );
         r.register(
             "connections_moved",
-            "Connections closed by drains, to come back elsewhere",
+            "Connections closed by drains and rebalancing, to come back elsewhere",
             metrics.connections_moved.clone(),
         );
         r.register("connections", "Client connections", metrics.connections.clone());
@@ -204,10 +209,6 @@ impl Metrics {
         let (pod, outcome, at) = match action {
             Action::MarkDrained { pod, at } => (pod, "drained", *at),
             Action::StripAnnotations { pod } => (pod, "cancelled", Timestamp::now()),
-            Action::Shed { request, .. } => {
-                self.connections_moved.inc_by(request.count.into());
-                return;
-            }
             _ => return,
         };
         let state = observed.pods.iter().find(|state| state.uid == pod.uid);
@@ -216,7 +217,19 @@ impl Metrics {
             return;
         };
         let moved = state.node.as_ref().map_or(0, |node| node.drain.moved);
+        let outcome = if outcome == "drained" { in_time(drain, at) } else { outcome };
+        self.ledger.counted(&pod.uid);
         self.drain_ended(drain, outcome, at, moved);
+    }
+
+    /// Takes over what nodes have shed since the last look, and counts the drains whose pods are gone
+    /// although nobody let them go.
+    pub fn looked(&self, cluster: &ClusterLabels, observed: &Observed, now: Timestamp) {
+        let news = self.ledger.look(cluster, observed, now);
+        self.connections_moved.inc_by(news.shed);
+        for gone in news.gone {
+            self.drain_ended(&gone.drain, gone.outcome, now, gone.moved);
+        }
     }
 
     /// Counts the end of the drain of a pod that the cursor let go at `now`, unless it had drained
@@ -226,9 +239,7 @@ impl Metrics {
             return;
         };
         let outcome = if now >= drain.deadline { "timed_out" } else { "released" };
-        if outcome == "timed_out" {
-            self.drain_timeouts.inc();
-        }
+        self.ledger.counted(&state.uid);
         let before = state.node.as_ref().map_or(0, |node| node.drain.moved);
         self.drain_ended(drain, outcome, now, before + state.connections().unwrap_or(0));
     }
@@ -241,6 +252,9 @@ impl Metrics {
         moved: u64,
     ) {
         self.connections_moved.inc_by(moved);
+        if outcome == "timed_out" {
+            self.drain_timeouts.inc();
+        }
         let reason = match drain.reason {
             sluice_crds::DrainReason::Rollout => "Rollout",
             sluice_crds::DrainReason::ScaleDown => "ScaleDown",
@@ -297,6 +311,7 @@ impl Metrics {
 
     /// Drops the series of a cluster that is gone.
     pub fn forget(&self, cluster: &ClusterLabels) {
+        self.ledger.forget(cluster);
         for family in [
             &self.drain_active,
             &self.drain_remaining,
@@ -321,6 +336,12 @@ impl Metrics {
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+/// What became of a drain that was seen drained at `at`: past its deadline whoever was left was moved
+/// at once.
+fn in_time(drain: &DrainCommitment, at: Timestamp) -> &'static str {
+    if at >= drain.deadline { "timed_out" } else { "drained" }
 }
 
 fn resident_bytes() -> Option<i64> {

@@ -86,4 +86,12 @@ fn a_drain_that_ran_out_of_time_is_counted_when_its_pod_is_let_go() {
     pod.drain.as_mut().unwrap().drained_at = Some(at(150));
     metrics.let_go(&pod, at(170));
     assert!(timeouts(1));
+    // One that is evicted is let go by others: it has drained, but not in time.
+    pod.drain.as_mut().unwrap().drained_at = None;
+    let seen = Observed { pods: vec![pod.clone()], ..Observed::default() };
+    let mark = |second| Action::MarkDrained { pod: (&pod).into(), at: at(second) };
+    metrics.acted(&mark(159), &seen);
+    assert!(timeouts(1));
+    metrics.acted(&mark(161), &seen);
+    assert!(timeouts(2));
 }

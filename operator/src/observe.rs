@@ -228,6 +228,7 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
     let ordinal = name.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()?;
     let label = |key: &str| meta.labels.as_ref().and_then(|all| all.get(key)).map(String::as_str);
     let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
+    let said = annotation(names::DRAIN_OVERRIDE);
     let ready = condition(pod, "Ready");
     let terminating = meta.deletion_timestamp.is_some();
     let accepting = label(names::ACCEPTING_LABEL) == Some("true");
@@ -254,11 +255,8 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
             .filter(|_| accepting)
             .and_then(|since| since.parse().ok()),
         drain: commitment(annotation),
-        drain_override: match annotation(names::DRAIN_OVERRIDE).map(String::as_str) {
-            Some("release") => Some(DrainOverride::Release),
-            Some("cancel") => Some(DrainOverride::Cancel),
-            _ => None,
-        },
+        drain_override: said.and_then(|said| DrainOverride::of(said)),
+        override_unknown: said.is_some_and(|said| DrainOverride::of(said).is_none()),
         eviction: annotation(names::EVICTION_REQUESTED_AT)
             .and_then(|at| at.parse().ok())
             .map(|requested_at| Eviction { requested_at, cordoned: None }),

@@ -49,6 +49,23 @@ fn a_running_pod() {
 }
 
 #[test]
+fn what_a_person_wants_with_a_drain() {
+    let mut pod = pod(json!({}));
+    for (value, wanted, unknown) in [
+        ("release", Some(DrainOverride::Release), false),
+        ("cancel", Some(DrainOverride::Cancel), false),
+        ("Release", None, true),
+        ("", None, true),
+    ] {
+        pod.metadata.annotations = Some([(names::DRAIN_OVERRIDE.into(), value.into())].into());
+        let state = pod_state(&pod, "chat", now()).unwrap();
+        assert_eq!((state.drain_override, state.override_unknown), (wanted, unknown), "{value}");
+    }
+    let state = state(json!({}));
+    assert_eq!((state.drain_override, state.override_unknown), (None, false));
+}
+
+#[test]
 fn since_when_a_pod_takes_clients_counts_only_while_it_does() {
     let mut pod = pod(json!({}));
     let since = "2026-01-01T00:09:00Z";

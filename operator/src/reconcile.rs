@@ -30,7 +30,7 @@ use crate::{
     apply::{self, Applier},
     backoff::Backoff,
     build::{self, Cluster, Defaults, Kind, Rendering, build},
-    events::Recorder,
+    events::{self, Recorder},
     execute::{Executor, Outcome},
     farewell, hints,
     leader::Leadership,
@@ -40,7 +40,7 @@ use crate::{
     observe::observe,
     plan::plan,
     redis_pod, report, settings,
-    status::Facts,
+    status::{self, Facts},
     stores::Stores,
     telemetry,
     template::{Fight, PAUSE},
@@ -241,6 +241,10 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
         }
         outcome => outcome,
     };
+
+    if let Some(event) = outcome.as_ref().ok().and_then(|o| status::rebalancing(&o.done)) {
+        events::publish(&context.recorder, object, vec![event]).await;
+    }
 
     let changed_at = changed_at(object);
     let trouble = match (&rendering, &outcome) {

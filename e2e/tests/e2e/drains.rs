@@ -123,6 +123,46 @@ fn time_over_terminate_lets_the_pod_go() {
 }
 
 #[test]
+fn a_pod_deleted_by_hand_goes_when_the_time_of_its_drain_is_over() {
+    let name = "a_pod_deleted_by_hand_goes_when_the_time_of_its_drain_is_over";
+    test(name, async |space| {
+        let drain = json!({ "mode": "Wait", "timeoutSeconds": 8 });
+        let cluster = space.cluster("chat", with_drain(drain)).await?;
+        cluster.wait_ready().await?;
+        let roll = Roll::start(&cluster, 20).await?;
+        // Half an hour of grace is far more than anything here waits for.
+        space.kubectl(&["delete", "pod", "chat-1", "--wait=false"]).await?;
+        roll.until("the pod to be back", async || {
+            Ok(!roll.watch().deletions().is_empty()
+                && cluster.condition(ConditionType::Ready).await?.status == "True")
+        })
+        .await?;
+        // One that had begun to drain keeps the deadline that it has.
+        cluster.change(json!({ "replicas": 1 })).await?;
+        let mut drained = None;
+        roll.until("the drain to wait", async || {
+            let status = cluster.status().await?;
+            let waits = status.drains.iter().find(|d| d.phase == DrainReportPhase::Waiting);
+            drained = waits.map(|drain| (drain.pod_name.clone(), drain.remaining_connections));
+            Ok(drained.is_some())
+        })
+        .await?;
+        let (pod, left) = drained.unwrap_or_default();
+        space.kubectl(&["delete", "pod", &pod, "--wait=false"]).await?;
+        let outcome = roll.finish(1).await?;
+        outcome.nothing_was_lost()?;
+        let events =
+            space.kubectl(&["get", "events", "--output=jsonpath={.items[*].reason}"]).await?;
+        let codes = &outcome.report.close_codes;
+        figure!(space, "closes {codes:?}; {pod} was deleted with {left}; events {events}");
+        ensure!(codes.keys().all(|code| code == "1012"), "{codes:?}");
+        ensure!(outcome.watch.deletions().len() == 2, "{:?}", outcome.watch.deletions());
+        ensure!(left == 0 || events.contains("DrainTimedOut"), "no warning: {events}");
+        Ok(())
+    });
+}
+
+#[test]
 fn time_over_hold_keeps_the_pod_until_somebody_decides() {
     test("time_over_hold_keeps_the_pod_until_somebody_decides", async |space| {
         let drain = json!({ "mode": "Wait", "timeoutSeconds": 4, "timeoutPolicy": "Hold" });

@@ -52,6 +52,7 @@ pub fn check_live(c: &LiveConfig) -> Found {
         ("drain.initialDelaySeconds", c.drain.initial_delay_seconds),
         ("drain.waitSeconds", c.drain.wait_seconds),
         ("drain.batchIntervalSeconds", c.drain.batch_interval_seconds),
+        ("drain.timeoutSeconds", c.drain.timeout_seconds.unwrap_or_default()),
     ] {
         // False for NaN too.
         out.that(field, (0.0..=MAX_SECONDS).contains(&value), "must be 0 to 86400 seconds");

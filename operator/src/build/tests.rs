@@ -198,6 +198,21 @@ fn live_settings_change_only_the_live_file() {
 }
 
 #[test]
+fn a_pod_that_is_deleted_has_the_time_of_a_drain_and_that_time_rolls_nothing() {
+    let base = rendered("{}");
+    let told = |drain: &str| {
+        let it = rendered(&format!("{{\"drain\":{drain}}}"));
+        assert_eq!(it.workload.template, base.workload.template, "{drain}");
+        let map = find(&it, Kind::ConfigMap, "chat").unwrap();
+        let file = map["data"]["live.yaml"].as_str().unwrap();
+        serde_saphyr::from_str::<LiveConfig>(file).unwrap().drain.timeout_seconds
+    };
+    assert_eq!(told(r#"{"timeoutSeconds":40}"#), Some(40.0));
+    assert_eq!(told(r#"{"timeoutSeconds":40,"timeoutPolicy":"Hold"}"#), None);
+    assert_eq!(told(r#"{"timeoutSeconds":7200}"#), None, "its grace is over before");
+}
+
+#[test]
 fn every_node_file_reads_back() {
     for (spec, url_file) in [("{}", None), (REDIS, Some("/etc/sluice/redis/url"))] {
         let template = rendered(spec).workload.template;

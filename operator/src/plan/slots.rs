@@ -142,7 +142,7 @@ impl<'a> Slots<'a> {
     pub(crate) fn leaving(&self) -> impl Iterator<Item = &'a PodState> {
         let inside = self.list.iter().filter_map(|s| s.pod);
         let all = inside.chain(self.outside.iter().copied());
-        all.filter(|p| p.terminating && p.connections().is_some_and(|left| left > 0))
+        all.filter(|p| p.leaves())
     }
     /// Pods that take their share of the clients.
     pub(crate) fn serving(&self) -> i32 {

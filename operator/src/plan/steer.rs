@@ -77,7 +77,7 @@ pub(crate) fn accepting<'a>(
     skew: Option<&Skew>,
     leaving: &[&str],
 ) -> Vec<&'a str> {
-    // One that is evicted comes back: those that stay share its clients as they always do.
+    // One that is evicted comes back: those that stay share its clients, each up to its part.
     let rolling = shape.victims.iter().any(|v| v.way != Way::Evicted);
     let candidates: Vec<(&Slot<'_>, bool)> = slots
         .list
@@ -99,7 +99,12 @@ pub(crate) fn accepting<'a>(
         s.pod.is_some_and(|p| p.accepting && !cut_off(p)) || (s.linked && (s.available || !rolling))
     };
     let total: u64 = observed.pods.iter().filter_map(PodState::connections).sum();
-    let mean = total as f64 / f64::from(spec.replicas.max(1));
+    let evicting = !rolling && !shape.victims.is_empty();
+    let sharing = match evicting {
+        true => candidates.iter().filter(|(s, stays)| *stays && fit(s)).count(),
+        false => spec.replicas.max(1).unsigned_abs() as usize,
+    };
+    let mean = total as f64 / sharing.max(1) as f64;
     // A node that does not answer keeps its label: its load is unknown, not great.
     let load = |s: &Slot<'_>| s.pod.and_then(PodState::connections).map_or(0.0, |n| n as f64);
     let pick = |stays: bool, below: f64| {
@@ -128,6 +133,19 @@ pub(crate) fn accepting<'a>(
             pick(true, bound(1.05)),
             pick(true, bound(1.15)),
             pick(false, bound(1.05)),
+            pick(true, f64::INFINITY),
+            pick(false, f64::INFINITY),
+        ]
+    } else if evicting {
+        let many = |factor: f64| {
+            let many = arrivals::most(&loads, coming, bound(factor));
+            many.into_iter().map(|i| staying[i].name()).collect()
+        };
+        vec![
+            many(1.05),
+            many(1.15),
+            pick(true, bound(1.05)),
+            pick(true, bound(1.15)),
             pick(true, f64::INFINITY),
             pick(false, f64::INFINITY),
         ]

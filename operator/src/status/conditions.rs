@@ -71,7 +71,7 @@ pub(super) fn all(on: &Grounds<'_>, before: &[Condition], now: Timestamp) -> Vec
         stalled,
         available(desired, observed, status),
         progressing(desired, progress, status, &summary),
-        draining(status),
+        draining(observed, status),
         paused(desired, progress),
         requires_update(desired, observed),
         formed(desired, observed),
@@ -152,8 +152,8 @@ fn progressing(
     }
 }
 
-fn draining(status: &ChannelClusterStatus) -> Verdict {
-    let drains: Vec<String> = status
+fn draining(observed: &Observed, status: &ChannelClusterStatus) -> Verdict {
+    let mut drains: Vec<String> = status
         .drains
         .iter()
         .map(|d| {
@@ -161,6 +161,11 @@ fn draining(status: &ChannelClusterStatus) -> Verdict {
             format!("{}: {left} of {all} connections left", d.pod_name)
         })
         .collect();
+    let alone = observed.pods.iter().filter(|p| p.drain.is_none() && p.leaves());
+    drains.extend(alone.map(|p| {
+        let left = p.connections().unwrap_or_default();
+        format!("{} is being deleted: {left} connections left", p.name)
+    }));
     let it = |holds, reason, message| verdict(ConditionType::Draining, holds, reason, message);
     if drains.is_empty() {
         return it(false, Reason::AsExpected, "no pod drains".into());

@@ -7,7 +7,7 @@ use super::conditions::{Grounds, Verdict, find, pods, reason_name, redis_failure
 
 /// One sentence with the numbers.
 pub(super) fn summary(on: &Grounds<'_>) -> String {
-    let &Grounds { desired, plan, facts, progress, status, .. } = on;
+    let &Grounds { desired, observed, plan, facts, progress, status } = on;
     let n = desired.spec.replicas;
     let mut text = if progress.rolling && progress.target.is_empty() {
         let wait = if status.replicas == 1 { "waits" } else { "wait" };
@@ -28,6 +28,10 @@ pub(super) fn summary(on: &Grounds<'_>) -> String {
     for w in plan.waiting.iter().take(3) {
         text.push_str(", ");
         text.push_str(&w.message);
+    }
+    for p in observed.pods.iter().filter(|p| p.override_unknown).take(3) {
+        let (key, pod) = (sluice_crds::names::DRAIN_OVERRIDE, &p.name);
+        text.push_str(&format!("; {key} on {pod} is neither release nor cancel, and does nothing"));
     }
     for more in [&facts.hint, &facts.unaddressed] {
         if !more.is_empty() {

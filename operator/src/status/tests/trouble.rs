@@ -7,11 +7,11 @@ use sluice_crds::{
 use sluice_node_api::admin::RedisFailure;
 
 use super::{
-    super::{EventReason, Facts, report},
+    super::{EventReason, Facts, rebalancing, report},
     told::{Told, condition, is, second, tell},
 };
 use crate::{
-    model::{Desired, DrainOverride},
+    model::{Desired, DrainOverride, Observed},
     plan::plan,
 };
 
@@ -98,6 +98,57 @@ fn a_pod_lost_after_a_long_quiet_has_its_time_before_it() {
 }
 
 #[test]
+fn the_time_in_which_a_deleted_pod_moves_its_clients_is_no_lack_of_progress() {
+    let mut t = Told::new(3, 12);
+    t.steps(5);
+    let quiet = t.status.clone().unwrap();
+    let (d, mut o) = (t.w.desired(), t.w.observe());
+    let deadline = i64::from(d.spec.progress_deadline_seconds);
+    let deleted = t.w.timestamp() + second(deadline * 2);
+    let at = |o: &Observed, previous: &ChannelClusterStatus, after: i64| {
+        let now = deleted + second(after);
+        report(&d, o, &plan(&d, o, now), &Facts::default(), Some(previous), now).status
+    };
+    o.pods[1].terminating = true;
+    let first = at(&o, &quiet, 0);
+    let long = at(&o, &first, deadline + 10);
+    is(condition(&long, ConditionType::Stalled), "False", Reason::AsExpected);
+    let message = is(condition(&long, ConditionType::Draining), "True", Reason::WaitingForDrain);
+    assert_eq!(message, "chat-1 is being deleted: 4 connections left");
+    // Gone, and not back yet: that has its own time.
+    o.pods.remove(1);
+    let gone = at(&o, &long, deadline + 11);
+    is(condition(&gone, ConditionType::Stalled), "False", Reason::AsExpected);
+    let soon = at(&o, &gone, deadline + deadline / 2);
+    is(condition(&soon, ConditionType::Stalled), "False", Reason::AsExpected);
+    let late = at(&o, &soon, deadline * 2 + 30);
+    is(condition(&late, ConditionType::Stalled), "True", Reason::ProgressDeadlineExceeded);
+}
+
+#[test]
+fn a_pod_deleted_in_its_drain_drains_on_until_its_time_is_over() {
+    let mut t = Told::new(2, 20);
+    t.w.spec.drain.wait_seconds = 100;
+    t.w.template = 2;
+    t.until(|_, s| s.drains.iter().any(|d| d.phase == DrainReportPhase::Waiting));
+    let (d, mut o) = (t.w.desired(), t.w.observe());
+    o.pods[0].terminating = true;
+    let deadline = o.pods[0].drain.as_ref().unwrap().deadline;
+    let at = |previous: &ChannelClusterStatus, now: Timestamp| {
+        let facts = Facts::default();
+        report(&d, &o, &plan(&d, &o, now), &facts, Some(previous), now)
+    };
+    let deleted = at(t.status.as_ref().unwrap(), t.w.timestamp());
+    assert_eq!(deleted.status.drains[0].phase, DrainReportPhase::Waiting);
+    assert_eq!(deleted.events, []);
+    let over = at(&deleted.status, deadline);
+    assert_eq!(over.status.drains[0].phase, DrainReportPhase::Releasing);
+    assert_eq!(over.events[0].reason, EventReason::DrainTimedOut);
+    assert_eq!(over.events[0].message, "chat-0 goes with 10 connections: its drain's time is over");
+    assert_eq!(at(&over.status, deadline).events, [], "once");
+}
+
+#[test]
 fn another_spec_has_its_own_time_even_if_the_api_server_stamps_none() {
     let mut t = Told::new(2, 8);
     t.w.bad = [2].into();
@@ -139,6 +190,35 @@ fn a_held_pod_says_what_to_do() {
     assert_eq!(timed_out, 1);
     t.w.pods.get_mut(&0).unwrap().pin = Some(DrainOverride::Release);
     t.until(|w, _| !w.pods.contains_key(&0));
+}
+
+#[test]
+fn an_annotation_that_means_nothing_is_told() {
+    let t = Told::new(3, 12);
+    let mut o = t.w.observe();
+    o.pods[1].override_unknown = true;
+    let s = tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status;
+    let message = is(condition(&s, ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+    let told = "sluice.dev/drain on chat-1 is neither release nor cancel, and does nothing";
+    assert_eq!(message, format!("3 of 3 pods are ready; {told}"));
+}
+
+#[test]
+fn clients_that_are_spread_again_are_told() {
+    let mut t = Told::new(3, 60);
+    t.w.spec.rebalance.mode = sluice_crds::RebalanceMode::Auto;
+    let first = t.w.pods[&0].uid;
+    t.w.clients.iter_mut().for_each(|c| c.pod = Some(first));
+    for _ in 0..10 {
+        let actions = t.w.plan().actions;
+        if let Some(event) = rebalancing(&actions) {
+            assert_eq!(event.reason, EventReason::Rebalancing);
+            assert_eq!(event.message, "Moving 40 connections of chat-0 to pods with fewer");
+            return;
+        }
+        t.steps(1);
+    }
+    panic!("never {}", t.w.brief());
 }
 
 #[test]

@@ -232,6 +232,7 @@ impl World {
                     drained_at: a.drained.map(at),
                 }),
                 drain_override: p.pin,
+                override_unknown: false,
                 eviction: p
                     .asked
                     .map(|t| Eviction { requested_at: at(t), cordoned: Some(p.cordoned) }),
