@@ -162,6 +162,23 @@ pub enum Adapter {
     Redis,
 }
 
+/// Which nodes the mesh sends a broadcast to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Routing {
+    /// Those that have subscribers of the topic, or keep its history.
+    #[default]
+    Interest,
+    /// All.
+    Broadcast,
+}
+
+impl Routing {
+    fn is_interest(&self) -> bool {
+        *self == Self::Interest
+    }
+}
+
 /// How a broadcast reaches the other nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -169,6 +186,10 @@ pub enum Adapter {
 pub struct PubSub {
     /// The adapter.
     pub adapter: Adapter,
+    /// Which nodes the mesh sends a broadcast to: with `Interest` those that have subscribers of the
+    /// topic or keep its history, with `Broadcast` all. Nodes of both settings get along.
+    #[serde(skip_serializing_if = "Routing::is_interest")]
+    pub routing: Routing,
     /// Bytes that may wait for one slow peer, or for Redis; past that the oldest are dropped and counted.
     pub peer_buffer_bytes: u64,
     /// Needed with adapter `Redis`.
@@ -178,7 +199,12 @@ pub struct PubSub {
 
 impl Default for PubSub {
     fn default() -> Self {
-        Self { adapter: Adapter::Mesh, peer_buffer_bytes: 32 << 20, redis: None }
+        Self {
+            adapter: Adapter::Mesh,
+            routing: Routing::Interest,
+            peer_buffer_bytes: 32 << 20,
+            redis: None,
+        }
     }
 }
 

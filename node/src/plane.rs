@@ -187,6 +187,7 @@ impl Plane {
         self.drops.store(rules.may_drop_any(), Ordering::Relaxed);
         let rules = Arc::new(rules);
         *self.rules.write() = rules.clone();
+        self.interest.set_patterns(|| self.rules.read().kept().map(Into::into).collect());
         self.history.set_rules(self, &rules);
         self.door.limit(live.limits.max_connections);
         let capacity = i64::try_from(self.capacity()).unwrap_or(i64::MAX);

@@ -105,6 +105,13 @@ pub trait Adapter: Send + Sync + 'static {
 
     /// This node's last subscriber of `topic` is gone.
     fn unsubscribe(&self, topic: &Arc<str>);
+
+    /// What other nodes broadcast on topics that match these patterns is for this node, subscribed or
+    /// not; what matches others no longer. Said once all topics that had subscribers before are
+    /// subscribed, and on each change. An adapter that can't do it carries what is subscribed.
+    fn set_patterns(&self, patterns: &[Arc<str>]) {
+        let _ = patterns;
+    }
 }
 
 /// The subscribers on this node.

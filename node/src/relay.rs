@@ -67,7 +67,13 @@ impl Rules {
 
     /// Whether some rule has history kept.
     pub fn keep_history(&self) -> bool {
-        self.rules.iter().any(|rule| rule.history().is_some())
+        self.kept().next().is_some()
+    }
+
+    /// The patterns of topics whose history is kept.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = &str> {
+        let kept = self.rules.iter().filter(|rule| rule.history().is_some());
+        kept.map(|rule| &*rule.rule.topic)
     }
 
     /// What becomes of a client that is too slow for a broadcast. What presence says is never dropped:

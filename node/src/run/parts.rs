@@ -272,6 +272,7 @@ fn start_mesh(
         },
         keys,
         peer_buffer: buffer(config),
+        routing: config.pubsub.routing,
         timing: Timing::default(),
     };
     Mesh::start(mesh, listener, Arc::new(Tcp), Arc::new(hub.clone()))

@@ -52,6 +52,7 @@ pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
         },
         pubsub: PubSub {
             adapter: spec.pubsub.adapter,
+            routing: spec.pubsub.mesh.routing,
             peer_buffer_bytes: bytes(buffer).ok_or_else(|| Error::Quantity {
                 field: "spec.pubsub.mesh.peerBuffer",
                 value: buffer.clone(),

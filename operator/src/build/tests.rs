@@ -6,7 +6,7 @@ use k8s_openapi::{
     },
     serde::{Serialize, de::DeserializeOwned},
 };
-use sluice_node_api::config::{LiveConfig, NodeConfig};
+use sluice_node_api::config::{LiveConfig, NodeConfig, Routing};
 use sluice_node_api::webhooks::OnFailure;
 
 use super::*;
@@ -126,6 +126,7 @@ fn what_changes_pods_changes_both_hashes() {
         "{image: 'node:2'}",
         "{podTemplate: {env: [{name: A, value: b}]}}",
         "{pubsub: {mesh: {peerBuffer: 64Mi}}}",
+        "{pubsub: {mesh: {routing: Broadcast}}}",
         "{discovery: {intervalSeconds: 9}}",
         "{auth: {jwt: {keys: [{algorithm: HS256, secretRef: {name: jwt, key: secret}}]}}}",
         "{webhooks: {url: 'http://b/', secretRef: {name: hooks, key: secret}}}",
@@ -222,6 +223,9 @@ fn every_node_file_reads_back() {
         assert_eq!(config.discovery.dns.unwrap().name, "chat-headless.team.svc.cluster.local");
         assert_eq!(config.pubsub.redis.map(|r| r.url_file).as_deref(), url_file);
         assert_eq!(config.pubsub.peer_buffer_bytes, 32 << 20);
+        // A node of an earlier version, which an image may be, takes the file as well.
+        assert_eq!(config.pubsub.routing, Routing::Interest);
+        assert!(!file.contains("routing"), "{file}");
         assert_eq!(config.tokens.mesh_file.as_deref(), Some("/etc/sluice/tokens/mesh-token"));
         assert!(config.shutdown_seconds < GRACE_SECONDS);
     }
