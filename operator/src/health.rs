@@ -54,7 +54,7 @@ pub enum Reading {
     Filling,
     /// They are in sync.
     Synced,
-    /// It may not be read: perhaps it is gone. The others go on.
+    /// It may not be read, or might not until now: perhaps it is gone. The others go on.
     Denied,
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::http::{HeaderValue, header::USER_AGENT};
-use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use futures::{StreamExt, TryStreamExt, future::join_all, stream::FuturesUnordered};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Config,
@@ -219,11 +219,19 @@ async fn control(
     let client = context.client.clone();
     let clusters: Api<Guarded> = scoped(&client, namespace);
     let (reader, writer) = reflector::store();
+    let (leaving, left) = mpsc::channel(LEAVING);
+    let gone = leaving.clone();
     let changed = watcher(clusters, watcher::Config::default())
         .default_backoff()
         .modify(|cluster| {
             if let Ok(cluster) = &mut cluster.0 {
                 changes_only(&mut cluster.metadata);
+            }
+        })
+        // One of which nothing was made has no dependents whose end would tell of it.
+        .inspect_ok(move |event| {
+            if let watcher::Event::Delete(cluster) = event {
+                let _ = gone.try_send(ObjectRef::from_obj(cluster));
             }
         })
         .reflect(writer)
@@ -243,7 +251,6 @@ async fn control(
         .graceful_shutdown_on(stop.clone().cancelled_owned());
 
     let context = Arc::new(context);
-    let (leaving, left) = mpsc::channel(LEAVING);
     tokio::spawn(see_off(context.clone(), left, stop.clone()));
     let scope = Arc::new(Scope::new(namespace, readiness));
     tokio::spawn({

@@ -126,7 +126,8 @@ impl Scope {
 
     /// Says when its caches are in sync, when it may not be read, and when it may again.
     pub async fn follow(&self, client: &Client, stores: &Stores, stop: &CancellationToken) {
-        let (mut synced, mut denied, mut unsure) = (false, false, false);
+        let (mut synced, mut unsure) = (false, false);
+        let (mut denied, mut was_denied) = (false, false);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -142,10 +143,13 @@ impl Scope {
             if let Ok(Ok(refused)) = looked {
                 self.log(denied, refused.as_ref());
                 denied = refused.is_some();
+                was_denied |= denied;
             }
             self.tell(match (denied, synced) {
                 (true, _) => Reading::Denied,
                 (false, true) => Reading::Synced,
+                // The others are looked after all the while.
+                (false, false) if was_denied => Reading::Denied,
                 (false, false) => Reading::Filling,
             });
             sleep(PAUSE).await;

@@ -30,7 +30,8 @@ fn filter(asked: Option<&str>) -> Result<EnvFilter, Error> {
     let asked = asked.map(str::trim).filter(|asked| !asked.is_empty()).unwrap_or("info");
     let builder = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into());
     // The watches' own lines repeat what we log with the object's name.
-    Ok(builder.parse(asked)?.add_directive("kube_runtime::controller=off".parse()?))
+    let off = ["kube_runtime::controller=off", "kube_runtime::watcher=off"];
+    off.iter().try_fold(builder.parse(asked)?, |filter, off| Ok(filter.add_directive(off.parse()?)))
 }
 
 /// An error and its causes on one line. Of what the API server answers only its message: the whole
