@@ -80,8 +80,14 @@ pub enum ExternalTrafficPolicy {
 }
 
 /// How much each node takes on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.maxBuffered) || quantity(string(self.maxBuffered)).compareTo(quantity('16Mi')) >= 0")
+        .message("limits.maxBuffered must be at least 16Mi: a single message may take half of it"),
+    validation = Rule::new("!has(self.maxBuffered) || quantity(string(self.maxBuffered)).compareTo(quantity('1Ti')) <= 0")
+        .message("limits.maxBuffered must be at most 1Ti: more would bound nothing")
+)]
 pub struct Limits {
     /// Connections that one pod holds; past that it answers 503 with `Retry-After`, and the client
     /// tries again, most likely at another pod. From four fifths of it on the condition
@@ -90,6 +96,12 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections: Option<i32>,
+    /// Memory of one pod that messages which wait for clients may take, over all its clients, a
+    /// quantity such as `128Mi`; past that the slowest clients miss broadcasts or are closed, by
+    /// `slowConsumer` of the topic's rule. A broadcast that many clients wait for counts about once.
+    /// Absent: a quarter of the container's memory limit, `256Mi` without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_buffered: Option<Quantity>,
 }
 
 /// How nodes find each other.

@@ -41,10 +41,15 @@ pub struct Limits {
     /// Connections held at a time; past that 503 with `Retry-After`. 0: as many as there may be
     /// open files. A lower limit than there are connections closes none.
     pub max_connections: u32,
+    /// Bytes of memory that messages which wait for clients may take, over all clients; past that the
+    /// slowest clients miss broadcasts or are closed, by `slowConsumer`. Absent: a quarter of the
+    /// memory that the container may have, 256 MiB if that has no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_buffered_bytes: Option<u64>,
 }
 
 impl Limits {
-    /// Whether nothing is limited, as without a file.
+    /// Whether all is as without a file.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -30,6 +30,7 @@ mod interest;
 pub mod keys;
 pub mod links;
 mod longpoll;
+mod memory;
 pub mod mesh;
 pub mod message;
 mod nesting;

@@ -23,6 +23,7 @@ use crate::{
     interest::Interest,
     keys::Keys,
     longpoll::ask::Polls,
+    memory::Bound,
     origin::Policy,
     presence::Presence,
     pubsub::{Broadcast, Instance},
@@ -105,6 +106,8 @@ pub(crate) struct Plane {
     pub(crate) history: History,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) door: Door,
+    /// What may wait for clients.
+    pub(crate) bound: Bound,
     pub(crate) metrics: HubMetrics,
     pub(crate) pacing: Mutex<Pacing>,
     /// Something in `pacing` changed.
@@ -142,6 +145,7 @@ impl Plane {
             history: History::default(),
             shards: (0..shards).map(|_| ShardHandle::default()).collect(),
             door: Door::new(socket.max_connects_per_second, Instant::now()),
+            bound: Bound::new(),
             metrics: HubMetrics::default(),
             pacing: Mutex::default(),
             repaced: Notify::new(),
@@ -192,6 +196,8 @@ impl Plane {
         self.door.limit(live.limits.max_connections);
         let capacity = i64::try_from(self.capacity()).unwrap_or(i64::MAX);
         self.metrics.capacity.set(capacity);
+        let most = self.bound.set(live.limits.max_buffered_bytes);
+        self.metrics.buffered_limit.set(i64::try_from(most).unwrap_or(i64::MAX));
     }
 
     /// Channel sockets of each shard that are not being closed.

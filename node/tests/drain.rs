@@ -79,7 +79,7 @@ async fn the_connect_rate_is_limited() {
 async fn a_full_node_sends_newcomers_elsewhere_and_keeps_whom_it_has() {
     let node = Node::start().await;
     let limit = |max_connections| {
-        let limits = Limits { max_connections };
+        let limits = Limits { max_connections, ..Limits::default() };
         node.hub.set_live(Arc::new(LiveConfig { limits, ..LiveConfig::default() }));
     };
     limit(2);

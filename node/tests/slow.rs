@@ -1,24 +1,15 @@
 //! Clients that do not read while their topics speak, by the policy of the topic's rule.
 
+mod flood;
 mod plane;
 
 use bytes::Bytes;
-use plane::{Client, Node, PATIENCE};
+use flood::{SIZE, broadcast, dropped, read, rule};
+use plane::{Node, PATIENCE};
 use serde_json::{Value, json};
-use sluice_node::{
-    hub::Reason,
-    pubsub::{Broadcast, Kind},
-};
-use sluice_node_api::config::{ChannelRule, SlowConsumer, Socket};
+use sluice_node::pubsub::{Broadcast, Kind};
+use sluice_node_api::config::{SlowConsumer, Socket};
 use tokio::time::timeout;
-
-/// The bytes of one broadcast's payload.
-const SIZE: usize = 50_000;
-
-fn rule(topic: &str, slow_consumer: SlowConsumer) -> ChannelRule {
-    let include_sender = false;
-    ChannelRule { topic: topic.into(), slow_consumer, include_sender, ..ChannelRule::room() }
-}
 
 async fn node() -> Node {
     let rules = vec![
@@ -27,19 +18,6 @@ async fn node() -> Node {
         rule("*", SlowConsumer::Disconnect),
     ];
     Node::with(Socket::default(), rules).await
-}
-
-fn dropped(node: &Node, reason: &'static str) -> u64 {
-    node.hub.metrics().dropped.get_or_create(&Reason { reason }).get()
-}
-
-/// Broadcasts so many; the number of the first is `from`.
-fn broadcast(node: &Node, topic: &str, from: u64, count: u64) {
-    for n in from..from + count {
-        let payload = json!({"n": n, "fill": "z".repeat(SIZE)}).to_string().into();
-        let (topic, event, kind) = (topic.into(), "n".into(), Kind::Json);
-        node.hub.broadcast(Broadcast { topic, event, kind, payload });
-    }
 }
 
 /// Broadcasts until `reason` is counted, one at a time so that the inbox has room; how many.
@@ -54,33 +32,6 @@ async fn overrun(node: &Node, topic: &str, reason: &'static str) -> u64 {
     };
     timeout(PATIENCE, more).await.expect("it is too slow in the end");
     count
-}
-
-/// Reads to the broadcast `last`: how many came before it, and how many are said to be dropped. The
-/// replies are kept in `others`.
-async fn read(client: &mut Client, last: u64, others: &mut Vec<Value>) -> (u64, u64) {
-    let (mut came, mut gone, mut next) = (0, 0, 0);
-    loop {
-        let message = client.next().await;
-        match message[3].as_str().expect("an event") {
-            "n" => {
-                let n = message[4]["n"].as_u64().expect("a number");
-                assert_eq!(n, next, "in order, and nothing missing that is not told");
-                next += 1;
-                came += 1;
-                if n == last {
-                    return (came, gone);
-                }
-            }
-            "sluice:dropped" => {
-                assert_eq!((&message[0], &message[1]), (&Value::Null, &Value::Null));
-                let count = message[4]["count"].as_u64().expect("a number");
-                gone += count;
-                next += count;
-            }
-            _ => others.push(message),
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,11 +6,14 @@ mod plane;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, future::BoxFuture, future::join_all};
+use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture, future::join_all};
 use parking_lot::Mutex;
 use plane::{Node, PATIENCE};
 use serde_json::json;
-use sluice_node::pubsub::{Adapter, Broadcast, Kind, Local};
+use sluice_node::{
+    hub::Reason,
+    pubsub::{Adapter, Broadcast, Kind, Local},
+};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -95,4 +98,42 @@ async fn a_storm_leaves_nothing_behind() {
     assert!(counts.values().all(|(open, ever)| *open == 0 && *ever > 0), "{counts:?}");
     let faults = node.hub.metrics().closes.get_or_create(&sluice_node::hub::Code { code: 1011 });
     assert_eq!(faults.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_that_is_not_taken_at_once_is_heard_whole_and_in_order() {
+    const BURST: usize = 1000;
+    let node = Node::start().await;
+    // So many that the burst is more deliveries than a thread makes at a stretch.
+    let mut hearers = Vec::new();
+    for _ in 0..400 {
+        hearers.push(node.joined("room:hot").await);
+    }
+    let mut pusher = node.joined("room:hot").await;
+    for n in 0..BURST {
+        let push = json!(["1", n.to_string(), "room:hot", "n", {"n": n}]);
+        pusher.0.feed(Message::text(push.to_string())).await.expect("room");
+    }
+    pusher.0.feed(Message::Close(None)).await.expect("room");
+    pusher.0.flush().await.expect("open");
+    for hearer in hearers.iter_mut().step_by(50) {
+        for n in 0..BURST {
+            assert_eq!(hearer.next().await, json!([null, null, "room:hot", "n", {"n": n}]));
+        }
+        hearer.is_quiet().await;
+    }
+    let (mut heard, mut replies) = (0, 0);
+    while let Message::Text(text) = pusher.message().await {
+        let message: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        match message[3].as_str() {
+            Some("n") => heard += 1,
+            _ => {
+                assert_eq!(message, plane::ok("1", &replies.to_string(), "room:hot"));
+                replies += 1;
+                assert_eq!(heard, replies, "its own broadcast comes before each reply");
+            }
+        }
+    }
+    assert_eq!(replies, BURST, "all that came before the close is answered");
+    assert_eq!(node.hub.metrics().dropped.get_or_create(&Reason { reason: "inbox" }).get(), 0);
 }

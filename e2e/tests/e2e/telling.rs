@@ -62,7 +62,9 @@ fn slow_client_is_told_how_much_it_missed_and_stays() {
         let channels = json!([
             { "topic": "room:*", "announceNode": true, "slowConsumer": "DropOldest" },
         ]);
-        let cluster = space.cluster("chat", spec(1, json!({ "channels": channels }))).await?;
+        let template = json!({ "resources": { "limits": { "memory": "512Mi" } } });
+        let more = json!({ "channels": channels, "podTemplate": template });
+        let cluster = space.cluster("chat", spec(1, more)).await?;
         cluster.wait_ready().await?;
         let pod = cluster.pods().await?.remove(0);
         let (url, token) = (cluster.pod_url(&pod)?, cluster.token(names::PUBLISH_TOKEN).await?);
@@ -73,6 +75,20 @@ fn slow_client_is_told_how_much_it_missed_and_stays() {
         let http = http()?;
         let metrics = format!("http://{}:{}/metrics", ip(&pod)?, names::ADMIN_PORT);
         let publish = format!("http://{}:{}/api/publish", ip(&pod)?, names::PUBLISH_PORT);
+
+        let scrape =
+            async || anyhow::Ok(http.get(&metrics).send().await?.error_for_status()?.text().await?);
+        let bound = async |bytes: u64| {
+            let line = format!("sluice_buffered_limit_bytes {bytes}\n");
+            eventually(&format!("at most {bytes} bytes to wait"), LONG, async || {
+                ensure!(scrape().await?.contains(&line), "another bound than {bytes}");
+                Ok(())
+            })
+            .await
+        };
+        bound(128 << 20).await?;
+        cluster.change(json!({ "limits": { "maxBuffered": "64Mi" } })).await?;
+        bound(64 << 20).await?;
 
         // Until the kernels of both ends are full, and then what may wait in the node.
         clients.each("slow", "pause").await?;
@@ -86,8 +102,7 @@ fn slow_client_is_told_how_much_it_missed_and_stays() {
             let call = http.post(&publish).bearer_auth(&token).json(&message);
             call.send().await?.error_for_status()?;
             said.push(id);
-            let counted = http.get(&metrics).send().await?.error_for_status()?.text().await?;
-            if counted.contains("sluice_dropped_total{reason=\"oldest\"}") {
+            if scrape().await?.contains("sluice_dropped_total{reason=\"oldest\"}") {
                 break;
             }
         }

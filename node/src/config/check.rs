@@ -58,6 +58,9 @@ pub fn check_live(c: &LiveConfig) -> Found {
         out.that(field, (0.0..=MAX_SECONDS).contains(&value), "must be 0 to 86400 seconds");
     }
     out.that("drain.batchSize", c.drain.batch_size >= 1, "must be at least 1");
+    let buffered =
+        c.limits.max_buffered_bytes.is_none_or(|most| (16 << 20..=1 << 40).contains(&most));
+    out.that("limits.maxBufferedBytes", buffered, "must be 16777216 to 1099511627776");
     out.0
 }
 

@@ -220,6 +220,10 @@ fn topic_rules_are_checked() {
         let got = parse_live(Path::new("live.yaml"), &text, true).unwrap_err().to_string();
         assert!(got.contains(reason), "{got} lacks {reason}");
     }
+    for bytes in ["0", "16777215", "1099511627777", "-1", "64Mi"] {
+        let text = format!("limits:\n  maxBufferedBytes: {bytes}\n");
+        assert!(parse_live(Path::new("x"), &text, false).is_err(), "{bytes}");
+    }
     for drain in ["initialDelaySeconds: .nan", "waitSeconds: -1", "batchSize: 0"] {
         assert!(
             parse_live(Path::new("x"), &format!("drain:\n  {drain}\n"), false).is_err(),

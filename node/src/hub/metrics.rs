@@ -56,6 +56,11 @@ pub struct HubMetrics {
     pub history_topics: Gauge,
     /// Bytes of it.
     pub history_bytes: Gauge,
+    /// Memory of what waits for clients, in bytes: a broadcast that many sockets of a shard wait for
+    /// counts once.
+    pub buffered: Gauge,
+    /// The most that may be.
+    pub buffered_limit: Gauge,
     /// Drains, by what became of them.
     pub drains: Family<Reason, Counter>,
 }
@@ -80,6 +85,8 @@ impl HubMetrics {
         registry.register("sluice_rejected", "Joins and messages refused by rules", m.rejected);
         registry.register("sluice_history_topics", "Topics with history", m.history_topics);
         registry.register("sluice_history_bytes", "Bytes of history", m.history_bytes);
+        registry.register("sluice_buffered_bytes", "Bytes that wait for clients", m.buffered);
+        registry.register("sluice_buffered_limit_bytes", "Most of these", m.buffered_limit);
         registry.register("sluice_drains", "Drains by outcome", m.drains);
     }
 

@@ -4,6 +4,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     io::{ErrorKind, IoSlice},
     net::{Ipv4Addr, SocketAddr},
     rc::Rc,
@@ -11,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{
     io::Interest,
     net::TcpStream,
@@ -22,11 +22,12 @@ use tokio::{
 use super::{
     Shard,
     input::Input,
-    outbox::{Excess, Frame, Loss, Outbox, SLICES, Shed},
+    outbox::{Excess, Outbox, SLICES, Shed},
     poll::Polled,
     slow::notice,
     table::Slot,
     talk::Talk,
+    waiting::{Frame, Ledger},
 };
 use crate::{
     channel::{Mount, farewell::Farewell},
@@ -69,7 +70,7 @@ pub(crate) struct Conn {
     pub(super) dirty: Cell<bool>,
     /// The kernel takes no more for now.
     pub(super) blocked: Cell<bool>,
-    /// In the shard's list of sockets whose frames may grow old.
+    /// In the shard's list of sockets whose frames wait.
     pub(super) watched: Cell<bool>,
     /// Nothing can be read or written any more.
     pub(super) dead: Cell<bool>,
@@ -85,8 +86,6 @@ pub(crate) struct Conn {
 pub(super) struct Written {
     pub(super) frames: u64,
     pub(super) bytes: u64,
-    /// The kernel took no more, and did before.
-    pub(super) blocked: bool,
 }
 
 impl Conn {
@@ -95,6 +94,7 @@ impl Conn {
         stream: Option<TcpStream>,
         version: Version,
         (mount, talk): (Arc<Mount>, Talk),
+        ledger: Rc<Ledger>,
     ) -> Self {
         Self {
             slot,
@@ -115,7 +115,7 @@ impl Conn {
             blocked: Cell::default(),
             watched: Cell::default(),
             dead: Cell::default(),
-            outbox: RefCell::default(),
+            outbox: RefCell::new(Outbox::new(ledger)),
             polled: stream.is_none().then(Box::default),
             stream,
             wake: Notify::new(),
@@ -143,9 +143,9 @@ impl Conn {
     }
 
     /// Queues a frame; whether more waits than may.
-    pub(super) fn push(&self, bytes: Bytes, loss: Loss) -> bool {
+    pub(super) fn push(&self, frame: Frame) -> bool {
         let mut outbox = self.outbox.borrow_mut();
-        outbox.push(Frame { bytes, loss });
+        outbox.push(frame);
         outbox.is_over()
     }
 
@@ -162,14 +162,35 @@ impl Conn {
         self.outbox.borrow_mut().is_stuck(now)
     }
 
-    /// Takes what waits, in whole frames; for a session without a stream.
-    pub(super) fn take_frames(&self) -> Vec<Frame> {
+    /// Whether what waits can't go now: the kernel takes no more, or nobody polls.
+    pub(super) fn is_behind(&self) -> bool {
+        match self.polled {
+            Some(_) => !self.is_flushed(),
+            None => self.blocked.get(),
+        }
+    }
+
+    /// What memory its frames cost the node, and since when some wait.
+    pub(super) fn weight(&self) -> (usize, Option<Instant>) {
+        let outbox = self.outbox.borrow();
+        (outbox.weight(), outbox.since())
+    }
+
+    /// Takes what waits: whole frames, if it is a session without a stream.
+    pub(super) fn take_frames(&self) -> VecDeque<Frame> {
         self.outbox.borrow_mut().take()
     }
 
     /// Drops what waits; gives how many frames that were.
     pub(super) fn clear(&self) -> u64 {
         self.outbox.borrow_mut().clear()
+    }
+
+    /// Ends a socket that is closing without another byte.
+    pub(super) fn cut(&self) {
+        self.dead.set(true);
+        self.take_frames();
+        self.wake();
     }
 
     /// Lets the task look at the flags again.
@@ -195,7 +216,6 @@ impl Conn {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.blocked.set(true);
-                    written.blocked = true;
                     self.wake();
                     break;
                 }
@@ -284,13 +304,13 @@ pub(super) async fn drive(shard: Rc<Shard>, conn: Rc<Conn>, mut early: Vec<u8>) 
             let _ = Box::pin(timeout(LINGER, linger(&shard, &conn, &mut input))).await;
             return;
         }
-        if input.holds() && !input.waits(&conn) {
-            shard.resume(&conn, &mut input);
-            continue;
-        }
         // Sockets are read no faster than what they broadcast is written.
         while shard.is_behind() {
             tokio::task::yield_now().await;
+        }
+        if input.holds() && !input.waits(&conn) {
+            shard.resume(&conn, &mut input);
+            continue;
         }
         let reading = input.has_room();
         let blocked = conn.blocked.get();
@@ -321,7 +341,7 @@ async fn settled(joining: &mut Option<Ready>) {
 }
 
 /// The close handshake: sends what waits, then reads until the peer has closed too.
-async fn linger(shard: &Shard, conn: &Conn, input: &mut Input) {
+async fn linger(shard: &Shard, conn: &Rc<Conn>, input: &mut Input) {
     let mut shut = false;
     loop {
         let sent = shard.flush_now(conn);
@@ -332,7 +352,11 @@ async fn linger(shard: &Shard, conn: &Conn, input: &mut Input) {
             shut = true;
             conn.shut();
         }
-        if conn.ready(!conn.peer_closed.get()).await {
+        let readable = tokio::select! {
+            () = conn.wake.notified() => false,
+            readable = conn.ready(!conn.peer_closed.get()) => readable,
+        };
+        if readable {
             let mut buffer = shard.buffer.borrow_mut();
             let Some(mut bytes) = conn.read(&mut buffer) else { continue };
             while !input.broken && !conn.peer_closed.get() {

@@ -14,7 +14,8 @@ use crate::{
 };
 
 impl Shard {
-    /// Takes bytes from a socket. From a join on that must settle first, messages are held.
+    /// Takes bytes from a socket. From a join on that must settle first, messages are held, and while
+    /// more is published than others should wait for.
     pub(super) fn feed(&self, conn: &Rc<Conn>, input: &mut Input, bytes: &mut [u8]) {
         self.tally.bytes_in.set(self.tally.bytes_in.get() + bytes.len() as u64);
         let mut bytes = bytes;
@@ -30,11 +31,11 @@ impl Shard {
             };
             self.tally.frames_in.set(self.tally.frames_in.get() + 1);
             match item {
-                Item::Text(text) if input.waits(conn) => {
+                Item::Text(text) if input.waits(conn) || self.is_long() => {
                     let bytes = text.into_owned().into();
                     self.hold(conn, input, Posted { binary: false, bytes });
                 }
-                Item::Binary(data) if input.waits(conn) => {
+                Item::Binary(data) if input.waits(conn) || self.is_long() => {
                     let bytes = data.into_owned().into();
                     self.hold(conn, input, Posted { binary: true, bytes });
                 }

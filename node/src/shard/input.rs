@@ -1,6 +1,6 @@
 //! What a socket has sent and the node has not taken yet. A transport waits while a join settles
 //! (`P-JOIN-2`); it is read on meanwhile, as far as there is room, so that a client that goes, or takes
-//! its join back, is heard at once.
+//! its join back, is heard at once. It waits, too, while what it and others have published is written.
 
 use std::{collections::VecDeque, rc::Rc};
 
@@ -28,7 +28,7 @@ pub(super) struct Input {
     pub(super) joining: Option<Ready>,
     /// The frames broke the protocol: what follows means nothing.
     pub(super) broken: bool,
-    /// What waits for a join to settle.
+    /// What waits.
     held: Option<Box<Held>>,
 }
 
@@ -103,9 +103,10 @@ impl Shard {
         self.end(conn, code.unwrap_or(1005), frame::close(code));
     }
 
-    /// Takes what was held, up to a join that must settle first.
+    /// Takes what was held, up to a join that must settle first, or until enough is published.
     pub(super) fn resume(&self, conn: &Rc<Conn>, input: &mut Input) {
-        while conn.closing.get().is_none() && !conn.dead.get() && !input.waits(conn) {
+        let open = || conn.closing.get().is_none() && !conn.dead.get();
+        while open() && !input.waits(conn) && !self.is_long() {
             let Some(mut held) = input.held.take() else { return };
             let Some(message) = held.messages.pop_front() else {
                 if let Some(code) = held.closed {

@@ -17,11 +17,13 @@ mod input;
 mod named;
 pub(crate) mod outbox;
 mod poll;
+mod pressure;
 mod serve;
 pub(crate) mod slow;
 pub(crate) mod table;
 mod talk;
 mod tally;
+mod waiting;
 mod wheel;
 
 use std::{
@@ -39,9 +41,10 @@ use tokio::{sync::Notify, time::MissedTickBehavior};
 use self::{
     conn::Conn,
     fanout::Fanout,
-    outbox::{Excess, Loss},
+    outbox::Excess,
     table::{Slot, Table},
     tally::Tally,
+    waiting::{Frames, Ledger, Loss, Waiting},
     wheel::Wheel,
 };
 use sluice_node_api::config::SlowConsumer;
@@ -60,6 +63,8 @@ const READ: usize = 64 << 10;
 const SLICE: usize = 512;
 /// Bytes of broadcasts that a turn appends before it writes.
 const BURST: usize = 64 << 10;
+/// Deliveries before it does, however small they are: nothing else runs until then.
+const MANY: u64 = 128 << 10;
 
 /// One shard, on its own thread.
 pub(crate) struct Shard {
@@ -76,10 +81,14 @@ pub(crate) struct Shard {
     /// Sockets with something to write.
     dirty: RefCell<Vec<Rc<Conn>>>,
     dirtied: Notify,
-    /// Sockets whose kernel buffer is full.
-    blocked: RefCell<Vec<Rc<Conn>>>,
-    /// Bytes of broadcasts since the last write.
-    appended: Cell<usize>,
+    /// Sockets whose kernel buffer is full, and sessions that nobody polls.
+    behind: RefCell<Vec<Rc<Conn>>>,
+    /// The memory of all that waits.
+    ledger: Rc<Ledger>,
+    /// What must wait before the slowest are looked for again.
+    pressed: Cell<usize>,
+    /// Bytes of broadcasts since the last write, and deliveries.
+    appended: Cell<(usize, u64)>,
     wheel: RefCell<Wheel<(Slot, u64)>>,
     tick: Duration,
     tally: Tally,
@@ -98,7 +107,9 @@ impl Shard {
             effects: RefCell::default(),
             dirty: RefCell::default(),
             dirtied: Notify::new(),
-            blocked: RefCell::default(),
+            behind: RefCell::default(),
+            ledger: Rc::default(),
+            pressed: Cell::default(),
             appended: Cell::default(),
             wheel: RefCell::default(),
             tick: tick.clamp(Duration::from_millis(50), Duration::from_secs(1)),
@@ -115,6 +126,8 @@ impl Shard {
     fn remove(&self, conn: &Conn) {
         self.abandon(conn);
         conn.dead.set(true);
+        // Lists may keep it for a while.
+        conn.take_frames();
         self.conns.borrow_mut().try_remove(conn.slot as usize);
         let handle = self.handle();
         handle.connections.fetch_sub(1, Ordering::Relaxed);
@@ -161,7 +174,7 @@ impl Shard {
             self.release(conn);
             return true;
         }
-        conn.push(close, Loss::Never);
+        conn.push(Waiting::new(&self.ledger, close, Loss::Never));
         self.mark(conn);
         conn.wake();
         true
@@ -172,7 +185,7 @@ impl Shard {
         if conn.dead.get() || conn.closing.get().is_some() {
             return;
         }
-        let over = conn.push(frame, Loss::Never);
+        let over = conn.push(Waiting::new(&self.ledger, frame, Loss::Never));
         self.mark(conn);
         if over {
             self.relieve(conn);
@@ -194,6 +207,7 @@ impl Shard {
     fn fan_out(&self, fanout: &Arc<Fanout>) {
         self.disconnect(fanout);
         let slow_consumer = self.plane.slow_consumer(fanout.broadcast());
+        let mut frames = Frames::new(fanout, slow_consumer, &self.ledger);
         let (mut over, mut behind) = (Vec::new(), Vec::new());
         let table = self.table.borrow();
         let conns = self.conns.borrow();
@@ -209,20 +223,15 @@ impl Shard {
                 }
                 continue;
             }
-            let frame = match fanout.frame(conn.version) {
-                Ok(frame) => frame.clone(),
+            let frame = match frames.of(conn.version) {
+                Ok(frame) => frame,
                 Err(unfit) => {
                     self.plane.metrics.drop(unfit.reason(), 1);
                     continue;
                 }
             };
             count += 1;
-            let loss = match slow_consumer {
-                SlowConsumer::Disconnect => Loss::Never,
-                SlowConsumer::DropOldest => Loss::Broadcast(fanout.clone()),
-                SlowConsumer::LatestOnly => Loss::Latest(fanout.clone()),
-            };
-            if conn.push(frame, loss) {
+            if conn.push(frame) {
                 over.push(conn.clone());
             } else if slow_consumer == SlowConsumer::LatestOnly && conn.blocked.get() {
                 behind.push(conn.clone());
@@ -231,7 +240,8 @@ impl Shard {
         }
         drop((table, conns));
         self.tally.deliveries.set(self.tally.deliveries.get() + count);
-        self.appended.set(self.appended.get() + fanout.len());
+        let (bytes, deliveries) = self.appended.get();
+        self.appended.set((bytes + fanout.len(), deliveries + count));
         for conn in behind {
             self.shed(&conn, Excess::Superseded);
         }
@@ -242,31 +252,42 @@ impl Shard {
 
     /// Whether so much has been published since the last write that reading should wait for it.
     fn is_behind(&self) -> bool {
-        self.appended.get() > BURST && !self.dirty.borrow().is_empty()
+        self.is_full() && !self.dirty.borrow().is_empty()
+    }
+
+    /// Whether so many deliveries are appended that others should have their turn before the next.
+    fn is_long(&self) -> bool {
+        self.appended.get().1 > MANY && !self.dirty.borrow().is_empty()
+    }
+
+    /// Whether so much is appended that it should be written.
+    fn is_full(&self) -> bool {
+        let (bytes, deliveries) = self.appended.get();
+        bytes > BURST || deliveries > MANY
     }
 
     fn flush(&self, conn: &Rc<Conn>) {
         if conn.polled.is_some() {
-            return self.answer(conn);
+            self.answer(conn);
+        } else {
+            let written = conn.flush();
+            self.tally.wrote(written.frames, written.bytes);
         }
-        let written = conn.flush();
-        self.tally.wrote(written.frames, written.bytes);
-        if written.blocked && !conn.watched.replace(true) {
-            self.blocked.borrow_mut().push(conn.clone());
+        if conn.is_behind() && !conn.watched.replace(true) {
+            self.behind.borrow_mut().push(conn.clone());
         }
     }
 
     /// Flushes a socket that is closing; whether all is sent.
-    fn flush_now(&self, conn: &Conn) -> bool {
-        let written = conn.flush();
-        self.tally.wrote(written.frames, written.bytes);
+    fn flush_now(&self, conn: &Rc<Conn>) -> bool {
+        self.flush(conn);
         conn.is_flushed()
     }
 
     /// Writes to every dirty socket; other tasks run in between.
     async fn flush_dirty(&self) {
         loop {
-            self.appended.set(0);
+            self.appended.take();
             let slice: Vec<_> = {
                 let mut dirty = self.dirty.borrow_mut();
                 let from = dirty.len().saturating_sub(SLICE);
@@ -282,7 +303,7 @@ impl Shard {
             tokio::task::yield_now().await;
         }
         self.dirty.borrow_mut().shrink_to(SLICE);
-        self.tally.publish(&self.plane.metrics);
+        self.account();
     }
 
     /// Closes `count` sockets with 1012, picked evenly, and counts them in `moved`.
@@ -309,12 +330,13 @@ impl Shard {
             ticks.tick().await;
             let check = std::panic::AssertUnwindSafe(|| {
                 self.check_idle();
-                self.check_blocked();
+                self.check_behind();
+                self.pressed.set(0);
+                self.account();
             });
             if std::panic::catch_unwind(check).is_err() {
                 tracing::error!(shard = self.id, "a check of idle sockets panicked");
             }
-            self.tally.publish(&self.plane.metrics);
         }
     }
 

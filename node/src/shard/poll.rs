@@ -135,7 +135,7 @@ impl Shard {
             && poll.send(texts).is_err()
         {
             drop(waiting);
-            frames.into_iter().for_each(|frame| _ = conn.push(frame.bytes, frame.loss));
+            frames.into_iter().for_each(|frame| _ = conn.push(frame));
             return;
         }
         self.tally.wrote(frames.len() as u64, frames.iter().map(|f| f.bytes.len() as u64).sum());

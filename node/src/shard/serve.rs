@@ -17,7 +17,7 @@ use tokio::{net::TcpStream, task::LocalSet};
 use tower::Service;
 
 use super::{
-    BURST, Shard,
+    Shard,
     conn::{self, Conn},
     inbox::Task,
     talk::Talk,
@@ -96,7 +96,7 @@ impl Shard {
                 }
                 Task::Close(count, moved) => self.move_away(count, &moved),
             }
-            if self.appended.get() > BURST {
+            if self.is_full() {
                 self.flush_dirty().await;
             }
         }
@@ -151,7 +151,8 @@ impl Shard {
             let slot = u32::try_from(entry.key()).ok()?;
             let talk = Talk::new(opening, &self.plane.rules.read());
             let own = (opening.mount.clone(), talk);
-            let conn = Rc::new(Conn::new((slot, id), stream, opening.version, own));
+            let conn =
+                Rc::new(Conn::new((slot, id), stream, opening.version, own, self.ledger.clone()));
             entry.insert(conn.clone());
             conn
         };

@@ -6,7 +6,11 @@ use std::{rc::Rc, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{Shard, conn::Conn, outbox::Excess};
+use super::{
+    Shard,
+    conn::Conn,
+    outbox::{Excess, Shed},
+};
 use crate::{
     frame::{self, code},
     message::{Body, Outgoing, Ref},
@@ -43,41 +47,48 @@ impl Shard {
             }
         }
         if conn.is_over() {
-            self.give_up(conn);
+            self.give_up(conn, "slow");
         }
     }
 
-    /// Drops broadcasts that may be; whether something else has waited for too long.
-    pub(super) fn shed(&self, conn: &Rc<Conn>, excess: Excess) -> bool {
+    /// Drops broadcasts that may be.
+    pub(super) fn shed(&self, conn: &Rc<Conn>, excess: Excess) -> Shed {
         let shed = conn.shed(excess);
         if shed.dropped > 0 {
-            let reason = if excess == Excess::Superseded { "superseded" } else { "oldest" };
+            let reason = match excess {
+                Excess::Superseded => "superseded",
+                Excess::Memory => "memory",
+                Excess::Bytes | Excess::Age => "oldest",
+            };
             self.plane.metrics.drop(reason, shed.dropped);
             self.mark(conn);
         }
-        shed.late
+        shed
     }
 
     /// Closes the socket of a client that reads too slowly; what waits for it is dropped.
-    fn give_up(&self, conn: &Rc<Conn>) {
-        self.plane.metrics.drop("slow", conn.clear());
+    pub(super) fn give_up(&self, conn: &Rc<Conn>, reason: &'static str) -> u64 {
+        let dropped = conn.clear();
+        self.plane.metrics.drop(reason, dropped);
         self.close(conn, code::POLICY);
+        dropped
     }
 
-    /// Looks at the sockets whose kernel buffer is full.
-    pub(super) fn check_blocked(&self) {
+    /// Looks at the sockets whose frames wait.
+    pub(super) fn check_behind(&self) {
         let now = Instant::now();
-        let mut blocked = std::mem::take(&mut *self.blocked.borrow_mut());
-        blocked.retain(|conn| {
-            conn.watched.set(conn.blocked.get() && !conn.dead.get());
+        let mut behind = std::mem::take(&mut *self.behind.borrow_mut());
+        behind.retain(|conn| {
+            conn.watched.set(conn.is_behind() && !conn.dead.get());
             conn.watched.get()
         });
-        for conn in &blocked {
-            let open = conn.closing.get().is_none();
-            if open && conn.is_stuck(now) && self.shed(conn, Excess::Age) {
-                self.give_up(conn);
+        for conn in &behind {
+            let stuck = conn.closing.get().is_none() && conn.is_stuck(now);
+            // A session that nobody polls ends by its own time.
+            if stuck && conn.polled.is_none() && self.shed(conn, Excess::Age).late {
+                self.give_up(conn, "slow");
             }
         }
-        self.blocked.borrow_mut().append(&mut blocked);
+        self.behind.borrow_mut().append(&mut behind);
     }
 }

@@ -28,7 +28,6 @@ pub const GRACE_SECONDS: u32 = SHUTDOWN_SECONDS + 30;
 pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
     let spec = cluster.spec;
     let token = |key: &str| Some(format!("{DIRECTORY}/tokens/{key}"));
-    let buffer = &spec.pubsub.mesh.peer_buffer.0;
     let DiscoveryMode::KubernetesDNS = spec.discovery.mode;
     let config = NodeConfig {
         cluster: format!("{}/{}", cluster.namespace, cluster.name),
@@ -53,10 +52,10 @@ pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
         pubsub: PubSub {
             adapter: spec.pubsub.adapter,
             routing: spec.pubsub.mesh.routing,
-            peer_buffer_bytes: bytes(buffer).ok_or_else(|| Error::Quantity {
-                field: "spec.pubsub.mesh.peerBuffer",
-                value: buffer.clone(),
-            })?,
+            peer_buffer_bytes: quantity(
+                "spec.pubsub.mesh.peerBuffer",
+                &spec.pubsub.mesh.peer_buffer.0,
+            )?,
             redis: (spec.pubsub.adapter == Adapter::Redis)
                 .then(|| RedisPubSub { url_file: format!("{DIRECTORY}/redis/url") }),
         },
@@ -91,7 +90,7 @@ fn origins(socket: &sluice_crds::Socket) -> Result<CheckOrigin, Error> {
 
 /// The live configuration file.
 pub(super) fn live_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
-    let drain = &cluster.spec.drain;
+    let (drain, limits) = (&cluster.spec.drain, &cluster.spec.limits);
     let config = LiveConfig {
         channels: cluster.spec.channels.clone(),
         drain: DrainSettings {
@@ -103,7 +102,11 @@ pub(super) fn live_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
             timeout_seconds: timeout(drain),
         },
         limits: Limits {
-            max_connections: cluster.spec.limits.max_connections.unwrap_or(0).max(0).unsigned_abs(),
+            max_connections: limits.max_connections.unwrap_or(0).max(0).unsigned_abs(),
+            max_buffered_bytes: match &limits.max_buffered {
+                Some(most) => Some(quantity("spec.limits.maxBuffered", &most.0)?),
+                None => None,
+            },
         },
     };
     serde_saphyr::to_string(&config).map_err(|source| Error::Yaml { file: "live.yaml", source })
@@ -132,6 +135,10 @@ pub(super) fn config_map(cluster: &Cluster<'_>, live: &str) -> Object {
 pub(super) fn secret(from: &SecretKeyRef, path: &str) -> Value {
     let item = json!({ "key": from.key, "path": path });
     json!({ "secret": { "name": from.name, "items": [item] } })
+}
+
+fn quantity(field: &'static str, value: &str) -> Result<u64, Error> {
+    bytes(value).ok_or_else(|| Error::Quantity { field, value: value.into() })
 }
 
 /// Bytes of a quantity such as `32Mi`, `1G`, `65536`.

@@ -6,7 +6,7 @@ use k8s_openapi::{
     },
     serde::{Serialize, de::DeserializeOwned},
 };
-use sluice_node_api::config::{LiveConfig, NodeConfig, Routing};
+use sluice_node_api::config::{Limits, LiveConfig, NodeConfig, Routing};
 use sluice_node_api::webhooks::OnFailure;
 
 use super::*;
@@ -102,6 +102,7 @@ fn the_template_depends_on_nothing_that_must_not_roll() {
         "{paused: true}",
         "{drain: {mode: Immediate, timeoutSeconds: 86400, initialDelaySeconds: 0}}",
         "{channels: [{topic: 'lobby'}]}",
+        "{limits: {maxConnections: 9, maxBuffered: 64Mi}}",
         "{minReadySeconds: 60}",
         "{progressDeadlineSeconds: 60}",
         "{updateStrategy: {rollingUpdate: {maxSurge: 0}}}",
@@ -211,6 +212,21 @@ fn a_pod_that_is_deleted_has_the_time_of_a_drain_and_that_time_rolls_nothing() {
     assert_eq!(told(r#"{"timeoutSeconds":40}"#), Some(40.0));
     assert_eq!(told(r#"{"timeoutSeconds":40,"timeoutPolicy":"Hold"}"#), None);
     assert_eq!(told(r#"{"timeoutSeconds":7200}"#), None, "its grace is over before");
+}
+
+#[test]
+fn how_much_a_node_takes_on_is_live() {
+    let limits = |spec: &str| {
+        let map = find(&rendered(spec), Kind::ConfigMap, "chat").unwrap();
+        let file = map["data"]["live.yaml"].as_str().unwrap();
+        serde_saphyr::from_str::<LiveConfig>(file).unwrap().limits
+    };
+    assert_eq!(limits("{}"), Limits::default(), "as the node has it");
+    let both = Limits { max_connections: 9, max_buffered_bytes: Some(64 << 20) };
+    assert_eq!(limits("{limits: {maxConnections: 9, maxBuffered: 64Mi}}"), both);
+    let object = cluster("{limits: {maxBuffered: plenty}}");
+    let error = build(&Cluster::new(&object, &defaults()).unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "spec.limits.maxBuffered: `plenty` is no quantity of bytes");
 }
 
 #[test]
