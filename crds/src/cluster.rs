@@ -50,7 +50,7 @@ use sluice_node_api::config::ChannelRule;
     printcolumn(
         name = "Remaining",
         type_ = "integer",
-        json_path = ".status.drains[0].remainingConnections",
+        json_path = ".status.drainingConnections",
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")

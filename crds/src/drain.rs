@@ -14,6 +14,8 @@ use crate::spec::defaults;
 #[x_kube(
     validation = Rule::new("self.mode == 'Batched' || (!has(self.batchSize) && !has(self.batchIntervalSeconds))")
         .message("drain.batchSize and drain.batchIntervalSeconds go with drain.mode Batched: leave them out with Wait and Immediate"),
+    validation = Rule::new("self.mode != 'Immediate' || self.waitSeconds == 0")
+        .message("drain.waitSeconds is no time to wait with drain.mode Immediate: take Batched, or leave it out"),
     validation = Rule::new("self.timeoutSeconds >= self.initialDelaySeconds + self.waitSeconds")
         .message("drain.timeoutSeconds must be at least initialDelaySeconds + waitSeconds: raise it")
 )]

@@ -26,7 +26,7 @@ pub use pod_template::*;
 pub use redis::*;
 pub use sluice_node_api::{
     admin::DrainMode,
-    config::{Adapter, ChannelRule},
+    config::{Adapter, ChannelRule, Routing},
 };
 pub use socket::Socket;
 pub use spec::*;

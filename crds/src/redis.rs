@@ -27,7 +27,7 @@ pub struct Redis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed: Option<ManagedRedis>,
     /// Where the URL of your own Redis is, with mode `External`: the key's value is
-    /// `redis://[user:password@]host:port[/db]`.
+    /// `redis://[user:password@]host:port[/db]`. TLS (`rediss://`) is not supported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_secret_ref: Option<SecretKeyRef>,
 }

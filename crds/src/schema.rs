@@ -17,6 +17,9 @@ const MAX_ITEMS: u64 = 64;
 const MAX_PROPERTIES: u64 = 64;
 pub(crate) const MAX_LENGTH: u64 = 4096;
 
+/// Fields of Kubernetes' own types that lead nowhere here: what they name can't be named in a spec.
+const WITHOUT: [(&str, &str); 2] = [("resources", "claims"), ("valueFrom", "fileKeyRef")];
+
 /// The CustomResourceDefinition, as JSON.
 ///
 /// ```
@@ -67,6 +70,7 @@ fn tidy(node: &mut Value, name: &str) {
     }
     bound(schema, name);
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.retain(|field, _| !WITHOUT.contains(&(name, field.as_str())));
         properties.iter_mut().for_each(|(name, child)| tidy(child, name));
     }
     for child in ["items", "additionalProperties"] {

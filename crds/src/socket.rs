@@ -29,4 +29,10 @@ pub struct Socket {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_joins_per_second: Option<i32>,
+    /// Messages of any kind that a socket may send in a second, a second's worth at once; more are
+    /// answered with an error. Heartbeats and leaves find room for as many again. Absent: 20000, which
+    /// no honest client meets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_messages_per_second: Option<i32>,
 }

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_node_api::config::Adapter;
+use sluice_node_api::config::{Adapter, Routing};
 
 /// The Service that clients connect to.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub struct Service {
     #[schemars(extend("maxProperties" = 64))]
     pub annotations: BTreeMap<String, String>,
     /// Whether a client's address keeps going to the same pod (`ClientIP`) or not (`None`).
-    /// WebSockets do not need it, and it makes load uneven.
+    /// Neither WebSockets nor long-polling need it, and it makes load uneven.
     #[serde(default)]
     pub session_affinity: SessionAffinity,
     /// Whether traffic from outside may be passed on to another Kubernetes node (`Cluster`) or only
@@ -148,6 +148,10 @@ pub struct PubSub {
         .message("pubsub.mesh.peerBuffer must be at most 4Gi: it is there for each peer")
 )]
 pub struct Mesh {
+    /// Which nodes a broadcast is sent to. `Interest`: those that have subscribers of its topic or keep
+    /// its history, so that a node costs no more as others are added. `Broadcast`: all.
+    #[serde(default)]
+    pub routing: Routing,
     /// Bytes that may wait for one slow peer, a quantity such as `32Mi`; past that the oldest
     /// broadcasts for it are dropped and counted.
     #[serde(default = "defaults::peer_buffer")]
@@ -294,7 +298,7 @@ default_from_empty! {
     }
     Discovery { mode: DiscoveryMode::default(), interval_seconds: defaults::discovery_interval() }
     PubSub { adapter: Adapter::default(), mesh: Mesh::default() }
-    Mesh { peer_buffer: defaults::peer_buffer() }
+    Mesh { routing: Routing::default(), peer_buffer: defaults::peer_buffer() }
     RollingUpdate { max_surge: 1, max_unavailable: 1, partition: 0 }
     ScaleDown { max_concurrent_drains: 1 }
     Rebalance {

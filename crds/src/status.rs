@@ -28,6 +28,9 @@ pub struct ChannelClusterStatus {
     /// Pods that drain.
     #[serde(default)]
     pub draining_replicas: i32,
+    /// Client connections left on the pods that drain, when last asked.
+    #[serde(default)]
+    pub draining_connections: i64,
     /// Client connections over all pods, when last asked.
     #[serde(default)]
     pub connections: i64,
@@ -71,6 +74,9 @@ pub struct Rollout {
     /// The pod that is being replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current_pod: Option<String>,
+    /// Connections that its drains have moved up to now.
+    #[serde(default)]
+    pub moved_connections: i64,
 }
 
 /// One drain.
@@ -161,7 +167,8 @@ pub enum ConditionType {
     RedisReady,
 }
 
-/// Why a condition holds: one closed set, used alike in conditions, events, logs and metrics.
+/// Why a condition holds: one closed set, the same in conditions and in the metric of them. What stays
+/// in the way is told by the same word in an event and its log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
     /// Every pod is at the wanted revision and ready.
@@ -184,8 +191,6 @@ pub enum Reason {
     RolloutPaused,
     /// No progress for `progressDeadlineSeconds`.
     ProgressDeadlineExceeded,
-    /// A drain's time was over with connections left.
-    DrainTimedOut,
     /// A pod is held after its drain's time was over.
     DrainHeld,
     /// A node's admin API does not answer.

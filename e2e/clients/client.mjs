@@ -1,6 +1,6 @@
 // One live client: a stock phoenix.js Socket with one joined channel, and what happened to it.
 
-import { Socket } from "phoenix";
+import { LongPoll, Socket } from "phoenix";
 import WebSocket from "ws";
 
 const KEPT_MESSAGES = 1_000; // payloads kept for `received`; ids are kept all
@@ -9,7 +9,7 @@ const KEPT_MESSAGES = 1_000; // payloads kept for `received`; ids are kept all
 export const now = () => performance.timeOrigin + performance.now();
 
 export class Client {
-  constructor(group, index, url, topic, params) {
+  constructor(group, index, url, topic, params, longPoll = false) {
     Object.assign(this, { group, index, url, topic });
     this.joins = []; // { at, node }
     this.closes = []; // { at, code, node, joined }
@@ -21,7 +21,8 @@ export class Client {
     this.node = null; // the pod it is joined on, null while away
     this.answer = null; // what its last join was answered with
     this.opened = false;
-    this.socket = new Socket(url, { transport: WebSocket, params: { client: `${group}-${index}`, ...params } });
+    const transport = longPoll ? LongPoll : WebSocket;
+    this.socket = new Socket(url, { transport, params: { client: `${group}-${index}`, ...params } });
     this.socket.onOpen(() => (this.opened = true));
     this.socket.onError((error) => this.note(String(error?.message ?? error?.type ?? error)));
     this.socket.onClose((event) => this.closed(event?.code ?? 1006));

@@ -55,8 +55,11 @@ const missing = (clients, ids) =>
     .filter((entry) => entry.ids.length > 0);
 
 const commands = {
-  /** Opens `count` clients on `urls` in turn and waits until all have joined. Adds to a group that exists. */
-  async open({ group: name, urls, topic, count = 1, params = {}, spacingMs = 5, timeoutMs = 30_000 }) {
+  /**
+   * Opens `count` clients on `urls` in turn, by WebSocket or by long-poll, and waits until all have joined. Adds to a
+   * group that exists.
+   */
+  async open({ group: name, urls, topic, count = 1, params = {}, longPoll, spacingMs = 5, timeoutMs = 30_000 }) {
     const total = [...groups.values()].reduce((sum, { clients }) => sum + clients.length, count);
     if (total > MOST_CLIENTS) throw new Error(`${total} clients are more than ${MOST_CLIENTS}`);
     const made = groups.get(name) ?? { clients: [], samples: [], atStart: {}, opened: 0 };
@@ -67,7 +70,7 @@ const commands = {
     for (let i = 0; i < count; i += 1) {
       const index = made.opened;
       made.opened += 1;
-      const client = new Client(name, index, urls[index % urls.length], topic, params);
+      const client = new Client(name, index, urls[index % urls.length], topic, params, longPoll);
       made.clients.push(client);
       client.start();
       await sleep(spacingMs);

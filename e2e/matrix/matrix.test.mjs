@@ -103,6 +103,21 @@ for (const { name, transport, proxy: obstacle, codes, hearsState, start } of cli
       await both();
     });
 
+    step("sees a guest whose key every object has, and everybody else as before", async () => {
+      for (const user of ["constructor", "__proto__"]) {
+        const seen = client.next("enter");
+        const guest = await partner.start({ url: node.url, topic, user });
+        guests.push(guest);
+        const { key } = await until("the guest", seen);
+        assert.notEqual(key, user, "another key is made up");
+        const left = client.next("gone", key);
+        guest.stop();
+        await until("the guest to go", left);
+      }
+      await both();
+      assert.deepEqual(client.all("fault"), []);
+    });
+
     step("leaves, and joins anew", async () => {
       const left = client.next("left");
       await client.leave();

@@ -2,7 +2,6 @@
 //!
 //! The runners write to this program's own output, so that their summaries are what a reader sees last.
 
-use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
@@ -12,13 +11,14 @@ use crate::binaries::Binaries;
 use crate::cargo::cargo;
 use crate::command::{LONG, command, stream, stream_and_keep};
 use crate::image_build::Builder;
-use crate::say::say;
 use crate::steps::{heading, seconds, step};
 use crate::up::{self, Extent};
 use crate::{Cluster, Settings, fuzz, matrix, npm, packages};
 
 /// So many failed tests are tried again; more are no accident.
 const AGAIN: usize = 4;
+/// Set while they are: what a test does by chance is what it did before.
+pub const AGAIN_VARIABLE: &str = "SLUICE_E2E_AGAIN";
 
 /// Runs all checks; with a filter, only the end-to-end tests whose names hold it.
 pub fn test(settings: &Settings, filter: Option<&str>, threads: usize) -> Result<()> {
@@ -26,12 +26,7 @@ pub fn test(settings: &Settings, filter: Option<&str>, threads: usize) -> Result
     if !settings.is_local() {
         Builder::new(settings)?; // says at once when there is no registry to push to
     }
-    fs::create_dir_all(settings.logs())
-        .with_context(|| format!("making the state folder {}", settings.state.display()))?;
-    let installed = step("Debian packages", || packages::install(settings, packages::TESTS))?;
-    if !installed.is_empty() {
-        say!("       installed {}", installed.join(" "));
-    }
+    packages::need(settings, packages::TESTS)?;
     if filter.is_none() {
         without_cluster(settings)?;
     }
@@ -46,15 +41,16 @@ pub fn test(settings: &Settings, filter: Option<&str>, threads: usize) -> Result
 /// The end-to-end tests, in parallel. A few that fail are tried once more, alone, and named: on a
 /// machine that others keep busy a wait can run out, but a defect fails again.
 fn end_to_end(settings: &Settings, filter: Option<&str>, threads: usize) -> Result<()> {
-    let run = |arguments: &[&str]| {
+    let run = |arguments: &[&str], again: Option<(&str, &str)>| {
         let mut all = vec!["test", "--package", "sluice-e2e", "--test", "*", "--"];
         all.extend(arguments);
-        stream_and_keep(cargo(settings, &all).envs(settings.environment()), LONG)
+        let mut tests = cargo(settings, &all);
+        stream_and_keep(tests.envs(settings.environment()).envs(again), LONG)
     };
     let threads = format!("--test-threads={threads}");
     let mut arguments = vec![threads.as_str()];
     arguments.extend(filter);
-    let (status, said) = run(&arguments)?;
+    let (status, said) = run(&arguments, None)?;
     if status.success() {
         return Ok(());
     }
@@ -65,7 +61,7 @@ fn end_to_end(settings: &Settings, filter: Option<&str>, threads: usize) -> Resu
     heading(&format!("Failed among others, now once more alone: {}", failed.join(", ")));
     let mut again = vec!["--test-threads=1", "--exact"];
     again.extend(&failed);
-    if !run(&again)?.0.success() {
+    if !run(&again, Some((AGAIN_VARIABLE, "1")))?.0.success() {
         bail!("what they said is above");
     }
     heading(&format!("Passed alone, so they are unsteady: {}", failed.join(", ")));

@@ -42,6 +42,7 @@ pub struct Length {
 /// Builds the targets and runs each for some seconds; with a name, that one.
 pub fn run(settings: &Settings, only: Option<&str>, length: Length) -> Result<()> {
     let targets = targets(settings, only)?;
+    settings.prepare()?;
     let program = step("cargo fuzz", || install(settings))?;
     let built = long_step("fuzz targets", || build(settings, &program, only))?;
     let next = AtomicUsize::new(0);

@@ -170,11 +170,10 @@ impl<'a> Builder<'a> {
         }
         let full = format!("{}/{name}:{tag}", self.prefix);
         let archive = archive(self.settings, &full);
-        let pushed = archive.file.with_extension("pushed");
-        let there = match (base, self.remote) {
-            _ if name == BASE => self.stored(&full)?,
-            (_, true) => pushed.exists(),
-            (_, false) => archive.file.exists(),
+        let there = match name {
+            BASE => self.stored(&full)?,
+            // What a registry still has only it can tell: a push sends nothing that is there.
+            _ => !self.remote && archive.file.exists(),
         };
         if there {
             return Ok(full);
@@ -199,7 +198,6 @@ impl<'a> Builder<'a> {
         if self.remote {
             push.arg(format!("--tls-verify={}", !on_this_machine(&self.prefix))).arg(&full);
             logged(push.arg(format!("docker://{full}")), &log, LONG)?;
-            write_whole(&pushed, b"")?;
         } else {
             // Written beside and renamed, so that a file that is there is whole.
             let part = archive.file.with_extension("part");

@@ -5,6 +5,7 @@
 //!
 //! Nothing in here may touch a process, mount, namespace, link or cgroup that it did not make itself.
 
+#![cfg(target_os = "linux")]
 #![warn(clippy::print_stdout, reason = "it panics when nobody reads: `say!` does not")]
 
 pub mod binaries;

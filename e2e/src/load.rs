@@ -13,7 +13,7 @@ use crate::steps::step;
 
 /// Builds and runs; `arguments` go to the load program.
 pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
-    step("Debian packages", || packages::install(settings, packages::LOAD).map(drop))?;
+    packages::need(settings, packages::LOAD)?;
     let (load, node) = step("channel-node and load", || programs(settings))?;
     let mut measure = command(load, ["--node"]);
     if !stream(measure.arg(node).args(arguments), LONG)?.success() {

@@ -18,7 +18,7 @@ use crate::{Settings, npm, packages};
 /// Installs the clients and runs them.
 pub fn run(settings: &Settings) -> Result<()> {
     let folder = settings.in_repo("e2e/matrix");
-    step("Debian packages", || packages::install(settings, packages::MATRIX).map(drop))?;
+    packages::need(settings, packages::MATRIX)?;
     step("npm packages of the client matrix", || npm::install(settings, &folder))?;
     let python = step("Python package of the client matrix", || python(settings, &folder))?;
     let rust = step("Rust program of the client matrix", || {

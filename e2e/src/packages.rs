@@ -10,6 +10,8 @@ use anyhow::{Result, bail};
 
 use crate::Settings;
 use crate::command::{command, logged};
+use crate::say::say;
+use crate::steps::step;
 
 /// Files that must be there, each with the Debian package that brings it.
 pub type Needs = &'static [(&'static str, &'static str)];
@@ -31,6 +33,15 @@ pub const CLUSTER: Needs = &[
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
 
+/// What images are built with, for a cluster that the user has.
+pub const IMAGES: Needs = &[
+    ("buildah", "buildah"),
+    ("redis-check-rdb", "redis-tools"),
+    ("make", "make"),
+    ("python3", "python3"),
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
+];
+
 /// What the tests need: a Redis for the node's own tests, a browser for the chat page.
 pub const TESTS: Needs =
     &[("make", "make"), ("redis-check-rdb", "redis-tools"), ("chromium", "chromium")];
@@ -47,9 +58,6 @@ const WAY_OUT: &str = "Or use a cluster that you have: cargo e2e --context NAME 
 
 /// Refuses machines that the local cluster cannot run on.
 pub fn check_machine() -> Result<()> {
-    if !cfg!(target_os = "linux") {
-        bail!("The local Kubernetes needs Linux. {WAY_OUT}");
-    }
     if !rustix::process::geteuid().is_root() {
         bail!(
             "The local Kubernetes makes network namespaces and cgroups, so it needs root: run the same command as root. {WAY_OUT}"
@@ -68,8 +76,18 @@ pub fn check_go() -> Result<()> {
     Ok(())
 }
 
+/// Makes the folder of the logs, and installs the Debian packages that are missing, or names them.
+pub fn need(settings: &Settings, needs: Needs) -> Result<()> {
+    settings.prepare()?;
+    let installed = step("Debian packages", || install(settings, needs))?;
+    if !installed.is_empty() {
+        say!("       installed {}", installed.join(" "));
+    }
+    Ok(())
+}
+
 /// Installs the Debian packages that are missing; returns their names.
-pub fn install(settings: &Settings, needs: Needs) -> Result<Vec<&'static str>> {
+fn install(settings: &Settings, needs: Needs) -> Result<Vec<&'static str>> {
     let missing: Vec<&str> = needs
         .iter()
         .filter(|(file, _)| find(file).is_none())

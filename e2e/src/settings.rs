@@ -1,8 +1,9 @@
 //! Where everything is: the repository, the state folder, the kubeconfig and the cluster that is meant.
 //!
-//! It only names places; it makes and changes none of them.
+//! It names places, and makes none of them but the state folder.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -93,6 +94,21 @@ impl Settings {
             variables.push(("KUBECONFIG", kubeconfig.display().to_string()));
         }
         variables
+    }
+
+    /// Makes the state folder with the folder of the logs, and sees that it can be written to.
+    pub fn prepare(&self) -> Result<()> {
+        let logs = self.logs();
+        let writable = fs::create_dir_all(&logs).and_then(|()| {
+            let probe = logs.join(format!(".{}", std::process::id()));
+            fs::write(&probe, "").and_then(|()| fs::remove_file(&probe))
+        });
+        writable.with_context(|| {
+            format!(
+                "{} can't be written to: run the same command as root, or set {STATE_VARIABLE} to a folder of yours",
+                self.state.display()
+            )
+        })
     }
 
     /// The local cluster's kubeconfig; none where the user's own is used.

@@ -55,6 +55,7 @@ pub fn up(settings: &Settings, extent: Extent) -> Result<()> {
 
 /// Builds the images and gives them to the cluster.
 pub fn images(settings: &Settings) -> Result<Images> {
+    packages::need(settings, packages::IMAGES)?;
     let images = build_images(settings)?;
     if settings.is_local() {
         let binaries =
@@ -67,12 +68,7 @@ pub fn images(settings: &Settings) -> Result<Images> {
 fn local(settings: &Settings, extent: Extent) -> Result<()> {
     packages::check_machine()?;
     packages::check_go()?;
-    fs::create_dir_all(settings.logs())
-        .with_context(|| format!("making the state folder {}", settings.state.display()))?;
-    let installed = step("Debian packages", || packages::install(settings, packages::CLUSTER))?;
-    if !installed.is_empty() {
-        say!("       installed {}", installed.join(" "));
-    }
+    packages::need(settings, packages::CLUSTER)?;
     // The two compilers side by side: each has stretches, such as linking, in which it keeps one core busy.
     let (binaries, images) = thread::scope(|scope| {
         let images = (extent >= Extent::Images).then(|| scope.spawn(|| build_images(settings)));

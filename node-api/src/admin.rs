@@ -138,6 +138,52 @@ pub struct PeerStatus {
     pub inbound: bool,
 }
 
+/// Why Redis is not connected: a closed set, since what Redis answers and the URL may hold secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RedisFailure {
+    /// The file can't be read, or holds no `redis://` URL.
+    Url,
+    /// The URL asks for TLS, which is not supported.
+    Tls,
+    /// Redis does not take the user or the password, or wants one.
+    Authentication,
+    /// The user may not do what the node needs.
+    Permission,
+    /// The URL's host has no address.
+    Name,
+    /// Nobody listens at the URL's port.
+    Refused,
+    /// No connection came about for another reason, or it broke.
+    Unreachable,
+    /// No answer came in time.
+    Silent,
+    /// Anything else, such as a Redis that is loading its data.
+    #[serde(other)]
+    Other,
+}
+
+impl RedisFailure {
+    /// Whether it stays until somebody changes the URL, its Secret or the rights in Redis.
+    pub fn needs_somebody(self) -> bool {
+        matches!(self, Self::Url | Self::Tls | Self::Authentication | Self::Permission)
+    }
+
+    /// A sentence's end, such as after "chat-0: ".
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::Url => "the Secret's key holds no redis://[user:password@]host:port[/db]",
+            Self::Tls => "the URL asks for TLS (rediss://), which is not supported: use redis://",
+            Self::Authentication => "Redis does not take the URL's user or password",
+            Self::Permission => "the URL's user lacks a right in Redis, see the ACLs in the docs",
+            Self::Name => "the URL's host has no address",
+            Self::Refused => "nobody listens at the URL's host and port",
+            Self::Unreachable => "the URL's host can't be reached, or the connection broke",
+            Self::Silent => "Redis does not answer in time",
+            Self::Other => "Redis answered with an error: the node's log has its kind",
+        }
+    }
+}
+
 /// What `GET /status` answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -170,11 +216,17 @@ pub struct NodeStatus {
     /// time to come back elsewhere.
     #[serde(default)]
     pub shedding: u64,
+    /// Sockets that sheds have closed since the process began.
+    #[serde(default)]
+    pub shed: u64,
     /// The other nodes: with PubSub by mesh the links, by Redis empty.
     pub peers: Vec<PeerStatus>,
     /// Whether the Redis adapter is connected; absent with PubSub by mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis_connected: Option<bool>,
+    /// Why the last attempt to reach Redis failed; absent while it is connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis_failure: Option<RedisFailure>,
     /// SHA-256, in hex, of the live configuration file that is in force.
     pub live_config_hash: String,
     /// Why the file that is there now is not in force; empty when it is.

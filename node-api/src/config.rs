@@ -104,7 +104,8 @@ impl Default for Listen {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Tokens {
-    /// Token of the links between nodes.
+    /// Token of the links between nodes. It signs long-poll sessions, too, with either adapter:
+    /// without it no node serves those of another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mesh_file: Option<String>,
     /// Token of the admin API.
@@ -161,6 +162,23 @@ pub enum Adapter {
     Redis,
 }
 
+/// Which nodes the mesh sends a broadcast to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Routing {
+    /// Those that have subscribers of the topic, or keep its history.
+    #[default]
+    Interest,
+    /// All.
+    Broadcast,
+}
+
+impl Routing {
+    fn is_interest(&self) -> bool {
+        *self == Self::Interest
+    }
+}
+
 /// How a broadcast reaches the other nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -168,7 +186,11 @@ pub enum Adapter {
 pub struct PubSub {
     /// The adapter.
     pub adapter: Adapter,
-    /// Bytes that may wait for one slow peer; past that the oldest are dropped and counted.
+    /// Which nodes the mesh sends a broadcast to: with `Interest` those that have subscribers of the
+    /// topic or keep its history, with `Broadcast` all. Nodes of both settings get along.
+    #[serde(skip_serializing_if = "Routing::is_interest")]
+    pub routing: Routing,
+    /// Bytes that may wait for one slow peer, or for Redis; past that the oldest are dropped and counted.
     pub peer_buffer_bytes: u64,
     /// Needed with adapter `Redis`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -177,7 +199,12 @@ pub struct PubSub {
 
 impl Default for PubSub {
     fn default() -> Self {
-        Self { adapter: Adapter::Mesh, peer_buffer_bytes: 32 << 20, redis: None }
+        Self {
+            adapter: Adapter::Mesh,
+            routing: Routing::Interest,
+            peer_buffer_bytes: 32 << 20,
+            redis: None,
+        }
     }
 }
 
@@ -186,7 +213,8 @@ impl Default for PubSub {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RedisPubSub {
-    /// Path of a file with the URL, `redis://[user:password@]host:port[/db]`.
+    /// Path of a file with the URL, `redis://[user:password@]host:port[/db]`. TLS (`rediss://`) is not
+    /// supported.
     pub url_file: String,
 }
 
@@ -208,6 +236,11 @@ pub struct Socket {
     /// join all again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_joins_per_second: Option<u32>,
+    /// Messages of any kind that a socket may send in a second, a second's worth at once; more are
+    /// answered with an error. Heartbeats and leaves find room for as many again. Absent: 20000, which
+    /// no honest client meets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_messages_per_second: Option<u32>,
     /// Connections taken a second; past that 503 with `Retry-After`.
     pub max_connects_per_second: u32,
     /// Whether clients may connect by HTTP requests that wait, at `<path>/longpoll`, as phoenix.js
@@ -230,6 +263,7 @@ impl Default for Socket {
             max_frame_bytes: 8_000_000,
             max_channels: 100,
             max_joins_per_second: None,
+            max_messages_per_second: None,
             max_connects_per_second: 10_000,
             longpoll: true,
             check_origin: CheckOrigin::Off,

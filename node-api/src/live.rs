@@ -209,6 +209,10 @@ pub struct DrainSettings {
     pub batch_size: u32,
     /// Seconds between two batches.
     pub batch_interval_seconds: f64,
+    /// Seconds after which the sockets that are left are closed together; absent: when
+    /// `shutdownSeconds` are over, which count in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
 }
 
 impl Default for DrainSettings {
@@ -219,6 +223,7 @@ impl Default for DrainSettings {
             wait_seconds: 0.0,
             batch_size: 500,
             batch_interval_seconds: 5.0,
+            timeout_seconds: None,
         }
     }
 }

@@ -72,7 +72,7 @@ impl Door {
 
     /// Asks for one connection, with `held` of them there already.
     pub(crate) fn admit(&self, held: u64, now: Instant) -> Result<(), Refusal> {
-        if self.draining.load(Ordering::Acquire) {
+        if self.draining() {
             return Err(Refusal::Closed("drain"));
         }
         if self.cordoned(now) {
@@ -86,6 +86,11 @@ impl Door {
             return Err(Refusal::Rate);
         }
         Ok(())
+    }
+
+    /// Whether a drain is on: clients are led to other nodes.
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Refuses connections: for `ttl` from `now`, or until [`Door::uncordon`].

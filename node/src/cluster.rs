@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use sluice_node_api::config::Routing;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
@@ -42,6 +43,7 @@ pub fn join(
         identity,
         keys: Keys::new(secret.into()),
         peer_buffer: PEER_BUFFER,
+        routing: Routing::default(),
         timing: Timing::default(),
     };
     let mesh = Mesh::start(config, listener, Arc::new(Tcp), Arc::new(hub.clone()));

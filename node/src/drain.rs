@@ -48,6 +48,9 @@ pub struct Drain {
     started_at: Timestamp,
     renewed: Instant,
     last_batch: Option<Instant>,
+    /// What is over stays so, whatever a later request says.
+    delayed: bool,
+    waited: bool,
     initial: u64,
     moved: Arc<AtomicU64>,
 }
@@ -55,13 +58,25 @@ pub struct Drain {
 impl Drain {
     /// Begins at `now` (`started_at` by the clock on the wall) with `open` sockets.
     pub fn new(request: DrainRequest, now: Instant, started_at: Timestamp, open: u64) -> Self {
-        let moved = Arc::default();
-        let last_batch = None;
-        Self { request, started: now, started_at, renewed: now, last_batch, initial: open, moved }
+        Self {
+            request,
+            started: now,
+            started_at,
+            renewed: now,
+            last_batch: None,
+            delayed: false,
+            waited: false,
+            initial: open,
+            moved: Arc::default(),
+        }
     }
 
     /// Another `POST /drain`: the start stays, what is left follows `request`, the TTL begins anew.
+    /// A delay or a wait that is over does not come again.
     pub fn renew(&mut self, request: DrainRequest, now: Instant) {
+        let elapsed = now.duration_since(self.started);
+        self.delayed |= elapsed >= self.delay();
+        self.waited |= self.request.mode != DrainMode::Wait && elapsed >= self.closing_after();
         self.request = request;
         self.renewed = now;
     }
@@ -79,8 +94,7 @@ impl Drain {
     /// How far the drain is, with `open` sockets left.
     pub fn phase(&self, now: Instant, open: u64) -> DrainPhase {
         let elapsed = now.duration_since(self.started);
-        let delay = seconds(self.request.initial_delay_seconds);
-        if elapsed < delay {
+        if elapsed < self.delay() {
             DrainPhase::Delay
         } else if open == 0 {
             DrainPhase::Drained
@@ -91,12 +105,24 @@ impl Drain {
         }
     }
 
+    /// Time from the start until balancers have heard of it.
+    fn delay(&self) -> Duration {
+        match self.delayed {
+            true => Duration::ZERO,
+            false => seconds(self.request.initial_delay_seconds),
+        }
+    }
+
     /// Time from the start until sockets are closed.
     fn closing_after(&self) -> Duration {
+        if self.waited {
+            return Duration::ZERO;
+        }
+        // Counted from the start even when the delay is over.
         let delay = seconds(self.request.initial_delay_seconds);
         match self.request.mode {
             DrainMode::Batched => delay.saturating_add(seconds(self.request.wait_seconds)),
-            DrainMode::Wait | DrainMode::Immediate => delay,
+            DrainMode::Wait | DrainMode::Immediate => self.delay(),
         }
     }
 

@@ -8,7 +8,10 @@ mod presences;
 mod topics;
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,7 +28,7 @@ pub use self::topics::{TopicCount, TopicQuery};
 use crate::{
     drain::{self, Drain, Shed},
     history,
-    longpoll::remote,
+    longpoll::served,
     plane::{Pacing, Plane},
     presence::{GRACE, Presence},
     pubsub::{Adapter, Broadcast, Instance as NodeId, Local, Signal},
@@ -121,7 +124,7 @@ impl Hub {
         let now = Instant::now();
         let open = self.plane.connections();
         let mut pacing = self.plane.pacing.lock();
-        let Pacing { drain, shed } = &mut *pacing;
+        let Pacing { drain, shed, .. } = &mut *pacing;
         let drain = match drain {
             Some(drain) => {
                 drain.renew(request, now);
@@ -171,15 +174,22 @@ impl Hub {
         self.plane.pacing.lock().shed.as_ref().map_or(0, Shed::shedding)
     }
 
+    /// Sockets that sheds have closed since the node began.
+    pub fn shed_ever(&self) -> u64 {
+        self.plane.pacing.lock().shed_ever.load(Ordering::Relaxed)
+    }
+
     /// Ends when a drain is over: phase `Drained`. Never ends without a drain.
     pub async fn drained(&self) {
         // The sender lives as long as the plane, which we hold.
         let _ = self.plane.drained.subscribe().wait_for(|drained| *drained).await;
     }
 
-    /// Ends when, after shutdown, every shard has closed its sockets and its thread is gone.
+    /// Ends when, after shutdown, every shard has closed its sockets and its thread is gone, and other
+    /// nodes are told what they asked of its long-poll sessions.
     pub async fn stopped(&self) {
-        let _ = self.plane.running.subscribe().wait_for(|running| *running == 0).await;
+        self.plane.stopped().await;
+        self.plane.polls.served().await;
     }
 
     /// What the data plane counts.
@@ -201,7 +211,7 @@ impl Local for Hub {
     fn signal(&self, from: NodeId, signal: Signal) {
         match signal {
             Signal::Presence(word) => self.plane.presence.hear(&self.plane, from, &word),
-            Signal::Poll(letter) => remote::receive(&self.plane, from, &letter),
+            Signal::Poll(letter) => served::receive(&self.plane, from, &letter),
         }
     }
 
@@ -239,7 +249,7 @@ fn step(plane: &Plane) -> Duration {
     let now = Instant::now();
     let open = plane.open();
     let mut again = Duration::from_secs(3600);
-    let mut pacing = plane.pacing.lock();
+    let pacing = &mut *plane.pacing.lock();
     if let Some(drain) = &mut pacing.drain {
         let step = drain.step(now, open.iter().sum());
         again = step.again;
@@ -250,12 +260,12 @@ fn step(plane: &Plane) -> Duration {
         }
         if drain.is_expired(now) {
             tracing::warn!("nobody renewed the drain: serving again");
-            give_up(plane, &mut pacing, "expired");
+            give_up(plane, pacing, "expired");
         }
     } else if let Some(shed) = &mut pacing.shed {
         let step = shed.step(now);
         again = step.again;
-        close(plane, step.close, &open, &Arc::default());
+        close(plane, step.close, &open, &pacing.shed_ever);
         if shed.is_over(now) {
             pacing.shed = None;
         }

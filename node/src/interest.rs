@@ -7,14 +7,14 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     hash::{BuildHasher, RandomState},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
 use crate::pubsub::{Adapter, Broadcast, Instance, Signal};
@@ -31,6 +31,8 @@ pub(crate) type Ready = Shared<BoxFuture<'static, ()>>;
 /// The node's subscriptions, by topic.
 pub(crate) struct Interest {
     adapter: RwLock<Arc<dyn Adapter>>,
+    /// What is of interest, subscribed or not.
+    patterns: Mutex<Vec<Arc<str>>>,
     hasher: RandomState,
     stripes: Box<[RwLock<Stripe>]>,
 }
@@ -40,12 +42,15 @@ type Stripe = HashMap<Arc<str>, Topic>;
 struct Topic {
     shards: Shards,
     ready: Option<Ready>,
+    /// The adapter knows of it.
+    told: bool,
 }
 
 impl Default for Interest {
     fn default() -> Self {
         Self {
             adapter: RwLock::new(Arc::new(Alone)),
+            patterns: Mutex::default(),
             hasher: RandomState::new(),
             stripes: (0..STRIPES).map(|_| RwLock::default()).collect(),
         }
@@ -61,9 +66,22 @@ impl Interest {
     pub(crate) fn set_adapter(&self, adapter: Arc<dyn Adapter>) {
         *self.adapter.write() = adapter;
         for stripe in &self.stripes {
-            for (name, topic) in stripe.write().iter_mut() {
+            for (name, topic) in stripe.write().iter_mut().filter(|(_, topic)| topic.told) {
                 topic.ready = self.subscribe(name);
             }
+        }
+        let patterns = self.patterns.lock();
+        self.adapter.read().set_patterns(&patterns);
+    }
+
+    /// Has topics that match patterns be of interest, whether or not they have subscribers. What
+    /// `read` gives is what counts: of two calls at once the later one's.
+    pub(crate) fn set_patterns(&self, read: impl FnOnce() -> Vec<Arc<str>>) {
+        let mut patterns = self.patterns.lock();
+        let new = read();
+        if *patterns != new {
+            *patterns = new;
+            self.adapter.read().set_patterns(&patterns);
         }
     }
 
@@ -87,37 +105,54 @@ impl Interest {
     /// `shard` has a subscriber of `topic`, or will have. Gives the node's one copy of the name,
     /// and what to wait for.
     pub(crate) fn acquire(&self, topic: Arc<str>, shard: u16) -> (Arc<str>, Option<Ready>) {
+        self.enter(topic, shard, true)
+    }
+
+    /// `shard` has a socket of this name. The adapter is not told: what is broadcast on a name is for
+    /// all nodes (`P-CON-10`). Gives the node's one copy of it.
+    pub(crate) fn acquire_name(&self, name: Arc<str>, shard: u16) -> Arc<str> {
+        self.enter(name, shard, false).0
+    }
+
+    fn enter(&self, topic: Arc<str>, shard: u16, tell: bool) -> (Arc<str>, Option<Ready>) {
         let mut topics = self.stripe(&topic).write();
         match topics.entry(topic) {
             Entry::Occupied(mut entry) => {
+                let name = entry.key().clone();
                 let known = entry.get_mut();
+                if tell && !known.told {
+                    known.told = true;
+                    known.ready = self.subscribe(&name);
+                }
                 if !known.shards.contains(&shard) {
                     known.shards.push(shard);
                 }
                 if known.ready.as_ref().is_some_and(|ready| ready.peek().is_some()) {
                     known.ready = None;
                 }
-                let ready = known.ready.clone();
-                (entry.key().clone(), ready)
+                (name, known.ready.clone())
             }
             Entry::Vacant(entry) => {
                 let name = entry.key().clone();
-                let ready = self.subscribe(&name);
+                let ready = if tell { self.subscribe(&name) } else { None };
                 let shards = SmallVec::from_slice(&[shard]);
-                entry.insert(Topic { shards, ready: ready.clone() });
+                entry.insert(Topic { shards, ready: ready.clone(), told: tell });
                 (name, ready)
             }
         }
     }
 
-    /// `shard` has no subscriber of `topic` any more.
+    /// `shard` has no subscriber of `topic`, nor a socket of that name, any more.
     pub(crate) fn release(&self, topic: &Arc<str>, shard: u16) {
         let mut topics = self.stripe(topic).write();
         let Some(known) = topics.get_mut(topic) else { return };
         known.shards.retain(|other| *other != shard);
         if known.shards.is_empty() {
+            let told = known.told;
             topics.remove(topic);
-            self.adapter.read().unsubscribe(topic);
+            if told {
+                self.adapter.read().unsubscribe(topic);
+            }
         }
     }
 
@@ -127,9 +162,14 @@ impl Interest {
         topics.get(topic).map(|known| known.shards.clone()).unwrap_or_default()
     }
 
-    /// Sends a signal to one other node, or to all.
-    pub(crate) fn signal(&self, to: Option<Instance>, signal: &Signal) {
-        self.adapter.read().signal(to, signal);
+    /// Sends a signal to one other node, or to all; not after `until`.
+    pub(crate) fn signal(&self, to: Option<Instance>, signal: &Signal, until: Option<Instant>) {
+        self.adapter.read().signal(to, signal, until);
+    }
+
+    /// Whether the other nodes could be heard now, if they said something.
+    pub(crate) fn is_up(&self) -> bool {
+        self.adapter.read().is_up()
     }
 
     /// Sends to the other nodes.
@@ -167,6 +207,28 @@ mod tests {
         fn unsubscribe(&self, topic: &Arc<str>) {
             self.0.lock().push(format!("-{topic}"));
         }
+        fn set_patterns(&self, patterns: &[Arc<str>]) {
+            self.0.lock().push(patterns.join(" "));
+        }
+    }
+
+    #[test]
+    fn the_adapter_hears_of_a_name_only_once_it_is_a_topic_too_and_of_patterns_after_topics() {
+        let log = Arc::new(Log::default());
+        let interest = Interest::default();
+        interest.set_patterns(|| vec!["room:*".into(), "lobby".into()]);
+        let name = interest.acquire_name("anna".into(), 0);
+        interest.acquire("t".into(), 0);
+        interest.set_adapter(log.clone());
+        interest.set_patterns(|| vec!["room:*".into(), "lobby".into()]);
+        interest.acquire_name("bert".into(), 0);
+        interest.release(&"bert".into(), 0);
+        interest.acquire(name.clone(), 1);
+        interest.acquire(name.clone(), 2);
+        assert_eq!(interest.shards("anna").as_slice(), [0, 1, 2]);
+        (0..3).for_each(|shard| interest.release(&name, shard));
+        interest.set_patterns(Vec::new);
+        assert_eq!(*log.0.lock(), ["+t", "room:* lobby", "+anna", "-anna", ""]);
     }
 
     #[test]
@@ -186,6 +248,6 @@ mod tests {
         interest.release(&name, 1);
         interest.release(&early, 3);
         assert!(interest.shards("t").is_empty());
-        assert_eq!(*log.0.lock(), ["+early", "+t", "-t", "-early"]);
+        assert_eq!(*log.0.lock(), ["+early", "", "+t", "-t", "-early"]);
     }
 }

@@ -50,6 +50,14 @@ impl Keys {
         std::iter::once(held.now.clone()).chain(before).collect()
     }
 
+    /// The token to sign with: the one before, until all who share it have read the new one.
+    pub fn signing(&self, at: Instant) -> Bytes {
+        let held = self.0.lock();
+        let before = held.before.as_ref();
+        let before = before.filter(|(_, since)| at.duration_since(*since) < OVERLAP / 2);
+        before.map_or(&held.now, |(token, _)| token).clone()
+    }
+
     /// The token for the `n`th try at a peer: the one that is held and the one before in turn,
     /// since the peer may not have read the new one yet.
     pub fn for_try(&self, n: u32, at: Instant) -> Bytes {
@@ -77,6 +85,22 @@ mod tests {
         // And one that is put back is as good as any.
         assert!(keys.replace(b, t + OVERLAP * 2));
         assert_eq!(keys.taken(t + OVERLAP * 2), ["b", "c"]);
+    }
+
+    #[test]
+    fn what_is_signed_is_taken_by_who_reads_a_new_token_a_minute_earlier_or_later() {
+        let (t, late) = (Instant::now(), Duration::from_secs(60));
+        let (early_bird, sleeper) = (Keys::new("a".into()), Keys::new("a".into()));
+        early_bird.replace("b".into(), t);
+        for second in 0..600 {
+            let at = t + Duration::from_secs(second);
+            if at == t + late {
+                sleeper.replace("b".into(), at);
+            }
+            assert!(sleeper.taken(at).contains(&early_bird.signing(at)), "{second}");
+            assert!(early_bird.taken(at).contains(&sleeper.signing(at)), "{second}");
+        }
+        assert_eq!(sleeper.signing(t + OVERLAP + late), "b");
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod longpoll;
 mod memory;
 pub mod mesh;
 pub mod message;
+mod nesting;
 mod origin;
 mod pace;
 pub mod places;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use sluice_node_api::admin::PeerStatus;
+use sluice_node_api::admin::{PeerStatus, RedisFailure};
 use tokio::time::Instant;
 
 use crate::mesh::Mesh;
@@ -49,6 +49,14 @@ impl Links {
     pub fn redis_connected(&self) -> Option<bool> {
         match self {
             Self::Redis(redis) => Some(redis.connected()),
+            _ => None,
+        }
+    }
+
+    /// Why Redis is not connected, if it is not.
+    pub fn redis_failure(&self) -> Option<RedisFailure> {
+        match self {
+            Self::Redis(redis) => redis.failure(),
             _ => None,
         }
     }

@@ -21,9 +21,15 @@ impl Pace {
 
     /// Takes one, if there is room for it at `rate` a second. The rate may be another than before.
     pub fn take(&mut self, rate: u32, now: Instant) -> bool {
+        self.take_of(1, rate, now)
+    }
+
+    /// Takes one, if there is room for it in what `seconds` hold: of two who take, the one with more
+    /// seconds still finds room where the other does not.
+    pub fn take_of(&mut self, seconds: u32, rate: u32, now: Instant) -> bool {
         let share = SECOND / rate.max(1);
         let whole = self.whole.max(now) + share;
-        let taken = whole - now <= SECOND;
+        let taken = whole - now <= SECOND * seconds;
         if taken {
             self.whole = whole;
         }
@@ -50,6 +56,16 @@ mod tests {
                 .sum();
             assert!(if parts == 1 { taken == 10 } else { (29..=30).contains(&taken) }, "{taken}");
         }
+    }
+
+    #[test]
+    fn who_may_take_of_two_seconds_finds_room_when_the_first_is_used_up() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        assert_eq!((0..50).filter(|_| pace.take(10, now)).count(), 10);
+        assert_eq!((0..50).filter(|_| pace.take_of(2, 10, now)).count(), 10);
+        assert!(!pace.take(10, now + SECOND), "what was taken in advance is missing later");
+        assert!(pace.take(10, now + SECOND * 2));
     }
 
     #[test]

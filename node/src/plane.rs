@@ -21,7 +21,8 @@ use crate::{
     history::History,
     hub::HubMetrics,
     interest::Interest,
-    longpoll::remote::Polls,
+    keys::Keys,
+    longpoll::ask::Polls,
     memory::Bound,
     origin::Policy,
     presence::Presence,
@@ -44,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) max_channels: usize,
     /// Joins that it may ask for in a second; none: as its mount says.
     pub(crate) max_joins: Option<u32>,
+    /// Messages that it may send in a second; none: as its mount says.
+    pub(crate) max_messages: Option<u32>,
     /// Which pages may connect.
     pub(crate) origins: Policy,
 }
@@ -55,6 +58,7 @@ impl From<&config::Socket> for Settings {
             max_frame: usize::try_from(socket.max_frame_bytes).unwrap_or(usize::MAX),
             max_channels: usize::try_from(socket.max_channels).unwrap_or(usize::MAX),
             max_joins: socket.max_joins_per_second,
+            max_messages: socket.max_messages_per_second,
             origins: Policy::new(socket),
         }
     }
@@ -78,6 +82,8 @@ pub(crate) struct ShardHandle {
 pub(crate) struct Pacing {
     pub(crate) drain: Option<Drain>,
     pub(crate) shed: Option<Shed>,
+    /// Counts the sockets that sheds have closed, also those that are over.
+    pub(crate) shed_ever: Arc<AtomicU64>,
 }
 
 /// The shared part of a node's data plane.
@@ -85,7 +91,7 @@ pub(crate) struct Plane {
     pub(crate) node: String,
     pub(crate) instance: Instance,
     /// What signs long-poll tokens; shared by the nodes of a cluster.
-    pub(crate) secret: Vec<u8>,
+    pub(crate) secret: Keys,
     pub(crate) polls: Polls,
     /// The backend that rules may call.
     pub(crate) webhook: Option<Webhook>,
@@ -119,7 +125,7 @@ impl Plane {
         socket: &config::Socket,
         live: &config::LiveConfig,
         shortest_idle: Duration,
-        secret: Vec<u8>,
+        secret: Keys,
         shards: usize,
         shutdown: CancellationToken,
     ) -> Self {
@@ -151,6 +157,12 @@ impl Plane {
         plane
     }
 
+    /// Ends when every shard has ended.
+    pub(crate) async fn stopped(&self) {
+        // The sender lives as long as the plane.
+        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+
     /// Channel sockets now open.
     pub(crate) fn connections(&self) -> u64 {
         self.shards.iter().map(|shard| shard.connections.load(Ordering::Relaxed)).sum()
@@ -179,6 +191,7 @@ impl Plane {
         self.drops.store(rules.may_drop_any(), Ordering::Relaxed);
         let rules = Arc::new(rules);
         *self.rules.write() = rules.clone();
+        self.interest.set_patterns(|| self.rules.read().kept().map(Into::into).collect());
         self.history.set_rules(self, &rules);
         self.door.limit(live.limits.max_connections);
         let capacity = i64::try_from(self.capacity()).unwrap_or(i64::MAX);

@@ -157,11 +157,13 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         let Some(rule) = rules.find(&message.topic) else {
-            return effects.push(message.refuse(Ref::NULL, UNMATCHED).into());
+            effects.push(message.refuse(Ref::NULL, UNMATCHED).into());
+            return self.replaced_by_nothing(at, effects);
         };
         if !rule.admits(self.identity.as_deref(), &message.topic) {
             effects.push(Effect::Reject("unauthorized"));
-            return effects.push(message.refuse(message.join_ref.clone(), "unauthorized").into());
+            effects.push(message.refuse(message.join_ref.clone(), "unauthorized").into());
+            return self.replaced_by_nothing(at, effects);
         }
         let joined = |topic| Joined {
             topic,
@@ -202,11 +204,25 @@ impl Session {
         effects.push(Effect::Send(Outgoing { join_ref, reference, topic, body }));
     }
 
-    fn leave(&mut self, message: &Incoming<'_>, at: usize, effects: &mut Vec<Effect>) {
+    /// A join that is refused ends the channel that it would have replaced all the same (`P-JOIN-5`):
+    /// who may not join a topic any more must not go on hearing it.
+    fn replaced_by_nothing(&mut self, at: Option<usize>, effects: &mut Vec<Effect>) {
+        let Some(at) = at else { return };
+        let old = self.remove(at);
+        effects.push(Effect::Unsubscribe(old.topic.clone()));
+        effects.push(old.close());
+    }
+
+    fn remove(&mut self, at: usize) -> Joined {
         let joined = self.channels.swap_remove(at);
         if self.channels.is_empty() {
             self.channels.shrink_to_fit();
         }
+        joined
+    }
+
+    fn leave(&mut self, message: &Incoming<'_>, at: usize, effects: &mut Vec<Effect>) {
+        let joined = self.remove(at);
         effects.push(Effect::Unsubscribe(joined.topic.clone()));
         effects.push(message.reply(joined.effective.clone(), Status::Ok, EMPTY).into());
         effects.push(joined.close());

@@ -3,7 +3,7 @@
 //!
 //! Nothing here does I/O or knows a socket.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -88,9 +88,15 @@ pub trait Adapter: Send + Sync + 'static {
     fn send(&self, broadcast: &Broadcast);
 
     /// Sends a signal to one other node, or to all. As [`Adapter::send`]; an adapter that knows no
-    /// nodes carries none.
-    fn signal(&self, to: Option<Instance>, signal: &Signal) {
-        let _ = (to, signal);
+    /// nodes carries none. What has not left by `until` is dropped, and never late.
+    fn signal(&self, to: Option<Instance>, signal: &Signal, until: Option<Instant>) {
+        let _ = (to, signal, until);
+    }
+
+    /// Whether what is said now leaves for the other nodes, and what they say is heard. While it
+    /// is not so, their silence means nothing.
+    fn is_up(&self) -> bool {
+        true
     }
 
     /// This node has its first subscriber of `topic`. The future ends when broadcasts made on
@@ -99,6 +105,13 @@ pub trait Adapter: Send + Sync + 'static {
 
     /// This node's last subscriber of `topic` is gone.
     fn unsubscribe(&self, topic: &Arc<str>);
+
+    /// What other nodes broadcast on topics that match these patterns is for this node, subscribed or
+    /// not; what matches others no longer. Said once all topics that had subscribers before are
+    /// subscribed, and on each change. An adapter that can't do it carries what is subscribed.
+    fn set_patterns(&self, patterns: &[Arc<str>]) {
+        let _ = patterns;
+    }
 }
 
 /// The subscribers on this node.

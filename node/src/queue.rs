@@ -20,6 +20,8 @@ pub struct Item {
     pub head: Bytes,
     /// The payload.
     pub payload: Bytes,
+    /// It must leave before, or not at all; and where there is no room it gives way to what waits.
+    pub until: Option<Instant>,
 }
 
 impl Item {
@@ -84,6 +86,10 @@ impl Queue {
             Gate::Open | Gate::Lost(_) => {}
         }
         let size = frame.size();
+        if frame.until.is_some() && s.bytes + size > self.limit && !s.items.is_empty() {
+            dropped.full = 1;
+            return dropped;
+        }
         while s.bytes + size > self.limit {
             let Some(old) = s.items.pop_front() else { break };
             s.bytes -= old.size();
@@ -99,16 +105,23 @@ impl Queue {
         dropped
     }
 
-    /// Moves frames of about `bytes` in all, at least one if there is any, to `into`.
-    pub fn take(&self, bytes: usize, into: &mut Vec<Item>) {
+    /// Moves frames of about `bytes` in all, at least one if there is any, to `into`; how many were
+    /// dropped because it is too late for them.
+    pub fn take(&self, bytes: usize, into: &mut Vec<Item>) -> u64 {
+        let now = Instant::now();
         let mut s = self.state.lock();
-        let mut taken = 0;
+        let (mut taken, mut late) = (0, 0);
         while taken < bytes {
             let Some(f) = s.items.pop_front() else { break };
             s.bytes -= f.size();
+            if f.until.is_some_and(|until| until <= now) {
+                late += 1;
+                continue;
+            }
             taken += f.size();
             into.push(f);
         }
+        late
     }
 
     /// Ends when there may be a frame; one task waits at a time.
@@ -177,7 +190,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn frame(n: u8, size: usize) -> Item {
-        Item { head: Bytes::copy_from_slice(&[n]), payload: Bytes::from(vec![n; size - 1]) }
+        let payload = Bytes::from(vec![n; size - 1]);
+        Item { head: Bytes::copy_from_slice(&[n]), payload, until: None }
     }
 
     #[test]
@@ -196,6 +210,25 @@ mod tests {
         assert_eq!(q.expire(), 0);
         assert_eq!(q.bytes(), 10);
         assert_eq!(q.close(), 1);
+    }
+
+    #[test]
+    fn what_has_a_time_is_not_taken_after_it_and_takes_nobodys_room() {
+        let q = Queue::new(100);
+        q.open();
+        let until = |item: Item, seconds| {
+            let until = Instant::now().checked_add(Duration::from_secs(seconds));
+            Item { until, ..item }
+        };
+        assert_eq!(q.push(until(frame(1, 101), 60)), Dropped::default(), "alone it passes");
+        assert_eq!(q.push(frame(2, 60)).full, 1);
+        assert_eq!(q.push(until(frame(3, 60), 60)), Dropped { full: 1, stale: 0 });
+        assert_eq!(q.push(until(frame(4, 20), 60)), Dropped::default());
+        assert_eq!(q.push(until(frame(5, 20), 0)), Dropped::default());
+        let mut taken = Vec::new();
+        assert_eq!(q.take(usize::MAX, &mut taken), 1);
+        assert_eq!(taken.iter().map(|f| f.head[0]).collect::<Vec<_>>(), [2, 4]);
+        assert_eq!(q.bytes(), 0);
     }
 
     proptest! {

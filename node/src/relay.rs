@@ -12,6 +12,7 @@ use sluice_node_api::webhooks::RuleWebhooks;
 
 use crate::auth::{Identity, Join};
 use crate::message::{MAX_FIELD, matches};
+use crate::nesting::{self, MAX_LEVELS};
 use crate::pace::Pace;
 use crate::presence;
 use crate::pubsub::Kind;
@@ -66,7 +67,13 @@ impl Rules {
 
     /// Whether some rule has history kept.
     pub fn keep_history(&self) -> bool {
-        self.rules.iter().any(|rule| rule.history().is_some())
+        self.kept().next().is_some()
+    }
+
+    /// The patterns of topics whose history is kept.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = &str> {
+        let kept = self.rules.iter().filter(|rule| rule.history().is_some());
+        kept.map(|rule| &*rule.rule.topic)
     }
 
     /// What becomes of a client that is too slow for a broadcast. What presence says is never dropped:
@@ -102,6 +109,18 @@ impl Refusal {
     pub(crate) fn new(word: &'static str, reason: impl Into<Cow<'static, str>>) -> Self {
         Self { word, reason: reason.into() }
     }
+}
+
+/// Whether a payload is no deeper than others can read.
+///
+/// # Errors
+/// When it is.
+pub(crate) fn check_levels(kind: Kind, payload: &[u8]) -> Result<(), Refusal> {
+    if kind == Kind::Binary || nesting::is_shallow(payload) {
+        return Ok(());
+    }
+    let reason = format!("payload nested too deep, at most {MAX_LEVELS} levels");
+    Err(Refusal::new("payload_depth", reason))
 }
 
 impl Rule {
@@ -165,7 +184,7 @@ impl Rule {
         if kind == Kind::Json && !payload.starts_with(b"{") {
             return Err(Refusal::new("payload", "payload must be an object"));
         }
-        Ok(())
+        check_levels(kind, payload)
     }
 
     /// Takes one message out of a channel's allowance, which is made with the first.

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::Router;
+use bytes::Bytes;
 use sluice_node_api::config::{LiveConfig, NodeConfig};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
@@ -13,6 +14,7 @@ use crate::{
     channel::Mount,
     handshake,
     hub::Hub,
+    keys::Keys,
     plane::{Plane, Settings},
     shard,
     webhook::Webhook,
@@ -62,7 +64,7 @@ pub struct Builder {
     shards: usize,
     routes: Router,
     mounts: Vec<Mount>,
-    secret: Vec<u8>,
+    secret: Keys,
     webhook: Option<Webhook>,
 }
 
@@ -76,7 +78,7 @@ impl Builder {
             shards: 0,
             routes: Router::new(),
             mounts: Vec::new(),
-            secret: rand::random::<[u8; 32]>().to_vec(),
+            secret: Keys::new(Bytes::copy_from_slice(&rand::random::<[u8; 32]>())),
             webhook: None,
         }
     }
@@ -117,7 +119,13 @@ impl Builder {
     /// sessions of the others (`P-LP-7`).
     #[must_use]
     pub fn secret(self, secret: impl Into<Vec<u8>>) -> Self {
-        Self { secret: secret.into(), ..self }
+        self.secrets(Keys::new(Bytes::from(secret.into())))
+    }
+
+    /// As [`Builder::secret`], of one that may be replaced while the node runs.
+    #[must_use]
+    pub fn secrets(self, secret: Keys) -> Self {
+        Self { secret, ..self }
     }
 
     /// The backend that topic rules may call.

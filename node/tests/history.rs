@@ -4,6 +4,7 @@ mod plane;
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,13 +16,16 @@ use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture, future::join_all};
 use parking_lot::Mutex;
 use plane::{Client, Node, PATIENCE, ok};
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::{Value, json};
 use sluice_node::{
+    cluster,
     hub::Reason,
+    mesh::Mesh,
     pubsub::{Adapter, Broadcast, Kind, Local},
 };
 use sluice_node_api::config::{ChannelRule, HistoryRule, LiveConfig, PresenceRule, Socket};
-use tokio::time::timeout;
+use tokio::{net::TcpListener, time::timeout};
 
 fn rule(topic: &str, history: HistoryRule) -> ChannelRule {
     ChannelRule { topic: topic.into(), history: Some(history), ..ChannelRule::room() }
@@ -236,6 +240,62 @@ async fn a_topic_that_is_kept_is_subscribed_without_anybody_on_it() {
     assert_eq!(history(&node, "room:1").await, json!([entry(7)]), "it came from another node");
     node.hub.set_live(Arc::new(LiveConfig { channels: vec![plain("*")], ..LiveConfig::default() }));
     node.until("nothing is kept", |_| subscribed.0.lock().is_empty()).await;
+}
+
+/// Links two nodes; ends when each knows what the other wants.
+async fn link(nodes: [&Node; 2]) -> Vec<Mesh> {
+    let bind = || TcpListener::bind("127.0.0.1:0");
+    let listeners = [bind().await.expect("a port"), bind().await.expect("a port")];
+    let peers = [1, 0].map(|n: usize| listeners[n].local_addr().expect("bound"));
+    let links = nodes.iter().zip(listeners).zip(peers);
+    let join = |((node, listener), peer): ((&&Node, TcpListener), SocketAddr)| {
+        cluster::join(&node.hub, listener, &[peer], "secret", peer.to_string()).expect("bound")
+    };
+    let links: Vec<Mesh> = links.map(join).collect();
+    let routed = |mesh: &Mesh| {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        mesh.register(&mut registry);
+        encode(&mut text, &registry).expect("text");
+        text.contains("mesh_routed 1")
+    };
+    nodes[0].until("each knows what the other wants", |_| links.iter().all(routed)).await;
+    links
+}
+
+#[tokio::test]
+async fn over_the_mesh_a_node_keeps_what_is_sent_anywhere_and_gets_nothing_else() {
+    let rules = || vec![rule("room:*", sized(9)), plain("*")];
+    let nodes = [Node::with(Socket::default(), rules()), Node::with(Socket::default(), rules())];
+    let [here, there] = join_all(nodes).await.try_into().unwrap_or_else(|_| panic!("two"));
+    let _links = link([&here, &there]).await;
+    let remote = |node: &Node| {
+        node.hub.metrics().broadcasts.get_or_create(&Reason { reason: "remote" }).get()
+    };
+    // Nobody has joined any of these.
+    for topic in ["other", "room:1"] {
+        there.hub.broadcast(broadcast(topic, "n", 1));
+    }
+    here.until("kept", |hub| hub.metrics().history_topics.get() == 1).await;
+    assert_eq!(history(&here, "room:1").await, json!([entry(1)]));
+    assert_eq!(remote(&here), 1, "nothing of the other topic");
+    let reload = |channels| {
+        here.hub.set_live(Arc::new(LiveConfig { channels, ..LiveConfig::default() }));
+    };
+    reload(vec![plain("*")]);
+    reload(rules());
+    // Whoever joins from now on finds the rule in force on all nodes.
+    join(&mut here.client().await, "room:2").await;
+    there.hub.broadcast(broadcast("room:3", "n", 3));
+    here.until("kept", |hub| hub.metrics().history_topics.get() == 2).await;
+    assert_eq!(history(&here, "room:3").await, json!([entry(3)]));
+    reload(vec![plain("*")]);
+    let mut client = here.client().await;
+    join(&mut client, "other").await;
+    for topic in ["room:4", "other"] {
+        there.hub.broadcast(broadcast(topic, "n", 4));
+    }
+    assert_eq!(client.next().await, json!([null, null, "other", "n", {"n": 4}]));
+    assert_eq!(remote(&here), 3, "nothing of the topic that is kept no more");
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ use std::time::Duration;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use plane::{Client, Node, PATIENCE, ok};
 use serde_json::json;
+use sluice_node::hub::Reason;
+use sluice_node_api::config::{ChannelRule, HistoryRule, Socket};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -131,22 +133,45 @@ async fn push_nested(client: &mut Client, topic: &str, event: &str, levels: usiz
 }
 
 #[tokio::test]
-async fn json_of_any_depth_is_relayed_as_it_came() {
-    let node = Node::start().await;
-    let mut client = node.joined("room:deep").await;
-    let mut other = node.joined("room:deep").await;
-    push_nested(&mut client, "room:deep", "say", 30_000).await;
-    // Compared as text: no parser of a test reads so deep.
-    let said = Message::text(format!(r#"[null,null,"room:deep","say",{}]"#, nested(30_000)));
-    assert!(client.message().await == said, "another broadcast");
-    assert_eq!(client.next().await, ok("1", "2", "room:deep"));
-    assert!(other.message().await == said, "another broadcast");
-    let list = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
-    client.raw(Message::text(format!(r#"["1","3","room:deep","say",{list}]"#))).await;
-    let reason = json!({"reason": "payload must be an object"});
-    let refused = conformance::reply("1".into(), "3".into(), "room:deep", "error", reason);
-    assert_eq!(client.next().await, refused, "P-V2-3");
-    other.is_quiet().await;
+async fn json_is_relayed_as_it_came_up_to_a_depth_and_refused_past_it() {
+    let kept = ChannelRule {
+        topic: "kept:*".into(),
+        history: Some(HistoryRule::default()),
+        ..ChannelRule::room()
+    };
+    let node = Node::with(Socket::default(), vec![ChannelRule::room(), kept]).await;
+    for topic in ["room:deep", "kept:deep"] {
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let mut client = node.client().await;
+            client.send(json!(["1", "1", topic, "phx_join", {}])).await;
+            assert_eq!(client.next().await[4]["status"], "ok");
+            clients.push(client);
+        }
+        let [client, other] = &mut clients[..] else { unreachable!() };
+        // With the object around them 96.
+        push_nested(client, topic, "say", 95).await;
+        let said = Message::text(format!(r#"[null,null,"{topic}","say",{}]"#, nested(95)));
+        assert!(client.message().await == said, "another broadcast");
+        assert_eq!(client.next().await, ok("1", "2", topic));
+        assert!(other.message().await == said, "another broadcast");
+        let reason = "payload nested too deep, at most 96 levels";
+        for levels in [96, 3_000, 30_000] {
+            push_nested(client, topic, "say", levels).await;
+            let response = json!({ "reason": reason });
+            let refused = conformance::reply("1".into(), "2".into(), topic, "error", response);
+            assert_eq!(client.next().await, refused);
+        }
+        let list = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
+        client.raw(Message::text(format!(r#"["1","3","{topic}","say",{list}]"#))).await;
+        let reason = json!({"reason": "payload must be an object"});
+        let refused = conformance::reply("1".into(), "3".into(), topic, "error", reason);
+        assert_eq!(client.next().await, refused, "P-V2-3");
+        other.is_quiet().await;
+    }
+    let count =
+        node.hub.metrics().rejected.get_or_create(&Reason { reason: "payload_depth" }).get();
+    assert_eq!(count, 6);
     serves(&node).await;
 }
 

@@ -2,7 +2,7 @@
 
 mod plane;
 
-use plane::{Client, Node, PATIENCE};
+use plane::{Client, Node, PATIENCE, ok};
 use serde_json::{Value, json};
 use sluice_node::hub::Reason;
 use sluice_node_api::config::{ChannelRule, HistoryRule, Socket};
@@ -78,4 +78,91 @@ async fn more_channels_than_a_socket_may_have_are_refused_and_counted() {
         assert_eq!(reply["response"], json!({"reason": "too many channels joined"}));
     }
     assert_eq!(rejected(&node, "channels"), 2);
+}
+
+#[tokio::test]
+async fn messages_of_a_socket_are_bounded_a_second_and_its_heartbeats_go_on() {
+    let kept = ChannelRule {
+        topic: "kept:*".into(),
+        history: Some(HistoryRule::default()),
+        ..ChannelRule::room()
+    };
+    let socket = Socket { max_messages_per_second: Some(3), ..Socket::default() };
+    let node = Node::with(socket, vec![ChannelRule::room(), kept]).await;
+    let reason = json!({"reason": "too many messages of this socket, at most 3 a second"});
+    for topic in ["room:1", "kept:1"] {
+        let before = rejected(&node, "messages");
+        let mut client = node.client().await;
+        client.send(json!(["1", "1", topic, "phx_join", {}])).await;
+        assert_eq!(client.next().await[4]["status"], "ok");
+        // Wherever they are for.
+        for n in 0..40 {
+            let to = if n % 2 == 0 { topic } else { "nowhere" };
+            client.send(json!(["1", "2", to, "say", {}])).await;
+        }
+        let (mut refused, mut replies) = (0, 0);
+        while replies < 40 {
+            let reply = client.next().await;
+            if reply[3] == "say" {
+                continue;
+            }
+            replies += 1;
+            if reply[4]["response"] == reason {
+                assert_eq!((&reply[0], &reply[1]), (&json!("1"), &json!("2")), "{reply}");
+                refused += 1;
+            }
+        }
+        assert!(refused > 0, "forty messages take less than twelve seconds");
+        assert_eq!(rejected(&node, "messages") - before, refused);
+        // It is over its limit, and not dead.
+        client.is_quiet().await;
+        // Another socket has messages of its own.
+        assert_eq!(join(&mut node.client().await, topic, 1).await[0]["status"], "ok");
+        let again = async {
+            loop {
+                client.send(json!(["1", "3", topic, "say", {}])).await;
+                let heard = client.next().await;
+                if heard[3] == "say" {
+                    return client.next().await;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let said = timeout(PATIENCE, again).await.expect("two seconds later at the latest");
+        assert_eq!(said, ok("1", "3", topic));
+    }
+}
+
+#[tokio::test]
+async fn heartbeats_are_refused_when_there_is_no_hope() {
+    let socket = Socket { max_messages_per_second: Some(1), ..Socket::default() };
+    let node = Node::with(socket, vec![ChannelRule::room()]).await;
+    let mut client = node.joined("room:1").await;
+    for _ in 0..40 {
+        client.send(json!([null, "1", "phoenix", "heartbeat", {}])).await;
+    }
+    let mut statuses = Vec::new();
+    for _ in 0..40 {
+        statuses.push(client.next().await[4]["status"].take());
+    }
+    assert_eq!(statuses[0], "ok", "beside the join");
+    let refused = statuses.iter().filter(|status| *status == "error").count();
+    assert!(refused > 0, "forty heartbeats take less than forty seconds");
+    assert_eq!(rejected(&node, "messages"), refused as u64);
+}
+
+#[tokio::test]
+async fn by_default_a_client_may_flush_thousands_of_messages_at_once() {
+    let rule = ChannelRule { include_sender: false, ..ChannelRule::room() };
+    let node = Node::with(Socket::default(), vec![rule]).await;
+    let mut client = node.joined("room:1").await;
+    for batch in 0..20 {
+        for n in 0..250 {
+            client.send(json!(["1", (batch * 250 + n).to_string(), "room:1", "say", {}])).await;
+        }
+        for _ in 0..250 {
+            assert_eq!(client.next().await[4]["status"], "ok");
+        }
+    }
+    assert_eq!(rejected(&node, "messages"), 0);
 }

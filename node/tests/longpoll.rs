@@ -7,80 +7,19 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use conformance::{joined, node, pair, push};
-use plane::{Node, PATIENCE, ok};
-use reqwest::{Client, Method, RequestBuilder};
+use plane::{
+    PATIENCE, ok,
+    session::{Session, answer},
+};
+use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use sluice_node_api::admin::{DrainMode, DrainRequest};
 use tokio::time::timeout;
 
-/// A session of V2.
-struct Session {
-    http: Client,
-    url: String,
-    token: String,
-}
-
-async fn answer(request: RequestBuilder) -> Value {
-    let response = request.timeout(PATIENCE).send().await.expect("an answer");
-    assert_eq!(response.status(), 200, "P-LP-1");
-    assert_eq!(response.headers()["access-control-allow-origin"], "*", "P-LP-11");
-    assert_eq!(response.headers()["cache-control"], "no-store");
-    response.json().await.expect("JSON")
-}
-
-impl Session {
-    async fn open(node: &Node, path: &str) -> Self {
-        let http = Client::new();
-        let url = format!("http://{}{path}/longpoll?vsn=2.0.0", node.address);
-        let opened = answer(http.get(&url)).await;
-        assert_eq!((&opened["status"], &opened["messages"]), (&json!(410), &json!([])), "P-LP-2");
-        let token = opened["token"].as_str().expect("a token").to_owned();
-        Self { http, url, token }
-    }
-
-    /// The same session, asked by another node.
-    fn at(&mut self, node: &Node, path: &str) {
-        self.url = format!("http://{}{path}/longpoll?vsn=2.0.0", node.address);
-    }
-
-    async fn poll(&self) -> (u64, Vec<Value>) {
-        let polled = answer(self.http.get(format!("{}&token={}", self.url, self.token))).await;
-        let texts = polled["messages"].as_array().expect("a list").iter();
-        let messages = texts.map(|text| serde_json::from_str(text.as_str().expect("text")));
-        let messages = messages.collect::<Result<_, _>>().expect("JSON");
-        if polled["status"] != 410 {
-            assert_eq!(polled["token"], self.token, "P-LP-3");
-        }
-        (polled["status"].as_u64().expect("a status"), messages)
-    }
-
-    /// Polls until `count` messages are there.
-    async fn messages(&self, count: usize) -> Vec<Value> {
-        let mut all = Vec::new();
-        while all.len() < count {
-            let (status, messages) = self.poll().await;
-            assert!(status == 200 || status == 204, "{status}");
-            all.extend(messages);
-        }
-        all
-    }
-
-    async fn post(&self, lines: &[String]) -> Value {
-        let request = self.http.post(&self.url).header("x-phoenix-longpoll-token", &self.token);
-        let request = request.header("content-type", "application/x-ndjson");
-        answer(request.body(lines.join("\n"))).await["status"].clone()
-    }
-
-    async fn join(&self, topic: &str) {
-        assert_eq!(self.post(&[json!(["1", "1", topic, "phx_join", {}]).to_string()]).await, 200);
-        assert_eq!(self.messages(1).await, [ok("1", "1", topic)]);
-    }
-}
-
 #[tokio::test]
 async fn p_lp_2_to_5_a_session_joins_pushes_and_hears() {
     let node = node().await;
-    let session = Session::open(&node, "/socket").await;
+    let session = Session::open(node.address, "/socket").await;
     let slow = json!(["1", "1", "quiet:a", "phx_join", {"do": "slow", "ms": 30}]).to_string();
     let echo = json!(["1", "2", "quiet:a", "new_msg", {"x": 1}]).to_string();
     let bytes = STANDARD.encode(push("1", "3", "quiet:a", "ack", &[1, 2]));
@@ -96,16 +35,16 @@ async fn p_lp_2_to_5_a_session_joins_pushes_and_hears() {
     let shout = json!([null, null, "quiet:a", "shout", {"y": 1}]);
     assert_eq!(session.messages(1).await, [shout]);
     let late = json!(["1", "5", "quiet:a", "phx_join", {"do": "slow", "ms": 60_000}]).to_string();
-    let quick = Session::open(&node, "/quick").await;
+    let quick = Session::open(node.address, "/quick").await;
     assert_eq!(quick.post(&[late]).await, 408, "P-LP-4");
 }
 
 #[tokio::test]
 async fn p_lp_3_p_lp_10_a_poll_ends_with_its_window_and_a_newer_one_displaces_it() {
     let node = node().await;
-    let session = Session::open(&node, "/quick").await;
+    let session = Session::open(node.address, "/quick").await;
     assert_eq!(session.poll().await, (204, vec![]));
-    let long = Session::open(&node, "/socket").await;
+    let long = Session::open(node.address, "/socket").await;
     long.join("quiet:a").await;
     let newer = async {
         // The other is sent first, and both are answered whichever arrives first.
@@ -148,7 +87,7 @@ async fn p_lp_9_a_session_that_is_not_polled_ends_with_its_channels() {
     let node = node().await;
     let mut watcher = joined(&node, "presence:a").await;
     watcher.next().await;
-    let session = Session::open(&node, "/quick").await;
+    let session = Session::open(node.address, "/quick").await;
     let join = json!(["1", "1", "presence:a", "phx_join", {"key": "k"}]).to_string();
     assert_eq!(session.post(&[join]).await, 200);
     assert!(watcher.next().await[4]["joins"]["k"].is_object());
@@ -160,23 +99,21 @@ async fn p_lp_9_a_session_that_is_not_polled_ends_with_its_channels() {
 #[tokio::test]
 async fn p_lp_7_any_node_serves_a_session_and_p_lp_8_notices_that_it_is_gone() {
     let [(one, mesh), (two, _two)] = pair().await;
-    let mut session = Session::open(&one, "/socket").await;
-    session.at(&two, "/socket");
-    session.join("quiet:a").await;
-    session.at(&one, "/socket");
+    let here = Session::open(one.address, "/socket").await;
+    let there = here.at(two.address, "/socket");
+    there.join("quiet:a").await;
     let echo = json!(["1", "2", "quiet:a", "ack", {}]).to_string();
-    assert_eq!(session.post(std::slice::from_ref(&echo)).await, 200);
-    session.at(&two, "/socket");
-    assert_eq!(session.messages(1).await, [ok("1", "2", "quiet:a")]);
+    assert_eq!(here.post(std::slice::from_ref(&echo)).await, 200);
+    assert_eq!(there.messages(1).await, [ok("1", "2", "quiet:a")]);
     mesh.leave(Duration::ZERO).await;
-    assert_eq!(session.post(&[echo]).await, 410);
-    assert_eq!(session.poll().await, (410, vec![]));
+    assert_eq!(there.post(&[echo]).await, 410);
+    assert_eq!(there.poll().await, (410, vec![]));
 }
 
 #[tokio::test]
 async fn p_drain_6_g_6_a_drain_releases_a_waiting_poll_at_once() {
     let node = node().await;
-    let session = Session::open(&node, "/socket").await;
+    let session = Session::open(node.address, "/socket").await;
     session.join("quiet:a").await;
     let drain = DrainRequest {
         mode: DrainMode::Immediate,
@@ -195,12 +132,15 @@ async fn p_drain_6_g_6_a_drain_releases_a_waiting_poll_at_once() {
     let (polled, ()) = tokio::join!(timeout(PATIENCE * 3 / 4, answer(request)), ended);
     let polled = polled.expect("released");
     assert_ne!(polled["status"], 200, "no message");
+    // Whoever asks again shall be led elsewhere.
+    let again = session.http.get(&session.url).send().await.expect("an answer");
+    assert_eq!(again.headers()["connection"], "close");
 }
 
 #[tokio::test]
 async fn p_lp_12_bytes_that_are_text_travel_and_others_are_dropped() {
     let node = node().await;
-    let session = Session::open(&node, "/socket").await;
+    let session = Session::open(node.address, "/socket").await;
     session.join("quiet:a").await;
     let echo = |reference, payload: &[u8]| {
         STANDARD.encode(push("1", reference, "quiet:a", "echo", payload))
@@ -241,7 +181,7 @@ async fn p_lp_13_an_auth_token_comes_raw_in_a_header() {
 #[tokio::test]
 async fn what_is_posted_and_can_not_be_taken_yet_is_bounded() {
     let node = node().await;
-    let session = Session::open(&node, "/socket").await;
+    let session = Session::open(node.address, "/socket").await;
     let slow = [json!(["1", "1", "quiet:a", "phx_join", {"do": "slow", "ms": 2000}]).to_string()];
     let heartbeat = [json!([null, "2", "phoenix", "heartbeat", {}]).to_string()];
     // Far more than there is room for behind the join, should some overtake it.

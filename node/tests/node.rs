@@ -210,6 +210,42 @@ async fn nobody_ends_the_drain_of_a_node_that_leaves() {
     tokio::time::timeout(BOUND, ends).await.expect("it ends").unwrap();
 }
 
+/// A node on which everybody may stay for as long as they like, unless the live settings say `more`.
+async fn patient(dir: &Dir, more: &str) -> sluice_node::run::Node {
+    let live = LIVE.replace("drain: {", &format!("drain: {{mode: Wait, {more}"));
+    std::fs::write(dir.0.join("live.yaml"), live).unwrap();
+    node("a", &dir.config("shutdownSeconds: 600\n")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_leaves_drains_no_longer_than_its_live_settings_say() {
+    let dir = Dir::new();
+    let a = patient(&dir, "timeoutSeconds: 0.3, ").await;
+    let mut client = Client::join(&a, "room:1").await;
+    let ends = tokio::spawn(a.shut_down(sluice_node::run::Cause::Terminate));
+    assert_eq!(client.closed().await, 1012);
+    drop(client);
+    tokio::time::timeout(BOUND, ends).await.expect("it ends").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_leaves_is_told_that_its_time_is_over() {
+    let dir = Dir::new();
+    let a = patient(&dir, "").await;
+    let mut client = Client::join(&a, "room:1").await;
+    let (at, watched) = (a.addresses.admin, a.admin.clone());
+    let ends = tokio::spawn(a.shut_down(sluice_node::run::Cause::Terminate));
+    let none = sluice_node_api::admin::DrainPhase::None;
+    until("it drains", || watched.status().drain.phase != none).await;
+    let url = format!("http://{at}/drain");
+    let now = drain_request(json!({"mode": "Immediate", "initialDelaySeconds": 0.0}));
+    let (status, said) = call("POST", &url, Some(ADMIN_TOKEN), Some(now.to_string())).await;
+    assert!(status == 200 && said["phase"] != "None", "{status} {said}");
+    assert_eq!(client.closed().await, 1012);
+    drop(client);
+    tokio::time::timeout(BOUND, ends).await.expect("it ends").unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cordon_and_shed() {
     let dir = Dir::new();
@@ -235,6 +271,7 @@ async fn cordon_and_shed() {
         admin(&a, "POST", "/shed", Some(json!({"count": 9, "ratePerSecond": 100}))).await;
     assert_eq!(shed, json!({"shedding": 2}));
     assert_eq!((one.closed().await, two.closed().await), (1012, 1012));
+    assert_eq!(admin(&a, "GET", "/status", None).await.1["shed"], 2, "not the nine asked for");
     drop((one, two));
     end(a).await;
 }

@@ -8,21 +8,27 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sluice_node::pubsub::{Adapter, Broadcast, Kind, Local};
+use sluice_node::pubsub::{Adapter, Broadcast, Instance, Kind, Local, Signal};
 use sluice_node::redis_adapter::{RedisAdapter, RedisConfig};
+use sluice_node_api::admin::RedisFailure;
 use support::redis::Redis;
 use support::{BOUND, Client, Dir, end, until};
 
 #[derive(Default)]
-struct Kept(Mutex<Vec<Broadcast>>);
+struct Kept(Mutex<Vec<Broadcast>>, Mutex<Vec<(Instance, Signal)>>);
 
 impl Local for Kept {
     fn deliver(&self, b: Broadcast) {
         self.0.lock().push(b);
     }
+
+    fn signal(&self, from: Instance, signal: Signal) {
+        self.1.lock().push((from, signal));
+    }
 }
 
 struct Node {
+    instance: Instance,
     adapter: RedisAdapter,
     kept: Arc<Kept>,
 }
@@ -44,11 +50,15 @@ impl Node {
 
     /// Connections lost so far.
     fn lost(&self) -> u64 {
+        self.metric("redis_lost_connections_total ")
+    }
+
+    fn metric(&self, name: &str) -> u64 {
         let mut registry = prometheus_client::registry::Registry::default();
         self.adapter.register(&mut registry);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        let line = text.lines().find_map(|l| l.strip_prefix("redis_lost_connections_total "));
+        let line = text.lines().find_map(|l| l.strip_prefix(name));
         line.map_or(0, |n| n.parse().unwrap())
     }
 
@@ -59,13 +69,14 @@ impl Node {
 
 fn node(redis: &Redis, cluster: &str) -> Node {
     let kept = Arc::new(Kept::default());
+    let instance = rand::random();
     let config = RedisConfig {
         url_file: redis.dir.join("url"),
         cluster: cluster.into(),
-        instance: rand::random(),
+        instance,
         buffer: 1 << 20,
     };
-    Node { adapter: RedisAdapter::start(config, kept.clone()), kept }
+    Node { instance, adapter: RedisAdapter::start(config, kept.clone()), kept }
 }
 
 #[tokio::test]
@@ -115,6 +126,31 @@ async fn p_con_10_a_disconnect_reaches_nodes_that_have_not_subscribed_the_id_yet
 }
 
 #[tokio::test]
+async fn a_letter_reaches_its_node_alone_in_time_or_never_and_its_sender_is_not_missed() {
+    let mut redis = Redis::new();
+    redis.start();
+    let (a, b, c) = (node(&redis, "c"), node(&redis, "c"), node(&redis, "c"));
+    for n in [&a, &b, &c] {
+        n.connected().await;
+    }
+    let letter = |text: &'static str| Signal::Poll(Bytes::from_static(text.as_bytes()));
+    let say = |text, until| a.adapter.signal(Some(b.instance), &letter(text), until);
+    let soon = Instant::now() + BOUND;
+    say("late", Some(Instant::now()));
+    say("in time", Some(soon));
+    a.adapter.signal(None, &Signal::Presence(Bytes::from_static(b"to all")), None);
+    let heard = |n: &Node| n.kept.1.lock().clone();
+    until("c heard", || heard(&c).len() == 1).await;
+    until("b heard", || heard(&b).len() == 2).await;
+    assert_eq!(heard(&b)[0], (a.instance, letter("in time")));
+    assert_eq!(a.metric("redis_dropped_total{reason=\"stale\"} "), 1);
+    // Who says something of presence is missed when it falls silent; who asks is not.
+    b.adapter.signal(Some(a.instance), &letter("answer"), Some(soon));
+    until("a heard", || heard(&a) == [(b.instance, letter("answer"))]).await;
+    assert_eq!((a.metric("redis_nodes "), b.metric("redis_nodes ")), (0, 1));
+}
+
+#[tokio::test]
 async fn a_topic_wanted_again_at_once_stays_subscribed() {
     let mut redis = Redis::new();
     redis.start();
@@ -150,6 +186,34 @@ async fn redis_killed_delays_no_join_and_heals_when_it_is_back() {
     a.say("room:1", "one");
     a.say("room:2", "two");
     until("healed", || b.heard() == ["room:1 one", "room:2 two"]).await;
+}
+
+#[tokio::test]
+async fn why_redis_is_not_reached_is_told_in_a_word() {
+    let mut redis = Redis::new();
+    let a = node(&redis, "c");
+    let fails = async |word: RedisFailure| {
+        until(&format!("{word:?}"), || a.adapter.failure() == Some(word)).await;
+    };
+    fails(RedisFailure::Refused).await;
+    redis.start();
+    a.connected().await;
+    assert_eq!(a.adapter.failure(), None);
+    redis.kill();
+    let wrong = [
+        ("redis://:wrong@127.0.0.1:{port}", RedisFailure::Authentication),
+        ("redis://127.0.0.1:{port}", RedisFailure::Authentication),
+        ("rediss://127.0.0.1:{port}", RedisFailure::Tls),
+        ("http://127.0.0.1:{port}", RedisFailure::Url),
+    ];
+    redis.start();
+    for (url, word) in wrong {
+        redis.url(url);
+        redis.kill();
+        redis.start();
+        fails(word).await;
+    }
+    a.adapter.leave(BOUND).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use plane::{Client, Node, ok};
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
-use sluice_node_api::config::{ChannelRule, LiveConfig, PresenceRule, Socket};
+use sluice_node::pubsub::{Broadcast, Kind};
+use sluice_node_api::config::{
+    ChannelRule, HistoryRule, JoinRule, LiveConfig, PresenceRule, Socket,
+};
 use tokio_tungstenite::tungstenite::Message;
 
 fn plain(topic: &str) -> ChannelRule {
@@ -81,17 +84,40 @@ async fn p_pres_1_to_7_a_rule_lists_who_is_there_beside_topics_that_are_relayed(
 }
 
 #[tokio::test]
+async fn p_pres_8_a_key_that_every_object_of_a_browser_has_is_replaced() {
+    let node = Node::with(Socket::default(), vec![present("room:*")]).await;
+    let mut anna = user(&node, "anna").await;
+    appear(&mut anna, "room:1", json!({})).await;
+    for name in ["__proto__", "constructor", "toString", "hasOwnProperty"] {
+        let mut mallory = user(&node, name).await;
+        let keys = appear(&mut mallory, "room:1", json!({})).await;
+        assert!(keys.len() == 2 && !keys.iter().any(|key| key == name), "{keys:?}");
+        let joins = event(&mut anna, "presence_diff").await["joins"].take();
+        let joined: Vec<_> = joins.as_object().unwrap().keys().collect();
+        assert!(joined.len() == 1 && keys.contains(joined[0]), "{joined:?} of {keys:?}");
+        drop(mallory);
+        event(&mut anna, "presence_diff").await;
+    }
+}
+
+#[tokio::test]
 async fn a_join_whose_payload_is_too_deep_for_presence_is_refused_and_told_so() {
     let node = Node::with(Socket::default(), vec![present("room:*")]).await;
     let mut anna = user(&node, "anna").await;
-    let unread = "payload can't be read: too deep, a number too large, or half a surrogate pair";
+    let too_deep = "payload nested too deep, at most 96 levels";
     let deep = "presence meta nested too deep, at most 64 levels";
-    for (levels, reason) in [(64, deep), (120, deep), (30_000, unread)] {
+    for (levels, reason) in [(64, deep), (95, deep), (96, too_deep), (30_000, too_deep)] {
         let (open, close) = ("[".repeat(levels), "]".repeat(levels));
         let text = format!(r#"["1","1","room:1","phx_join",{{"status":{open}{close}}}]"#);
         anna.raw(Message::text(text)).await;
         let refused = anna.next().await;
         assert_eq!(refused[4], json!({"status": "error", "response": {"reason": reason}}));
+    }
+    for unread in ["1e999", r#""\ud800""#] {
+        let text = format!(r#"["1","1","room:1","phx_join",{{"status":{unread}}}]"#);
+        anna.raw(Message::text(text)).await;
+        let reason = "payload can't be read: a number too large, or half a surrogate pair";
+        assert_eq!(anna.next().await[4]["response"]["reason"], reason);
     }
     let deepest = (0..63).fold(json!("here"), |inner, _| json!([inner]));
     assert_eq!(appear(&mut anna, "room:1", json!({"status": deepest})).await, ["anna"]);
@@ -170,6 +196,51 @@ async fn p_join_5_a_reload_counts_for_the_next_join_whichever_way_it_goes() {
     node.until("two channels", |hub| hub.counts().channels == 2).await;
     drop(anna);
     node.until("none", |hub| hub.counts().channels == 0).await;
+}
+
+#[tokio::test]
+async fn p_join_5_a_join_that_is_refused_ends_the_channel_before_it_relayed_or_not() {
+    let history =
+        |topic: &str| ChannelRule { history: Some(HistoryRule::default()), ..plain(topic) };
+    let guarded = |rule: ChannelRule| {
+        let join = JoinRule { claim: Some("rooms".into()), topics: Vec::new() };
+        ChannelRule { join: Some(join), ..rule }
+    };
+    let rules = || vec![plain("plain:*"), history("kept:*")];
+    let node = Node::with(Socket::default(), rules()).await;
+    for topic in ["plain:1", "kept:1"] {
+        for (later, reason, join_ref) in [
+            (rules().into_iter().map(guarded).collect::<Vec<_>>(), "unauthorized", json!("2")),
+            (vec![plain("other")], "unmatched topic", Value::Null),
+        ] {
+            reload(&node, rules());
+            let mut anna = node.client().await;
+            anna.send(json!(["1", "1", topic, "phx_join", {}])).await;
+            assert_eq!(anna.next().await[4]["status"], "ok");
+            let mut bert = node.client().await;
+            bert.send(json!(["1", "1", topic, "phx_join", {}])).await;
+            assert_eq!(bert.next().await[4]["status"], "ok");
+            reload(&node, later);
+            anna.send(json!(["2", "2", topic, "phx_join", {}])).await;
+            let refused = anna.next().await;
+            assert_eq!((&refused[0], &refused[1]), (&join_ref, &json!("2")), "{refused}");
+            assert_eq!(refused[4]["response"], json!({ "reason": reason }));
+            assert_eq!(anna.next().await, json!(["1", "1", topic, "phx_close", {}]));
+            // It neither speaks there nor hears.
+            anna.send(json!([null, "3", topic, "news", {"n": 1}])).await;
+            assert_eq!(anna.next().await[4]["response"]["reason"], "unmatched topic");
+            node.hub.broadcast(news(topic));
+            assert_eq!(event(&mut bert, "news").await, json!({"n": 2}));
+            anna.is_quiet().await;
+            drop((anna, bert));
+            node.until("none", |hub| hub.counts().channels == 0).await;
+        }
+    }
+}
+
+fn news(topic: &str) -> Broadcast {
+    let payload = json!({"n": 2}).to_string().into();
+    Broadcast { topic: topic.into(), event: "news".into(), kind: Kind::Json, payload }
 }
 
 /// Polls a session once.

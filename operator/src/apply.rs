@@ -4,7 +4,9 @@
 //! The StatefulSet's cursor and template are applied together. When the plan keeps the template,
 //! the rendering that is in force is applied again from annotation `sluice.dev/template`: it is
 //! what this operator, or an earlier release, rendered, not what the API server answered. Should
-//! the annotation be gone or not match its hash, only the cursor's fields are patched.
+//! the annotation be gone or not match its hash, today's rendering is applied: as it is in force, if
+//! its hashes say so, or else as a template that is pending. While that is held back, by a pause, only
+//! the cursor's fields are patched.
 //!
 //! It must never write unless this process leads ([`Leadership`]), and never take over an object
 //! that somebody else made.
@@ -20,7 +22,8 @@
 //! | sluice.dev | channelclusters/finalizers | update (for `blockOwnerDeletion`) |
 //! | apps | statefulsets | get list watch create patch delete |
 //! | (core) | services | get list watch create patch delete |
-//! | (core) | configmaps, serviceaccounts | get list watch create patch |
+//! | (core) | configmaps | get list watch create patch delete |
+//! | (core) | serviceaccounts | get list watch create patch |
 //! | policy | poddisruptionbudgets | get list watch create patch delete |
 //! | (core) | secrets | get create patch delete |
 //! | (core) | pods | get list watch patch |
@@ -33,8 +36,10 @@
 
 mod error;
 mod template;
+mod way;
 
 pub use error::Error;
+pub(crate) use error::PERSISTENT;
 pub use template::Foreign;
 
 use k8s_openapi::{
@@ -47,7 +52,7 @@ use k8s_openapi::{
 };
 use kube::{
     Client,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use sluice_crds::names;
@@ -105,10 +110,11 @@ impl Applier<'_> {
         let live = self.live(object.kind, &object.name).await?;
         match live {
             None => self.apply(object, "all of it").await?,
-            Some(live) => match differs(object, &serde_json::to_value(live)?) {
+            Some(live) => match differs(object, &serde_json::to_value(&live)?) {
                 Differs::No => return Ok(false),
                 Differs::At(path) => self.apply(object, &path).await?,
-                Differs::Opened(patch) => self.close(object, patch).await?,
+                Differs::Opened(patch) => self.take_out(object, patch).await?,
+                Differs::Frozen => self.remake(object, live).await?,
             },
         }
         Ok(true)
@@ -128,18 +134,11 @@ impl Applier<'_> {
         if live.metadata.deletion_timestamp.is_some() {
             return Ok(false);
         }
-        let uid = live.metadata.uid;
-        let params =
-            DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
-        self.may_write()?;
-        match self.api(kind).delete(name, &params).await {
-            Ok(_) => {
-                tracing::info!(?kind, name, "deleted: the spec does not ask for it any more");
-                Ok(true)
-            }
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-            Err(source) => Err(Error::api("delete", kind, name, source)),
+        let deleted = self.delete(kind, name, live.metadata.uid).await?;
+        if deleted {
+            tracing::info!(?kind, name, "deleted: the spec does not ask for it any more");
         }
+        Ok(deleted)
     }
 
     /// Deletes the managed Redis; whether there was one.
@@ -170,7 +169,9 @@ impl Applier<'_> {
         if let Some(live) = live {
             self.ours(Kind::StatefulSet, name, &live.metadata)?;
         }
-        let kept = live.and_then(|live| Kept::of(&live.metadata));
+        let kept = live.and_then(|live| {
+            Kept::of(&live.metadata).or_else(|| Kept::today(&live.metadata, workload))
+        });
         let today = (&workload.template, &*workload.template_hash, &*workload.spec_hash);
         let (template, rollout) = match (live, cursor.template, &kept) {
             (None, ..) | (_, TemplateStep::Apply, _) => (today, rollout),
@@ -204,7 +205,9 @@ impl Applier<'_> {
         let spec = json!({
             "replicas": cursor.replicas,
             "ordinals": { "start": cursor.ordinals_start },
-            "updateStrategy": { "rollingUpdate": { "partition": cursor.partition } },
+            "updateStrategy": {
+                "type": "RollingUpdate", "rollingUpdate": { "partition": cursor.partition },
+            },
         });
         if first_difference(&spec, &live.data["spec"]).is_none() {
             return Ok(false);
@@ -252,34 +255,16 @@ impl Applier<'_> {
         let api = self.api(*kind);
         let mut answer = api.patch(name, &params, &Patch::Apply(value)).await;
         if let Err(kube::Error::Api(status)) = &answer
-            && *kind == Kind::Service
             && heal::may_collide(status.code)
-            && self.replace_ports(object).await?
+            && self.make_way(object).await?
         {
             self.may_write()?;
             answer = api.patch(name, &params, &Patch::Apply(value)).await;
         }
-        answer.map_err(|source| Error::api("apply", *kind, name, source))?;
+        if let Err(source) = answer {
+            return Err(self.refused(object, source).await);
+        }
         tracing::info!(?kind, name, differs = what, "applied");
-        Ok(())
-    }
-
-    /// Replaces the ports of a Service if they are what an apply can't get past; whether they were.
-    async fn replace_ports(&self, object: &Object) -> Result<bool, Error> {
-        let Object { kind, name, value } = object;
-        let Some(live) = self.live(*kind, name).await? else { return Ok(false) };
-        let Some(patch) = heal::service_patch(value, &serde_json::to_value(&live)?) else {
-            return Ok(false);
-        };
-        self.close(object, patch).await?;
-        Ok(true)
-    }
-
-    /// Takes out of a Service what somebody else put in.
-    async fn close(&self, object: &Object, patch: Value) -> Result<(), Error> {
-        let Object { kind, name, .. } = object;
-        self.patch(*kind, name, Patch::Merge(patch)).await?;
-        tracing::warn!(?kind, name, "ports or addresses were changed by somebody else: put right");
         Ok(())
     }
 
@@ -307,9 +292,14 @@ enum Differs {
     At(String),
     /// By what was added to a Service; this patch takes it out.
     Opened(Value),
+    /// It can't be changed any more.
+    Frozen,
 }
 
 fn differs(object: &Object, live: &Value) -> Differs {
+    if heal::frozen(object.kind, live) {
+        return Differs::Frozen;
+    }
     if let Some(path) = first_difference(&object.value, live) {
         return Differs::At(path);
     }
@@ -331,7 +321,7 @@ fn is_ours(kind: Kind, meta: &ObjectMeta, cluster: &Cluster<'_>) -> bool {
 }
 
 /// The rendering that is in force, from the StatefulSet's annotations.
-struct Kept {
+pub(crate) struct Kept {
     template: Value,
     template_hash: String,
     spec_hash: String,
@@ -339,7 +329,8 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(meta: &ObjectMeta) -> Option<Self> {
+    /// As it was recorded.
+    pub(crate) fn of(meta: &ObjectMeta) -> Option<Self> {
         let annotations = meta.annotations.as_ref()?;
         let template: Value = serde_json::from_str(annotations.get(TEMPLATE)?).ok()?;
         let template_hash = annotations.get(names::TEMPLATE_HASH)?.clone();
@@ -348,6 +339,20 @@ impl Kept {
             template,
             template_hash,
             spec_hash: annotations.get(names::SPEC_HASH).cloned().unwrap_or_default(),
+            rollout: annotations.get(names::ROLLOUT_STARTED_AT).cloned(),
+        })
+    }
+
+    /// Of a record that is gone: today's rendering, if it is by both hashes the one in force.
+    fn today(meta: &ObjectMeta, workload: &Workload) -> Option<Self> {
+        let annotations = meta.annotations.as_ref()?;
+        let same = |key, hash| annotations.get(key) == Some(hash);
+        let in_force = same(names::TEMPLATE_HASH, &workload.template_hash)
+            && same(names::SPEC_HASH, &workload.spec_hash);
+        in_force.then(|| Self {
+            template: workload.template.clone(),
+            template_hash: workload.template_hash.clone(),
+            spec_hash: workload.spec_hash.clone(),
             rollout: annotations.get(names::ROLLOUT_STARTED_AT).cloned(),
         })
     }

@@ -57,3 +57,37 @@ fn a_kept_template_counts_only_with_its_hash() {
     assert!(Kept::of(&annotated("other")).is_none());
     assert!(Kept::of(&ObjectMeta::default()).is_none());
 }
+
+#[test]
+fn a_record_that_is_gone_is_todays_rendering_if_both_hashes_say_so() {
+    let spec: ChannelClusterSpec = serde_saphyr::from_str("{}").unwrap();
+    let defaults = Defaults {
+        node_image: "node:1".into(),
+        redis_image: "redis:8".into(),
+        cluster_domain: "cluster.local".into(),
+    };
+    let cluster = Cluster {
+        namespace: "team",
+        name: "chat",
+        uid: "1",
+        generation: Some(1),
+        spec: &spec,
+        defaults: &defaults,
+    };
+    let today = crate::build::build(&cluster).unwrap().workload;
+    let annotated = |template_hash: &str, spec_hash: &str| ObjectMeta {
+        annotations: Some(BTreeMap::from([
+            (names::TEMPLATE_HASH.to_owned(), template_hash.to_owned()),
+            (names::SPEC_HASH.to_owned(), spec_hash.to_owned()),
+            (names::ROLLOUT_STARTED_AT.to_owned(), "then".to_owned()),
+        ])),
+        ..ObjectMeta::default()
+    };
+    let lost = annotated(&today.template_hash, &today.spec_hash);
+    assert!(Kept::of(&lost).is_none());
+    let kept = Kept::today(&lost, &today).unwrap();
+    assert_eq!((&kept.template, kept.rollout.as_deref()), (&today.template, Some("then")));
+    assert!(Kept::today(&annotated("other", &today.spec_hash), &today).is_none());
+    assert!(Kept::today(&annotated(&today.template_hash, "other"), &today).is_none());
+    assert!(Kept::today(&ObjectMeta::default(), &today).is_none());
+}

@@ -59,8 +59,7 @@ pub async fn publish(recorder: &Recorder, cluster: &ChannelCluster, said: Vec<st
     for event in said {
         let warning = event.reason.is_warning();
         let reason = event.reason.as_str();
-        let pod = event.pod.as_ref().map(|(name, _)| name.as_str());
-        tracing::info!(reason, pod, message = event.message, "event");
+        log(&event);
         let secondary = event.pod.map(|(name, uid)| ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Pod".into()),
@@ -84,6 +83,12 @@ pub async fn publish(recorder: &Recorder, cluster: &ChannelCluster, said: Vec<st
     }
 }
 
+/// Not as `message`: that is the key of the line's own words.
+fn log(event: &status::Event) {
+    let pod = event.pod.as_ref().map(|(name, _)| name.as_str());
+    tracing::info!(reason = event.reason.as_str(), pod, note = event.message, "event");
+}
+
 fn shortened(mut text: String) -> String {
     if text.len() > NOTE_BYTES {
         let end = (0..=NOTE_BYTES).rev().find(|end| text.is_char_boundary(*end));
@@ -95,6 +100,22 @@ fn shortened(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{status::EventReason, telemetry};
+
+    #[test]
+    fn a_line_of_an_event_has_each_key_once() {
+        let event = status::Event {
+            reason: EventReason::PodStuck,
+            pod: Some(("chat-3".into(), "uid".into())),
+            message: "chat-3 can't start".into(),
+        };
+        let lines = telemetry::tests::json_lines(|| log(&event));
+        let [line] = &lines[..] else { panic!("{lines:?}") };
+        let of = |key: &str| line.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str().unwrap());
+        assert_eq!(of("message"), Some("event"));
+        assert_eq!(of("note"), Some("chat-3 can't start"));
+        assert_eq!((of("reason"), of("pod")), (Some("PodStuck"), Some("chat-3")));
+    }
 
     #[test]
     fn notes_are_cut_at_a_character() {

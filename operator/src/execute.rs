@@ -164,9 +164,11 @@ impl Executor<'_> {
                 self.applier.may_write()?;
                 let Some(address) = self.seen.address(&pod.uid) else { return Ok(false) };
                 let answer = self.nodes.shed(address, self.token, request).await;
-                if noted(pod, answer) {
+                let told = noted(pod, answer);
+                if told {
                     tracing::info!(pod = pod.name, clients = request.count, "rebalancing");
                 }
+                return Ok(told);
             }
             Action::CancelDrain { pod } => {
                 return self

@@ -62,14 +62,15 @@ fn without_template(entry: &Value) -> Option<Value> {
     (!fields.is_empty()).then_some(entry)
 }
 
-/// The entries of those who own a part of the pod template and are not the operator's applies.
+/// The entries of those who own a part of the pod template and are not the operator: it owns what it
+/// applied, and the defaults that the API server filled in where it took something out.
 fn theirs(live: &Value) -> impl Iterator<Item = &Value> {
     let entries = live["metadata"]["managedFields"].as_array().into_iter().flatten();
     entries.filter(|entry| is_theirs(entry))
 }
 
 fn is_theirs(entry: &Value) -> bool {
-    let ours = entry["manager"] == names::FIELD_MANAGER && entry["operation"] == "Apply";
+    let ours = entry["manager"] == names::FIELD_MANAGER;
     let of_status = entry["subresource"].as_str().is_some_and(|part| !part.is_empty());
     !ours && !of_status && entry["fieldsV1"]["f:spec"]["f:template"].is_object()
 }
@@ -170,6 +171,12 @@ mod tests {
         let note = json!({ "f:metadata": { "f:annotations": { "f:b": {} } } });
         let ours = live(names::FIELD_MANAGER, "Apply", note.clone());
         assert_eq!(addition(&rendered(), &ours), None);
+        // A default that stands where an edit was taken out.
+        let filled = container(json!({ "f:imagePullPolicy": {} }));
+        assert!(found(filled.clone()).is_some(), "theirs, if somebody else set it");
+        let ours = live(names::FIELD_MANAGER, "Update", filled);
+        assert_eq!(addition(&rendered(), &ours), None);
+        assert_eq!(patch(&rendered(), &ours)[1]["value"], ours["metadata"]["managedFields"]);
         let mut status = live("kube-controller-manager", "Update", note);
         status["metadata"]["managedFields"][0]["subresource"] = "status".into();
         assert_eq!(addition(&rendered(), &status), None);

@@ -1,13 +1,45 @@
-//! What to do about a Service that an apply can't bring back. The API server merges applied ports by
-//! number: a port that somebody renumbered is taken for another one, and the two then collide by name
-//! or by node port, again and again. And what somebody added, an apply leaves: a port that lets
-//! clients in where they must not come, an address from outside. Pure.
+//! What to do about an object that an apply can't bring back. The API server merges the applied ports
+//! of a Service by number: a port that somebody renumbered is taken for another one, and the two then
+//! collide by name or by node port, again and again. And what somebody added, an apply leaves: a port
+//! that lets clients in where they must not come, an address from outside, the other bound of a
+//! disruption budget, which may have one only. Pure.
 
 use serde_json::{Map, Value, json};
 
-/// Whether an answer of the API server to the apply of a Service may come from such a collision.
+use crate::build::Kind;
+
+/// Whether an answer of the API server to an apply may come from such a collision.
 pub fn may_collide(code: u16) -> bool {
     matches!(code, 409 | 422 | 500)
+}
+
+/// A merge patch that takes out of `live` what an apply of `rendered` collides with, and fails if
+/// `live` has changed; or nothing, when it does not.
+pub fn patch(kind: Kind, rendered: &Value, live: &Value) -> Option<Value> {
+    match kind {
+        Kind::Service => service_patch(rendered, live),
+        Kind::PodDisruptionBudget => budget_patch(rendered, live),
+        _ => None,
+    }
+}
+
+/// Whether the object can't be changed any more: it must be made anew, before kubelets have seen that
+/// and no longer look for changes.
+pub fn frozen(kind: Kind, live: &Value) -> bool {
+    kind == Kind::ConfigMap && live["immutable"] == true
+}
+
+/// The disruption budget with the rendered bound in place of the other one.
+fn budget_patch(rendered: &Value, live: &Value) -> Option<Value> {
+    let version = live["metadata"]["resourceVersion"].as_str()?;
+    let (wanted, there) = (&rendered["spec"], &live["spec"]);
+    let other = wanted["minAvailable"].is_null() && !there["minAvailable"].is_null();
+    other.then(|| {
+        json!({
+            "metadata": { "resourceVersion": version },
+            "spec": { "minAvailable": null, "maxUnavailable": wanted["maxUnavailable"] },
+        })
+    })
 }
 
 /// A merge patch that makes of `live` what was rendered where an apply does not, and fails if `live`
@@ -125,6 +157,34 @@ mod tests {
         assert_eq!(service_patch(&rendered("NodePort", &http), &right), None);
         assert_eq!(service_patch(&json!({}), &right), None);
         assert_eq!(service_patch(&rendered("NodePort", &http), &json!({})), None);
+    }
+
+    #[test]
+    fn the_other_bound_of_a_disruption_budget_gives_way_to_the_rendered_one() {
+        let rendered = json!({ "spec": { "maxUnavailable": 1, "selector": { "a": "b" } } });
+        let live = |spec: Value| json!({ "metadata": { "resourceVersion": "7" }, "spec": spec });
+        let other = live(json!({ "minAvailable": 1, "selector": { "a": "b" } }));
+        let kind = Kind::PodDisruptionBudget;
+        assert_eq!(
+            patch(kind, &rendered, &other).unwrap(),
+            json!({
+                "metadata": { "resourceVersion": "7" },
+                "spec": { "minAvailable": null, "maxUnavailable": 1 },
+            })
+        );
+        for right in [json!({ "maxUnavailable": 1 }), json!({ "maxUnavailable": 2 }), json!({})] {
+            assert_eq!(patch(kind, &rendered, &live(right)), None, "an apply does it");
+        }
+        assert_eq!(patch(Kind::ConfigMap, &rendered, &other), None);
+    }
+
+    #[test]
+    fn only_a_config_map_that_is_immutable_is_frozen() {
+        assert!(frozen(Kind::ConfigMap, &json!({ "immutable": true })));
+        assert!(!frozen(Kind::ConfigMap, &json!({ "immutable": false })));
+        assert!(!frozen(Kind::ConfigMap, &json!({})));
+        // Its content would be lost.
+        assert!(!frozen(Kind::Secret, &json!({ "immutable": true })));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Serves `/healthz`, `/readyz` and `/metrics`. Readiness means that the CRD is there and caches
-//! are in sync; it never depends on leadership: a replica that stands by is ready.
+//! are in sync; it never depends on leadership: a replica that stands by is ready. One that may not
+//! have the lease can't stand by.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
 };
 
 use axum::{
@@ -13,42 +14,90 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::{leader::Leadership, metrics::Metrics};
 
 /// Whether the process can do its work.
 #[derive(Debug, Default)]
 pub struct Readiness {
-    crd: AtomicBool,
-    syncing: AtomicUsize,
+    crd: Mutex<Crd>,
+    lease: OnceLock<Leadership>,
+    /// By namespace.
+    scopes: Mutex<BTreeMap<String, Reading>>,
+}
+
+/// Whether ChannelClusters are known to the API server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Crd {
+    /// It has not answered yet.
+    #[default]
+    Unknown,
+    /// They are not.
+    Missing,
+    /// They are.
+    There,
+}
+
+impl Crd {
+    /// What is said when it is missing.
+    pub const MISSING: &str =
+        "the ChannelCluster CRD is not installed: install the chart sluice-crds";
+}
+
+/// How far a namespace is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Its caches fill.
+    Filling,
+    /// They are in sync.
+    Synced,
+    /// It may not be read, or might not until now: perhaps it is gone. The others go on.
+    Denied,
 }
 
 impl Readiness {
-    /// The CRD was found.
-    pub fn crd_found(&self) {
-        self.crd.store(true, Ordering::Relaxed);
+    /// Whether the CRD is there.
+    pub fn crd(&self, crd: Crd) {
+        *self.crd.lock() = crd;
     }
 
-    /// A set of caches begins to fill.
-    pub fn sync_begins(&self) {
-        self.syncing.fetch_add(1, Ordering::Relaxed);
+    /// Whose election it takes part in.
+    pub fn elects(&self, leadership: Leadership) {
+        let _ = self.lease.set(leadership);
     }
 
-    /// That set of caches is in sync.
-    pub fn synced(&self) {
-        self.syncing.fetch_sub(1, Ordering::Relaxed);
+    /// How far a namespace is read.
+    pub fn reads(&self, namespace: &str, reading: Reading) {
+        self.scopes.lock().insert(namespace.into(), reading);
+    }
+
+    /// How far a namespace is read; `None` when nobody has begun.
+    pub fn reading(&self, namespace: &str) -> Option<Reading> {
+        self.scopes.lock().get(namespace).copied()
     }
 
     /// What is missing, if anything.
-    pub fn missing(&self) -> Option<&'static str> {
-        if !self.crd.load(Ordering::Relaxed) {
-            return Some(
-                "the ChannelCluster CRD is not installed, or the API server is not reached",
-            );
+    pub fn missing(&self) -> Option<String> {
+        match *self.crd.lock() {
+            Crd::Unknown => return Some("the API server is not reached".into()),
+            Crd::Missing => return Some(Crd::MISSING.into()),
+            Crd::There => {}
         }
-        (self.syncing.load(Ordering::Relaxed) > 0).then_some("caches are filling")
+        if self.lease.get().is_some_and(Leadership::is_denied) {
+            return Some("the lease may not be read or written: the log says what to grant".into());
+        }
+        let scopes = self.scopes.lock();
+        let any = |reading| scopes.values().any(|is| *is == reading);
+        if any(Reading::Filling) {
+            return Some("caches are filling".into());
+        }
+        (any(Reading::Denied) && !any(Reading::Synced)).then(|| {
+            let names: Vec<&str> = scopes.keys().map(String::as_str).collect();
+            format!("may not be read: {}", names.join(", "))
+        })
     }
 }
 
@@ -95,24 +144,43 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn ready_once_the_crd_is_there_and_caches_are_in_sync() {
+    async fn ready_while_the_crd_is_there_and_what_may_be_read_is_in_sync() {
         let (readiness, stop) = (Arc::new(Readiness::default()), CancellationToken::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let metrics = Arc::new(Metrics::new());
         let server = tokio::spawn(serve(listener, readiness.clone(), metrics, stop.clone()));
-        let code = async |path: &str| {
-            reqwest::get(format!("{base}{path}")).await.unwrap().status().as_u16()
+        let get = async |path: &str| {
+            let answer = reqwest::get(format!("{base}{path}")).await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
         };
-        assert_eq!(code("/healthz").await, 200);
-        assert_eq!(code("/readyz").await, 503);
-        readiness.crd_found();
-        assert_eq!(code("/readyz").await, 200);
-        readiness.sync_begins();
-        assert_eq!(code("/readyz").await, 503);
-        readiness.synced();
-        assert_eq!(code("/readyz").await, 200);
-        assert_eq!(code("/metrics").await, 200);
+        let ready = async || match get("/readyz").await {
+            (200, _) => None,
+            (code, missing) => {
+                assert_eq!(code, 503);
+                Some(missing)
+            }
+        };
+        let not = |missing: &str| Some(missing.to_owned());
+        assert_eq!(get("/healthz").await.0, 200);
+        assert_eq!(ready().await, not("the API server is not reached"));
+        readiness.crd(Crd::Missing);
+        assert_eq!(ready().await, not(Crd::MISSING));
+        readiness.crd(Crd::There);
+        assert_eq!(ready().await, None, "one that stands by");
+        readiness.reads("gone", Reading::Filling);
+        readiness.reads("ok", Reading::Filling);
+        assert_eq!(ready().await, not("caches are filling"));
+        readiness.reads("ok", Reading::Synced);
+        assert_eq!(ready().await, not("caches are filling"));
+        readiness.reads("gone", Reading::Denied);
+        assert_eq!(ready().await, None, "one namespace is no reason to do nothing for the others");
+        readiness.crd(Crd::Missing);
+        assert_eq!(ready().await, not(Crd::MISSING), "it went later");
+        readiness.crd(Crd::There);
+        readiness.reads("ok", Reading::Denied);
+        assert_eq!(ready().await, not("may not be read: gone, ok"));
+        assert_eq!(get("/metrics").await.0, 200);
         stop.cancel();
         server.await.unwrap().unwrap();
     }

@@ -6,13 +6,24 @@
 //! renew in time: [`Leadership::still_valid`] is asked right before each write and compares the
 //! last renewal with the clock, so a process that was stopped and wakes up finds out by itself.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::lease_store::{KubeLeases, LeaseRecord, StoreError, Versioned};
+use crate::telemetry;
+
+/// Between two log lines about the same failure.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// Where the lease is kept. In production a Lease object, in tests a value in memory.
 pub trait LeaseStore: Send + Sync {
@@ -90,6 +101,7 @@ impl Error {
 #[derive(Clone, Debug, Default)]
 pub struct Leadership {
     valid_until: Arc<Mutex<Validity>>,
+    denied: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -103,7 +115,7 @@ enum Validity {
 impl Leadership {
     /// For a single process without an election.
     pub fn always() -> Self {
-        Self { valid_until: Arc::new(Mutex::new(Validity::Always)) }
+        Self { valid_until: Arc::new(Mutex::new(Validity::Always)), ..Self::default() }
     }
 
     /// Whether this process may write now: its last renewal *began* less than the renew deadline
@@ -114,6 +126,15 @@ impl Leadership {
             Validity::Always => true,
             Validity::Until(deadline) => Instant::now() < deadline,
         }
+    }
+
+    /// Whether this process may not even read or write the lease: it can't stand by either.
+    pub fn is_denied(&self) -> bool {
+        self.denied.load(Ordering::Relaxed)
+    }
+
+    fn denied(&self, denied: bool) {
+        self.denied.store(denied, Ordering::Relaxed);
     }
 
     fn set(&self, validity: Validity) {
@@ -149,6 +170,7 @@ impl<S: LeaseStore> Elector<S> {
     /// Waits until this process leads. `false`: `stop` came first.
     pub async fn acquire(&mut self, stop: &CancellationToken) -> bool {
         let mut told = String::new();
+        let mut failures = Failures::default();
         loop {
             let begun = Instant::now();
             let attempt = tokio::select! {
@@ -157,12 +179,15 @@ impl<S: LeaseStore> Elector<S> {
             };
             match attempt {
                 Ok(Ok(true)) => {
+                    self.leadership.denied(false);
                     self.renewed = begun;
                     self.leadership.set(Validity::Until(begun + self.timing.renew_deadline));
                     tracing::info!(identity = self.identity, "leading");
                     return true;
                 }
                 Ok(Ok(false)) => {
+                    failures = Failures::default();
+                    self.leadership.denied(false);
                     let holder = self.holder();
                     if holder != told {
                         tracing::info!(holder, "standing by");
@@ -170,7 +195,10 @@ impl<S: LeaseStore> Elector<S> {
                     }
                 }
                 Ok(Err(StoreError::Conflict)) => tracing::debug!("somebody else wrote the lease"),
-                Ok(Err(error)) => tracing::warn!(%error, "can't get the lease"),
+                Ok(Err(error)) => {
+                    self.leadership.denied(error.denied());
+                    failures.tell(&error, "can't get the lease");
+                }
                 Err(_) => tracing::warn!("getting the lease took too long"),
             }
             tokio::select! {
@@ -183,6 +211,7 @@ impl<S: LeaseStore> Elector<S> {
     /// Renews until `stop`, then returns `Ok`; or returns the error that says how leadership was
     /// lost. The caller must then end the process: what it has under way may not go on.
     pub async fn keep(&mut self, stop: &CancellationToken) -> Result<(), Error> {
+        let mut failures = Failures::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -199,6 +228,7 @@ impl<S: LeaseStore> Elector<S> {
             let patience = left.min(self.timing.renew_deadline / 2);
             match timeout(patience, self.attempt()).await {
                 Ok(Ok(true)) if Instant::now() < deadline => {
+                    failures = Failures::default();
                     self.renewed = begun;
                     self.leadership.set(Validity::Until(begun + self.timing.renew_deadline));
                 }
@@ -209,7 +239,7 @@ impl<S: LeaseStore> Elector<S> {
                     let holder = self.holder();
                     return Err(self.lost(format!("{holder} holds the lease")));
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "can't renew the lease"),
+                Ok(Err(error)) => failures.tell(&error, "can't renew the lease"),
                 Err(_) => tracing::warn!("renewing the lease took too long"),
             }
         }
@@ -226,7 +256,9 @@ impl<S: LeaseStore> Elector<S> {
         let record = LeaseRecord { holder: None, duration_seconds: 1, ..seen.record };
         match timeout(self.timing.retry, self.store.replace(&record, &seen.version)).await {
             Ok(Ok(_)) => tracing::info!("lease released"),
-            Ok(Err(error)) => tracing::warn!(%error, "can't release the lease"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = telemetry::told(&error), "can't release the lease");
+            }
             Err(_) => tracing::warn!("releasing the lease took too long"),
         }
     }
@@ -282,6 +314,29 @@ impl<S: LeaseStore> Elector<S> {
         let written = self.store.replace(&record, &live.version).await?;
         self.observed = Some((written, Instant::now()));
         Ok(true)
+    }
+}
+
+/// Failures in a row; one that repeats is told once a minute.
+#[derive(Default)]
+struct Failures {
+    last: Option<(String, Instant)>,
+}
+
+impl Failures {
+    /// Without the right to it nothing will ever be different: that is for a person.
+    fn tell(&mut self, error: &StoreError, what: &'static str) {
+        let told = telemetry::told(error);
+        let lately = |(last, at): &(String, Instant)| *last == told && at.elapsed() < AGAIN;
+        if self.last.as_ref().is_some_and(lately) {
+            return tracing::debug!(error = told, "{what}, still");
+        }
+        if error.denied() {
+            tracing::error!(error = told, "{what}: grant get, create and update of the lease");
+        } else {
+            tracing::warn!(error = told, "{what}");
+        }
+        self.last = Some((told, Instant::now()));
     }
 }
 

@@ -9,6 +9,7 @@ struct Fake {
     writes: Arc<AtomicU32>,
     cut: Arc<AtomicBool>,
     hangs: Arc<AtomicBool>,
+    denies: Arc<AtomicBool>,
 }
 
 impl Fake {
@@ -22,6 +23,11 @@ impl Fake {
         }
         if self.cut.load(Ordering::SeqCst) {
             return Err(StoreError::Api("cut off".into()));
+        }
+        if self.denies.load(Ordering::SeqCst) {
+            let message = "leases \"op\" is forbidden".into();
+            let status = kube::core::Status { message, code: 403, ..Default::default() };
+            return Err(kube::Error::Api(Box::new(status)).into());
         }
         Ok(())
     }
@@ -181,6 +187,36 @@ async fn a_short_outage_is_survived() {
     assert!(leadership.still_valid());
     stop.cancel();
     assert!(keeping.await.unwrap().is_ok());
+}
+
+#[test]
+fn a_candidate_that_may_not_have_the_lease_says_so_and_why() {
+    let store = Fake::default();
+    let mut a = elector(&store, "a");
+    let leadership = a.leadership();
+    let acquire = async |a: &mut Elector<Fake>, seconds| {
+        let stop = CancellationToken::new();
+        timeout(Duration::from_secs(seconds), a.acquire(&stop)).await
+    };
+    let lines = telemetry::tests::json_lines(|| {
+        let builder = &mut tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().unwrap().block_on(async {
+            store.denies.store(true, Ordering::SeqCst);
+            assert!(acquire(&mut a, 50).await.is_err());
+            assert!(leadership.is_denied());
+            store.denies.store(false, Ordering::SeqCst);
+            assert_eq!(acquire(&mut a, 50).await, Ok(true));
+            assert!(!leadership.is_denied());
+        });
+    });
+    let of = |line: &[(String, serde_json::Value)], key: &str| {
+        line.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str().unwrap().to_owned())
+    };
+    let told = |line: &Vec<_>| of(line, "level").is_some_and(|level| level == "ERROR");
+    let errors: Vec<_> = lines.iter().filter(|line| told(line)).collect();
+    let [line] = errors[..] else { panic!("{errors:?}") };
+    assert!(of(line, "error").unwrap().ends_with("leases \"op\" is forbidden (403)"), "{line:?}");
+    assert!(of(line, "message").unwrap().contains("grant get, create and update"), "{line:?}");
 }
 
 #[test]

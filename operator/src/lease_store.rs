@@ -88,6 +88,17 @@ pub enum StoreError {
     Api(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl StoreError {
+    /// Whether the API server does not let this process read or write the lease.
+    pub fn denied(&self) -> bool {
+        let Self::Api(error) = self else { return false };
+        matches!(
+            error.downcast_ref::<kube::Error>(),
+            Some(kube::Error::Api(status)) if status.code == 403
+        )
+    }
+}
+
 impl From<kube::Error> for StoreError {
     fn from(error: kube::Error) -> Self {
         match error {

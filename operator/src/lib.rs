@@ -30,6 +30,7 @@ pub mod report;
 pub mod run;
 pub mod secrets;
 pub mod settings;
+pub mod sight;
 pub mod status;
 pub mod stores;
 pub mod telemetry;

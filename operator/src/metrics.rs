@@ -1,9 +1,13 @@
 //! What the operator measures, in Prometheus' format. Labels are bounded: fixed words, and the
 //! names of clusters that exist; a cluster that is gone takes its series along.
 
-use std::time::Duration;
+mod ledger;
+
+use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -16,6 +20,7 @@ use prometheus_client::{
 };
 use sluice_crds::ChannelClusterStatus;
 
+use self::ledger::Ledger;
 use crate::model::{Action, DrainCommitment, Observed, PodState};
 
 /// A cluster, as a label set.
@@ -43,9 +48,21 @@ struct DrainLabels {
     outcome: &'static str,
 }
 
+/// What holds of a cluster. Types, statuses and reasons are closed sets, and a cluster has each type
+/// once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConditionLabels {
+    namespace: String,
+    name: String,
+    r#type: String,
+    status: String,
+    reason: String,
+}
+
 /// All metrics.
 pub struct Metrics {
     registry: Registry,
+    ledger: Ledger,
     reconciles: Family<ResultLabels, Counter>,
     reconcile_duration: Histogram,
     drain_active: Family<ClusterLabels, Gauge>,
@@ -56,6 +73,9 @@ pub struct Metrics {
     connections: Family<ClusterLabels, Gauge>,
     rollout_in_progress: Family<ClusterLabels, Gauge>,
     rollout_last_progress: Family<ClusterLabels, Gauge>,
+    condition: Family<ConditionLabels, Gauge>,
+    /// The series of `condition` that there are, by cluster.
+    conditions: Mutex<HashMap<ClusterLabels, Vec<ConditionLabels>>>,
     evictions: Family<DecisionLabels, Counter>,
     writes: Counter,
     leader: Gauge,
@@ -87,6 +107,8 @@ impl Metrics {
             connections: Family::default(),
             rollout_in_progress: Family::default(),
             rollout_last_progress: Family::default(),
+            condition: Family::default(),
+            conditions: Mutex::default(),
             evictions: Family::default(),
             writes: Counter::default(),
             leader: Gauge::default(),
@@ -94,6 +116,7 @@ impl Metrics {
             memory: Gauge::default(),
             descriptors: Gauge::default(),
             registry: Registry::default(),
+            ledger: Ledger::default(),
         };
         let r = registry.sub_registry_with_prefix("sluice_operator");
         r.register("reconcile", "Reconciles, by result", metrics.reconciles.clone());
@@ -120,7 +143,7 @@ impl Metrics {
         );
         r.register(
             "connections_moved",
-            "Connections closed by drains, to come back elsewhere",
+            "Connections closed by drains and rebalancing, to come back elsewhere",
             metrics.connections_moved.clone(),
         );
         r.register("connections", "Client connections", metrics.connections.clone());
@@ -133,6 +156,11 @@ impl Metrics {
             "rollout_last_progress_timestamp_seconds",
             "When a rollout last replaced a pod",
             metrics.rollout_last_progress.clone(),
+        );
+        r.register(
+            "condition",
+            "1 for each condition of a cluster, by its status and reason",
+            metrics.condition.clone(),
         );
         r.register(
             "eviction_requests",
@@ -181,10 +209,6 @@ impl Metrics {
         let (pod, outcome, at) = match action {
             Action::MarkDrained { pod, at } => (pod, "drained", *at),
             Action::StripAnnotations { pod } => (pod, "cancelled", Timestamp::now()),
-            Action::Shed { request, .. } => {
-                self.connections_moved.inc_by(request.count.into());
-                return;
-            }
             _ => return,
         };
         let state = observed.pods.iter().find(|state| state.uid == pod.uid);
@@ -193,7 +217,19 @@ impl Metrics {
             return;
         };
         let moved = state.node.as_ref().map_or(0, |node| node.drain.moved);
+        let outcome = if outcome == "drained" { in_time(drain, at) } else { outcome };
+        self.ledger.counted(&pod.uid);
         self.drain_ended(drain, outcome, at, moved);
+    }
+
+    /// Takes over what nodes have shed since the last look, and counts the drains whose pods are gone
+    /// although nobody let them go.
+    pub fn looked(&self, cluster: &ClusterLabels, observed: &Observed, now: Timestamp) {
+        let news = self.ledger.look(cluster, observed, now);
+        self.connections_moved.inc_by(news.shed);
+        for gone in news.gone {
+            self.drain_ended(&gone.drain, gone.outcome, now, gone.moved);
+        }
     }
 
     /// Counts the end of the drain of a pod that the cursor let go at `now`, unless it had drained
@@ -203,9 +239,7 @@ impl Metrics {
             return;
         };
         let outcome = if now >= drain.deadline { "timed_out" } else { "released" };
-        if outcome == "timed_out" {
-            self.drain_timeouts.inc();
-        }
+        self.ledger.counted(&state.uid);
         let before = state.node.as_ref().map_or(0, |node| node.drain.moved);
         self.drain_ended(drain, outcome, now, before + state.connections().unwrap_or(0));
     }
@@ -218,6 +252,9 @@ impl Metrics {
         moved: u64,
     ) {
         self.connections_moved.inc_by(moved);
+        if outcome == "timed_out" {
+            self.drain_timeouts.inc();
+        }
         let reason = match drain.reason {
             sluice_crds::DrainReason::Rollout => "Rollout",
             sluice_crds::DrainReason::ScaleDown => "ScaleDown",
@@ -247,10 +284,34 @@ impl Metrics {
         if let Some(at) = progress {
             set(&self.rollout_last_progress, at.0.as_second());
         }
+        let labels = |c: &Condition| ConditionLabels {
+            namespace: cluster.namespace.clone(),
+            name: cluster.name.clone(),
+            r#type: c.type_.clone(),
+            status: c.status.clone(),
+            reason: c.reason.clone(),
+        };
+        self.hold(cluster, status.conditions.iter().map(labels).collect());
+    }
+
+    /// Tells these conditions of a cluster, and no other.
+    fn hold(&self, cluster: &ClusterLabels, now: Vec<ConditionLabels>) {
+        let mut all = self.conditions.lock();
+        for labels in &now {
+            self.condition.get_or_create(labels).set(1);
+        }
+        let before = match now.is_empty() {
+            true => all.remove(cluster),
+            false => all.insert(cluster.clone(), now.clone()),
+        };
+        for labels in before.unwrap_or_default().iter().filter(|labels| !now.contains(labels)) {
+            self.condition.remove(labels);
+        }
     }
 
     /// Drops the series of a cluster that is gone.
     pub fn forget(&self, cluster: &ClusterLabels) {
+        self.ledger.forget(cluster);
         for family in [
             &self.drain_active,
             &self.drain_remaining,
@@ -260,6 +321,7 @@ impl Metrics {
         ] {
             family.remove(cluster);
         }
+        self.hold(cluster, Vec::new());
     }
 
     /// Everything, as `/metrics` answers it.
@@ -276,6 +338,12 @@ impl Metrics {
     }
 }
 
+/// What became of a drain that was seen drained at `at`: past its deadline whoever was left was moved
+/// at once.
+fn in_time(drain: &DrainCommitment, at: Timestamp) -> &'static str {
+    if at >= drain.deadline { "timed_out" } else { "drained" }
+}
+
 fn resident_bytes() -> Option<i64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -284,48 +352,5 @@ fn resident_bytes() -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn series_come_and_go_with_their_cluster() {
-        let metrics = Metrics::new();
-        let cluster = ClusterLabels { namespace: "team".into(), name: "chat".into() };
-        let status = ChannelClusterStatus { connections: 7, ..ChannelClusterStatus::default() };
-        metrics.reconciled("ok", Duration::from_millis(3));
-        metrics.reported(&cluster, &status);
-        let text = metrics.text().unwrap();
-        assert!(text.contains("sluice_operator_reconcile_total{result=\"ok\"} 1"), "{text}");
-        assert!(text.contains("sluice_operator_connections{namespace=\"team\",name=\"chat\"} 7"));
-        assert!(text.contains("process_open_fds"));
-        metrics.forget(&cluster);
-        assert!(!metrics.text().unwrap().contains("name=\"chat\""));
-    }
-
-    #[test]
-    fn a_drain_that_ran_out_of_time_is_counted_when_its_pod_is_let_go() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let drain = DrainCommitment {
-            reason: sluice_crds::DrainReason::Rollout,
-            started_at: at(100),
-            deadline: at(160),
-            target: "new".into(),
-            initial: None,
-            drained_at: None,
-        };
-        let mut pod = PodState { drain: Some(drain), ..PodState::default() };
-        let metrics = Metrics::new();
-        let count = |line: &str| metrics.text().unwrap().lines().any(|l| l == line);
-        let timeouts = |n| count(&format!("sluice_operator_drain_timeouts_total {n}"));
-        metrics.let_go(&pod, at(130));
-        assert!(timeouts(0), "a person let it go in time");
-        metrics.let_go(&pod, at(160));
-        assert!(timeouts(1));
-        let label = "reason=\"Rollout\",outcome=\"timed_out\"";
-        assert!(count(&format!("sluice_operator_drain_duration_seconds_count{{{label}}} 1")));
-        // It was counted when it had drained.
-        pod.drain.as_mut().unwrap().drained_at = Some(at(150));
-        metrics.let_go(&pod, at(170));
-        assert!(timeouts(1));
-    }
-}
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -46,6 +46,8 @@ pub struct StatefulSetState {
     pub spec_hash: String,
     /// Annotation [`sluice_crds::names::TEMPLATE_HASH`].
     pub template_hash: String,
+    /// The record of what was rendered is gone, or is not what the hash says.
+    pub template_lost: bool,
     /// Annotation [`sluice_crds::names::ROLLOUT_STARTED_AT`]: when the template was last changed.
     pub rollout_started_at: Option<Timestamp>,
     /// `status.currentRevision`: what a pod below the partition comes back at.
@@ -94,6 +96,8 @@ pub struct PodState {
     pub drain: Option<DrainCommitment>,
     /// Annotation [`sluice_crds::names::DRAIN_OVERRIDE`].
     pub drain_override: Option<DrainOverride>,
+    /// That annotation says something else, which means nothing.
+    pub override_unknown: bool,
     /// That somebody asked to evict it.
     pub eviction: Option<Eviction>,
     /// What its node answered to `GET /status` just now; absent when it did not answer.
@@ -117,6 +121,10 @@ impl PodState {
     /// How far the node is with a drain, when it answered.
     pub fn drain_phase(&self) -> Option<DrainPhase> {
         self.node.as_ref().map(|n| n.drain.phase)
+    }
+    /// Whether it is being deleted with clients left: it moves them in a drain of its own.
+    pub fn leaves(&self) -> bool {
+        self.terminating && self.connections().is_some_and(|left| left > 0)
     }
     /// Whether it has been Ready for at least `min_ready`.
     pub fn available(&self, min_ready: SignedDuration, now: Timestamp) -> bool {
@@ -164,6 +172,17 @@ pub enum DrainOverride {
     Release,
     /// Do not drain it, for as long as the annotation is there.
     Cancel,
+}
+
+impl DrainOverride {
+    /// What a value of the annotation means.
+    pub fn of(value: &str) -> Option<Self> {
+        match value {
+            "release" => Some(Self::Release),
+            "cancel" => Some(Self::Cancel),
+            _ => None,
+        }
+    }
 }
 
 /// That somebody asked to evict a pod, as its annotation

@@ -16,6 +16,7 @@ use kube::{
 use sluice_crds::{DrainReason, names};
 
 use crate::{
+    apply::Kept,
     build::{Cluster, Kind},
     model::{
         DrainCommitment, DrainOverride, Eviction, Observed, PodState, StatefulSetState, StuckReason,
@@ -200,6 +201,7 @@ pub fn stateful_set_state(object: &DynamicObject) -> Result<StatefulSetState, Er
         .map_err(Error::StatefulSet)?;
     let annotation =
         |key: &str| typed.metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
+    let template_lost = Kept::of(&typed.metadata).is_none();
     let spec = typed.spec.unwrap_or_default();
     let status = typed.status.unwrap_or_default();
     let rolling = spec.update_strategy.and_then(|strategy| strategy.rolling_update);
@@ -212,6 +214,7 @@ pub fn stateful_set_state(object: &DynamicObject) -> Result<StatefulSetState, Er
         partition: rolling.and_then(|rolling| rolling.partition).unwrap_or(0),
         spec_hash: annotation(names::SPEC_HASH).unwrap_or_default(),
         template_hash: annotation(names::TEMPLATE_HASH).unwrap_or_default(),
+        template_lost,
         rollout_started_at: annotation(names::ROLLOUT_STARTED_AT).and_then(|at| at.parse().ok()),
         current_revision: status.current_revision.unwrap_or_default(),
         update_revision: status.update_revision.unwrap_or_default(),
@@ -225,6 +228,7 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
     let ordinal = name.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()?;
     let label = |key: &str| meta.labels.as_ref().and_then(|all| all.get(key)).map(String::as_str);
     let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
+    let said = annotation(names::DRAIN_OVERRIDE);
     let ready = condition(pod, "Ready");
     let terminating = meta.deletion_timestamp.is_some();
     let accepting = label(names::ACCEPTING_LABEL) == Some("true");
@@ -251,11 +255,8 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
             .filter(|_| accepting)
             .and_then(|since| since.parse().ok()),
         drain: commitment(annotation),
-        drain_override: match annotation(names::DRAIN_OVERRIDE).map(String::as_str) {
-            Some("release") => Some(DrainOverride::Release),
-            Some("cancel") => Some(DrainOverride::Cancel),
-            _ => None,
-        },
+        drain_override: said.and_then(|said| DrainOverride::of(said)),
+        override_unknown: said.is_some_and(|said| DrainOverride::of(said).is_none()),
         eviction: annotation(names::EVICTION_REQUESTED_AT)
             .and_then(|at| at.parse().ok())
             .map(|requested_at| Eviction { requested_at, cordoned: None }),

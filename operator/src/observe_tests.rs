@@ -49,6 +49,23 @@ fn a_running_pod() {
 }
 
 #[test]
+fn what_a_person_wants_with_a_drain() {
+    let mut pod = pod(json!({}));
+    for (value, wanted, unknown) in [
+        ("release", Some(DrainOverride::Release), false),
+        ("cancel", Some(DrainOverride::Cancel), false),
+        ("Release", None, true),
+        ("", None, true),
+    ] {
+        pod.metadata.annotations = Some([(names::DRAIN_OVERRIDE.into(), value.into())].into());
+        let state = pod_state(&pod, "chat", now()).unwrap();
+        assert_eq!((state.drain_override, state.override_unknown), (wanted, unknown), "{value}");
+    }
+    let state = state(json!({}));
+    assert_eq!((state.drain_override, state.override_unknown), (None, false));
+}
+
+#[test]
 fn since_when_a_pod_takes_clients_counts_only_while_it_does() {
     let mut pod = pod(json!({}));
     let since = "2026-01-01T00:09:00Z";
@@ -150,4 +167,21 @@ fn a_name_of_another_shape_is_no_pod_of_ours() {
     let mut pod = pod(json!({}));
     pod.metadata.name = Some("chat-redis-0".into());
     assert!(pod_state(&pod, "chat", now()).is_none());
+}
+
+#[test]
+fn a_pod_template_without_the_record_of_what_was_rendered_is_seen() {
+    let template = json!({ "spec": {} });
+    let seen = |annotations: Value| {
+        let object = json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": { "name": "chat", "annotations": annotations },
+        });
+        stateful_set_state(&serde_json::from_value(object).unwrap()).unwrap().template_lost
+    };
+    let hash = crate::build::short_hash(&template);
+    let record = template.to_string();
+    assert!(!seen(json!({ names::TEMPLATE_HASH: hash, "sluice.dev/template": record })));
+    assert!(seen(json!({ names::TEMPLATE_HASH: hash })));
+    assert!(seen(json!({ names::TEMPLATE_HASH: "other", "sluice.dev/template": record })));
 }

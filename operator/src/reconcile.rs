@@ -24,13 +24,13 @@ use kube::{
 use parking_lot::Mutex;
 use sluice_crds::{ChannelCluster, Reason, RedisMode};
 use tracing::Instrument;
-use wanted::{changed_at, desired, image};
+use wanted::{changed_at, desired, image, unaddressed};
 
 use crate::{
     apply::{self, Applier},
     backoff::Backoff,
     build::{self, Cluster, Defaults, Kind, Rendering, build},
-    events::Recorder,
+    events::{self, Recorder},
     execute::{Executor, Outcome},
     farewell, hints,
     leader::Leadership,
@@ -40,7 +40,7 @@ use crate::{
     observe::observe,
     plan::plan,
     redis_pod, report, settings,
-    status::Facts,
+    status::{self, Facts},
     stores::Stores,
     telemetry,
     template::{Fight, PAUSE},
@@ -242,6 +242,10 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
         outcome => outcome,
     };
 
+    if let Some(event) = outcome.as_ref().ok().and_then(|o| status::rebalancing(&o.done)) {
+        events::publish(&context.recorder, object, vec![event]).await;
+    }
+
     let changed_at = changed_at(object);
     let trouble = match (&rendering, &outcome) {
         (Err(error), _) => Some((Reason::InvalidSpec, error.to_string())),
@@ -259,7 +263,9 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
     let unloaded = unloaded.unwrap_or_default();
     let redis = redis_pod::read(&context.client, &cluster, &seen.observed, now).await;
     let image = image(&cluster, &seen, &plan);
-    let facts = Facts { image, trouble, hint, unloaded, redis, changed_at };
+    let service = context.stores.get(Kind::Service, cluster.namespace, cluster.name);
+    let unaddressed = service.and_then(|service| unaddressed(&service.data)).unwrap_or_default();
+    let facts = Facts { image, trouble, hint, unloaded, redis, unaddressed, changed_at };
     report::report(object, context, &desired, &seen.observed, &plan, &facts, now).await?;
 
     rendering?;

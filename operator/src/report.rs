@@ -72,6 +72,7 @@ pub async fn report(
     let report = make(object.status.as_ref());
     let labels = ClusterLabels { namespace: namespace.clone(), name: desired.name.into() };
     context.metrics.reported(&labels, &report.status);
+    context.metrics.looked(&labels, observed, now);
 
     let reference = ObjectRef::new(desired.name).within(&namespace);
     let lately = context.reported.lock().get(&reference).copied();

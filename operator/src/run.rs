@@ -5,11 +5,10 @@ use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::http::{HeaderValue, header::USER_AGENT};
-use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use futures::{StreamExt, TryStreamExt, future::join_all, stream::FuturesUnordered};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Config,
-    api::ListParams,
     core::PartialObjectMeta,
     runtime::{
         Controller, WatchStreamExt,
@@ -19,7 +18,7 @@ use kube::{
     },
 };
 use rand::RngExt;
-use sluice_crds::{ChannelCluster, names};
+use sluice_crds::names;
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -33,13 +32,17 @@ use crate::{
     metrics::Metrics,
     node_client::NodeClient,
     reconcile::{self, Context, Guarded},
-    stores::{Stores, WATCHED},
+    sight::{self, Scope},
+    stores::{Stores, WATCHED, scoped},
     telemetry, webhook,
 };
 
 /// How long reconciles under way may take to end; shorter than the renew deadline, for which
 /// leadership stays valid without a renewal.
 const WIND_DOWN: Duration = Duration::from_secs(8);
+
+/// Exit code for settings that can't be read, the same as a node's: `EX_CONFIG` of sysexits.h.
+const BAD_CONFIG: u8 = 78;
 
 /// Clusters that are gone and whose pods are looked after at the same time.
 const LEAVING: usize = 64;
@@ -54,6 +57,10 @@ pub fn main(args: Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Err(error) = telemetry::init(args.log_format) {
+        tracing::error!(error = telemetry::told(&error), "can't start");
+        return ExitCode::from(BAD_CONFIG);
+    }
     match runtime.block_on(run(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -65,7 +72,6 @@ pub fn main(args: Args) -> ExitCode {
 
 /// Runs the operator until it is told to stop, or until it can't go on.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    telemetry::init(args.log_format);
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("failed to set up TLS: a provider is installed already"))?;
@@ -91,10 +97,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let own_namespace = config.default_namespace.clone();
     let client = Client::try_from(config).context("failed to make a client for the API server")?;
 
-    if !crd_is_there(&client, &args, &stop).await {
+    if !sight::await_crd(&client, &readiness, &stop).await {
         return Ok(());
     }
-    readiness.crd_found();
+    tokio::spawn(sight::keep_crd(client.clone(), readiness.clone(), stop.clone()));
 
     let recorder = Recorder::new(client.clone(), &identity);
     webhook::start(&args, &client, &recorder, &metrics, &served).await?;
@@ -103,6 +109,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         let namespace = args.leader_election_namespace.clone().unwrap_or(own_namespace);
         let leases = KubeLeases::new(client.clone(), &namespace, &args.leader_election_id);
         let mut elector = Elector::new(leases, identity.clone(), args.timing())?;
+        readiness.elects(elector.leadership());
         if !elector.acquire(&stop).await {
             return Ok(());
         }
@@ -212,11 +219,19 @@ async fn control(
     let client = context.client.clone();
     let clusters: Api<Guarded> = scoped(&client, namespace);
     let (reader, writer) = reflector::store();
+    let (leaving, left) = mpsc::channel(LEAVING);
+    let gone = leaving.clone();
     let changed = watcher(clusters, watcher::Config::default())
         .default_backoff()
         .modify(|cluster| {
             if let Ok(cluster) = &mut cluster.0 {
                 changes_only(&mut cluster.metadata);
+            }
+        })
+        // One of which nothing was made has no dependents whose end would tell of it.
+        .inspect_ok(move |event| {
+            if let watcher::Event::Delete(cluster) = event {
+                let _ = gone.try_send(ObjectRef::from_obj(cluster));
             }
         })
         .reflect(writer)
@@ -236,16 +251,11 @@ async fn control(
         .graceful_shutdown_on(stop.clone().cancelled_owned());
 
     let context = Arc::new(context);
-    let (leaving, left) = mpsc::channel(LEAVING);
     tokio::spawn(see_off(context.clone(), left, stop.clone()));
-    readiness.sync_begins();
+    let scope = Arc::new(Scope::new(namespace, readiness));
     tokio::spawn({
-        let (context, readiness) = (context.clone(), readiness.clone());
-        async move {
-            context.stores.synced().await;
-            readiness.synced();
-            tracing::info!("caches are in sync");
-        }
+        let (context, scope) = (context.clone(), scope.clone());
+        async move { scope.follow(&context.client, &context.stores, &stop).await }
     });
     controller
         .run(reconcile::reconcile, reconcile::error_policy, context.clone())
@@ -264,10 +274,7 @@ async fn control(
                     let error = telemetry::told(&error);
                     tracing::warn!(%object, category, error, "reconcile failed");
                 }
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "watch failed, trying again");
-                }
+                Err(error) => scope.watch_failed(&error),
             }
             std::future::ready(())
         })
@@ -305,16 +312,6 @@ async fn see_off(
     }
 }
 
-fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
-}
-
 /// Changes of a cluster that wake the reconciler: its spec, its deletion, its annotations. Not its
 /// status, which is our own.
 fn what_matters(cluster: &Guarded) -> Option<u64> {
@@ -335,32 +332,6 @@ fn pods_of_clusters() -> watcher::Config {
 fn cluster_of(pod: PartialObjectMeta<Pod>) -> Option<ObjectRef<Guarded>> {
     let name = pod.metadata.labels.as_ref()?.get(names::CLUSTER_LABEL)?;
     Some(ObjectRef::new(name).within(pod.metadata.namespace.as_ref()?))
-}
-
-/// Waits until ChannelClusters can be listed. `false`: told to stop first.
-async fn crd_is_there(client: &Client, args: &Args, stop: &CancellationToken) -> bool {
-    let clusters: Api<ChannelCluster> = scoped(client, args.namespaces.first().map(String::as_str));
-    // As metadata: an object that can't be read must not look like a CRD that is missing.
-    let first = ListParams::default().limit(1);
-    loop {
-        match timeout(Duration::from_secs(10), clusters.list_metadata(&first)).await {
-            Ok(Ok(_)) => return true,
-            Ok(Err(kube::Error::Api(answer))) if answer.code == 404 => {
-                tracing::error!(
-                    "the ChannelCluster CRD is not installed: install the chart sluice-crds"
-                );
-            }
-            Ok(Err(error)) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "can't list ChannelClusters");
-            }
-            Err(_) => tracing::error!("the API server does not answer"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return false,
-            () = tokio::time::sleep(Duration::from_secs(5)) => {}
-        }
-    }
 }
 
 fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {

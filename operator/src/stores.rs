@@ -45,6 +45,17 @@ pub fn api(client: &Client, namespace: Option<&str>, kind: Kind) -> Api<DynamicO
     }
 }
 
+/// An API of objects of a kind with a type of its own, in one namespace or in all.
+pub fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
 impl Stores {
     /// Watches objects of `kind`; the stream must be polled for the store to fill.
     pub fn watch(

@@ -2,10 +2,10 @@
 
 use sluice_crds::Reason;
 
-use crate::{apply::Error, build::Kind};
-
-/// So many failures in a row are no hiccup.
-const PERSISTENT: u32 = 3;
+use crate::{
+    apply::{Error, PERSISTENT},
+    build::Kind,
+};
 
 impl Error {
     /// What a person is told of it, if it needs one. `failures`: how many in a row, this one
@@ -26,6 +26,10 @@ impl Error {
                 }
                 _ => None,
             },
+            Self::InTheWay { kind, answer, .. } => Some((
+                Reason::ApplyConflict,
+                format!("{self}: {}: {}", answer.message, by_hand(*kind)),
+            )),
             Self::Stale(what) if lasts => Some((
                 Reason::ApplyConflict,
                 format!(
@@ -61,14 +65,16 @@ fn refused(
             Reason::ApplyConflict,
             "give the operator the right, or lift the quota or the policy that forbids it",
         ),
-        // Without its StatefulSet every pod would go.
-        _ if kind == Kind::StatefulSet => {
-            told(Reason::ApplyConflict, "undo what was changed on it by hand")
-        }
-        _ => told(
-            Reason::ApplyConflict,
-            "undo what was changed on it by hand, or delete it and the operator makes it anew",
-        ),
+        _ => told(Reason::ApplyConflict, by_hand(kind)),
+    }
+}
+
+/// What a person does about an object that somebody has changed.
+fn by_hand(kind: Kind) -> &'static str {
+    match kind {
+        // Without its StatefulSet every pod would go, without the Secret every token.
+        Kind::StatefulSet | Kind::Secret => "undo what was changed on it by hand",
+        _ => "undo what was changed on it by hand, or delete it and the operator makes it anew",
     }
 }
 
@@ -96,6 +102,20 @@ mod tests {
     }
 
     #[test]
+    fn a_live_object_that_is_in_the_way_is_not_laid_on_the_spec() {
+        let in_the_way = |kind| {
+            let answer = Status { message: "no".into(), code: 422, ..Status::default() };
+            Error::InTheWay { kind, name: "chat".into(), answer: Box::new(answer) }
+                .trouble(1)
+                .unwrap()
+        };
+        let (reason, message) = in_the_way(Kind::Service);
+        assert_eq!(reason, Reason::ApplyConflict);
+        assert!(message.contains("no") && message.contains("or delete it"), "{message}");
+        assert!(!in_the_way(Kind::StatefulSet).1.contains("delete"));
+    }
+
+    #[test]
     fn what_fails_again_and_again_is_told_with_what_to_do() {
         let error = answered(Kind::Service, 500);
         assert_eq!(error.trouble(2), None);
@@ -117,6 +137,9 @@ mod tests {
         let contested =
             |times| Error::Contested { name: name.clone(), added: added.clone(), times }.trouble(1);
         assert_eq!(contested(2), None, "somebody tried twice");
+        let twice =
+            Error::Contested { name: name.clone(), added: added.clone(), times: 2 }.to_string();
+        assert!(!twice.contains("each time"), "{twice}");
         let (reason, message) = contested(3).unwrap();
         assert_eq!(reason, Reason::ApplyConflict);
         assert!(message.contains(&added) && message.contains("managedFields"), "{message}");

@@ -47,18 +47,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [channelclusters/finalizers]
   verbs: [update]
 # What it makes for a cluster. What a spec no longer asks for (Redis, the disruption budget) is
-# deleted; the rest goes with its owner.
+# deleted, and a ConfigMap that somebody made immutable; the rest goes with its owner.
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [services]
+  resources: [services, configmaps]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [configmaps, serviceaccounts]
+  resources: [serviceaccounts]
   verbs: [get, list, watch, create, patch]
 # Tokens and the Redis password, each by its name: no list, no watch.
 - apiGroups: [""]

@@ -1,18 +1,20 @@
 //! PubSub by other means: the adapter changed under live clients, and a Redis that is not ours.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Pod, Secret, Service},
 };
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
-use sluice_crds::ConditionType;
+use sluice_crds::{ConditionType, names};
 
 use crate::{
     figure,
     redis::two_pods_chat,
-    support::{Clients, LONG, Space, cluster::ready, eventually, roll::Roll, spec, test},
+    support::{
+        Clients, Cluster, LONG, Space, cluster::ready, colour, eventually, roll::Roll, spec, test,
+    },
 };
 
 #[test]
@@ -50,12 +52,12 @@ fn adapter_changed_under_live_clients() {
     });
 }
 
-/// A Redis as somebody else runs it, with a password; its URL is in the Secret `bus`.
-async fn foreign_redis(space: &Space) -> Result<()> {
+/// A Redis as somebody else runs it, with a password; its URL, which is in the Secret `bus` too.
+pub async fn foreign_redis(space: &Space) -> Result<String> {
     let url = format!("redis://:correct-horse@bus.{}.svc:6379/3", space.name);
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "bus" },
-        "stringData": { "url": url },
+        "stringData": { "url": &url },
     });
     space.apply::<Secret>("bus", secret).await?;
     let service = json!({
@@ -92,7 +94,8 @@ async fn foreign_redis(space: &Space) -> Result<()> {
         },
     });
     space.apply::<Deployment>("bus", deployment).await?;
-    redis_up(space).await
+    redis_up(space).await?;
+    Ok(url)
 }
 
 async fn redis_up(space: &Space) -> Result<()> {
@@ -102,6 +105,47 @@ async fn redis_up(space: &Space) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// While Redis is away: a pod that comes back takes clients, one more does, and a deploy gets to its end.
+async fn pods_come_and_go(space: &Space, cluster: &Cluster<'_>) -> Result<()> {
+    let all_take_clients = async |what: &str, wanted: usize| {
+        eventually(what, LONG, async || {
+            let taking = format!("{}=true", names::ACCEPTING_LABEL);
+            let taking = ListParams::default().labels(&taking);
+            let taking = space.api::<Pod>().list(&taking).await?.items;
+            let pods = cluster.pods().await?;
+            ensure!(pods.len() == wanted && pods.iter().all(ready), "{} pods", pods.len());
+            ensure!(taking.len() == wanted, "{} of {wanted} pods take clients", taking.len());
+            Ok(())
+        })
+        .await
+    };
+    let pods = cluster.identities().await?;
+    let last = pods.keys().next_back().context("two pods")?;
+    space.api::<Pod>().delete(last, &DeleteParams::default()).await?;
+    eventually("another pod in its place", LONG, async || {
+        ensure!(cluster.identities().await? != pods, "it is still the first one");
+        Ok(())
+    })
+    .await?;
+    all_take_clients("the pod that came back to take clients", 2).await?;
+    cluster.change(json!({ "replicas": 3 })).await?;
+    all_take_clients("the pod that was added to take clients", 3).await?;
+    let before = cluster.identities().await?;
+    cluster.change(colour("blue")).await?;
+    eventually("the deploy to replace every pod", LONG, async || {
+        let now = cluster.identities().await?;
+        ensure!(now.len() == 3 && now.keys().all(|pod| !before.contains_key(pod)), "{now:?}");
+        Ok(())
+    })
+    .await?;
+    all_take_clients("the pods of the deploy to take clients", 3).await?;
+    figure!(
+        space,
+        "without Redis: a pod came back, one was added, 3 were replaced; all take clients"
+    );
+    Ok(())
 }
 
 #[test]
@@ -132,6 +176,13 @@ fn redis_external_chat_and_redis_lost_then_heals() {
         let (here, there) = (clients.state("here").await?, clients.state("there").await?);
         ensure!(here.closes + there.closes == 0, "{here:?} {there:?}");
         ensure!(cluster.identities().await? == before, "a node was replaced because of Redis");
+        figure!(space, "4 clients through the loss of a foreign Redis, 0 closes");
+        space.kubectl(&["scale", "deployment/bus", "--replicas=0"]).await?;
+        cluster.wait_for(ConditionType::RedisReady, "False").await?;
+        pods_come_and_go(space, &cluster).await?;
+        space.kubectl(&["scale", "deployment/bus", "--replicas=1"]).await?;
+        redis_up(space).await?;
+        cluster.wait_ready().await?;
         // It is not ours: it stays when the cluster goes.
         space.api::<sluice_crds::ChannelCluster>().delete("chat", &DeleteParams::default()).await?;
         eventually("the pods to be gone", LONG, async || {
@@ -141,7 +192,6 @@ fn redis_external_chat_and_redis_lost_then_heals() {
         })
         .await?;
         space.api::<Secret>().get("bus").await?;
-        figure!(space, "4 clients through the loss of a foreign Redis, 0 closes");
         redis_up(space).await
     });
 }

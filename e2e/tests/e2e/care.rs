@@ -13,7 +13,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::json;
-use sluice_crds::{ChannelCluster, names};
+use sluice_crds::{ChannelCluster, ConditionType, names};
 
 use crate::{
     figure,
@@ -136,6 +136,13 @@ fn drift_is_healed() {
             .api::<Service>()
             .patch("chat", &PatchParams::default(), &Patch::Strategic(open))
             .await?;
+        let astray = json!({ "spec": {
+            "publishNotReadyAddresses": true, "internalTrafficPolicy": "Local",
+        } });
+        space
+            .api::<Service>()
+            .patch("chat", &PatchParams::default(), &Patch::Merge(astray))
+            .await?;
         let more = json!({ "metadata": { "labels": { names::CLUSTER_LABEL: "other" } } });
         space
             .api::<StatefulSet>()
@@ -151,6 +158,9 @@ fn drift_is_healed() {
             let service = space.api::<Service>().get("chat").await?.spec.context("no spec")?;
             let ports = service.ports.unwrap_or_default();
             ensure!(ports.len() == 1 && service.external_ips.is_none(), "it is open: {ports:?}");
+            let policy = service.internal_traffic_policy;
+            ensure!(policy.as_deref() == Some("Cluster"), "internalTrafficPolicy {policy:?}");
+            ensure!(service.publish_not_ready_addresses != Some(true), "it leads to unready pods");
             let selector = service.selector;
             let accepting =
                 selector.as_ref().and_then(|selector| selector.get(names::ACCEPTING_LABEL));
@@ -171,7 +181,53 @@ fn drift_is_healed() {
         ensure!(cluster.token(names::ADMIN_TOKEN).await? == token, "the tokens changed");
         let secret = space.api::<Secret>().get(&names::tokens_secret("chat")).await?;
         ensure!(secret.owner_references().len() == 1, "the Secret belongs to the cluster");
-        figure!(space, "8 changes undone, no pod replaced");
+        figure!(space, "10 changes undone, no pod replaced");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_an_apply_can_not_get_past_is_put_right_or_told() {
+    test("what_an_apply_can_not_get_past_is_put_right_or_told", async |space| {
+        // Labelled for the cluster, and of a shape that an apply can't change.
+        let headless = names::headless_service("chat");
+        let astray = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": { "name": headless, "labels": { names::CLUSTER_LABEL: "chat" } },
+            "spec": { "ports": [{ "port": 80 }] },
+        });
+        space.apply::<Service>(&headless, astray).await?;
+        let cluster = space.cluster("chat", spec(2, json!({}))).await?;
+        let stalled = cluster.wait_for(ConditionType::Stalled, "True").await?;
+        figure!(space, "{}: {}", stalled.reason, stalled.message);
+        ensure!(stalled.reason == "ApplyConflict", "the spec is right: {stalled:?}");
+        ensure!(stalled.message.contains(&headless), "{stalled:?}");
+        space.api::<Service>().delete(&headless, &DeleteParams::default()).await?;
+        cluster.wait_ready().await?;
+        let before = cluster.identities().await?;
+
+        let budgets = space.api::<PodDisruptionBudget>();
+        let other = json!({ "spec": { "maxUnavailable": null, "minAvailable": 1 } });
+        budgets.patch("chat", &PatchParams::default(), &Patch::Merge(other)).await?;
+        let maps = space.api::<ConfigMap>();
+        let fixed = json!({ "immutable": true });
+        maps.patch("chat", &PatchParams::default(), &Patch::Merge(fixed)).await?;
+        eventually("budget and ConfigMap to be as before", LONG, async || {
+            let budget = budgets.get("chat").await?.spec.context("no spec")?;
+            ensure!(
+                budget.min_available.is_none() && budget.max_unavailable.is_some(),
+                "{budget:?}"
+            );
+            let map = maps.get_opt("chat").await?.context("no ConfigMap")?;
+            ensure!(map.immutable != Some(true), "it is immutable");
+            Ok(())
+        })
+        .await?;
+        cluster.change(json!({ "channels": [{ "topic": "room:*" }] })).await?;
+        cluster.wait_ready().await?;
+        let stalled = cluster.condition(ConditionType::Stalled).await?;
+        ensure!(stalled.status == "False", "{stalled:?}");
+        ensure!(cluster.identities().await? == before, "pods were replaced");
         Ok(())
     });
 }

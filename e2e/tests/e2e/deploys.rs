@@ -25,6 +25,9 @@ const HIGHEST_SKEW: f64 = 1.10;
 /// So long, in milliseconds, 99 of 100 clients are away at the most.
 const LONGEST_AWAY: u64 = 100;
 
+/// What the sockets of a batch may need to close, in seconds.
+const BATCH_SLACK: f64 = 0.5;
+
 /// How many clients there are, and how a drain moves them.
 struct Pace {
     clients: usize,
@@ -36,6 +39,11 @@ impl Pace {
     /// The most that may come back within a second, wherever that begins.
     fn most(&self) -> usize {
         self.batch * (1 + 1 / self.seconds)
+    }
+
+    /// From the first batch of a third of the clients to the last.
+    fn seconds_of_a_drain(&self) -> usize {
+        (self.clients.div_ceil(3).div_ceil(self.batch) - 1) * self.seconds
     }
 }
 
@@ -78,6 +86,15 @@ async fn deploy(space: &Space, pace: Pace, change: Value) -> Result<(Outcome, Du
     let (busiest, most) = (outcome.report.busiest_second(), pace.most());
     figure!(space, "at most {busiest} clients came back within a second, the drain allows {most}");
     ensure!(busiest * 10 <= most * 11, "{busiest} came back within a second, not {most}");
+    let (longest, least) = (outcome.report.longest_drain(), pace.seconds_of_a_drain());
+    figure!(
+        space,
+        "a pod closed its clients in {longest:.1} s at the most, its batches take {least} s"
+    );
+    ensure!(
+        longest <= least as f64 * 1.1 + BATCH_SLACK,
+        "a drain took {longest:.1} s, not {least}: clients waited for nothing"
+    );
     let status = cluster.status().await?;
     ensure!(status.updated_replicas == 3 && status.replicas == 3, "{status:?}");
     ensure!(status.drains.is_empty() && status.rollout.is_none(), "{status:?}");

@@ -123,6 +123,31 @@ fn time_over_terminate_lets_the_pod_go() {
 }
 
 #[test]
+fn a_pod_deleted_by_hand_goes_when_the_time_of_its_drain_is_over() {
+    let name = "a_pod_deleted_by_hand_goes_when_the_time_of_its_drain_is_over";
+    test(name, async |space| {
+        let drain = json!({ "mode": "Wait", "timeoutSeconds": 8 });
+        let cluster = space.cluster("chat", with_drain(drain)).await?;
+        cluster.wait_ready().await?;
+        let roll = Roll::start(&cluster, 20).await?;
+        // Half an hour of grace is far more than anything here waits for.
+        space.kubectl(&["delete", "pod", "chat-1", "--wait=false"]).await?;
+        roll.until("the pod to be back", async || {
+            Ok(!roll.watch().deletions().is_empty()
+                && cluster.condition(ConditionType::Ready).await?.status == "True")
+        })
+        .await?;
+        let outcome = roll.finish(2).await?;
+        outcome.nothing_was_lost()?;
+        let codes = &outcome.report.close_codes;
+        figure!(space, "closes {codes:?} of a pod that had half an hour of grace");
+        ensure!(codes.get("1012") >= Some(&10), "its ten clients are to be moved: {codes:?}");
+        ensure!(outcome.watch.deletions().len() == 1, "{:?}", outcome.watch.deletions());
+        Ok(())
+    });
+}
+
+#[test]
 fn time_over_hold_keeps_the_pod_until_somebody_decides() {
     test("time_over_hold_keeps_the_pod_until_somebody_decides", async |space| {
         let drain = json!({ "mode": "Wait", "timeoutSeconds": 4, "timeoutPolicy": "Hold" });

@@ -35,6 +35,30 @@ pub async fn two_pods_chat(clients: &Clients, cluster: &Cluster<'_>) -> Result<(
     Ok(())
 }
 
+/// Clients that long-poll.
+const POLLING: usize = 8;
+
+/// They chat with those of [`two_pods_chat`] through the Service, which leads their requests to either pod; how many are
+/// on which.
+async fn any_pod_takes_their_requests(
+    clients: &Clients,
+    cluster: &Cluster<'_>,
+) -> Result<BTreeMap<String, usize>> {
+    let urls = cluster.urls().await?;
+    let opened = clients.open_polling("polling", &urls, "room:lobby", POLLING).await?;
+    for client in 0..POLLING {
+        clients.say("polling", client, &format!("polled {client}")).await?;
+    }
+    let all: Vec<String> = (0..POLLING).map(|client| format!("polled {client}")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    for group in ["here", "there", "polling"] {
+        clients.all_receive(group, &all).await?;
+    }
+    let state = clients.state("polling").await?;
+    ensure!(state.closes == 0 && state.joined == POLLING, "{state:?}");
+    Ok(opened.by_node)
+}
+
 #[test]
 fn redis_that_can_not_start_comes_back_when_its_image_is_mended() {
     test("redis_that_can_not_start_comes_back_when_its_image_is_mended", async |space| {
@@ -52,8 +76,15 @@ fn redis_that_can_not_start_comes_back_when_its_image_is_mended() {
         cluster.wait_for(ConditionType::Stalled, "False").await?;
         cluster.wait_ready().await?;
 
-        // Another password: Redis takes it, and the nodes find their way back.
+        // By hand it would never start anew.
+        let by_hand = json!({ "spec": {
+            "updateStrategy": { "type": "OnDelete", "rollingUpdate": null },
+        } });
         let name = names::redis(&cluster.name);
+        let sets = space.api::<StatefulSet>();
+        sets.patch(&name, &PatchParams::default(), &Patch::Merge(by_hand)).await?;
+
+        // Another password: Redis takes it, and the nodes find their way back.
         let pod = space.api::<Pod>().get(&format!("{name}-0")).await?;
         space.api::<Secret>().delete(&name, &DeleteParams::default()).await?;
         eventually("another Redis, by the new password", LONG, async || {
@@ -100,6 +131,8 @@ fn redis_managed_chat_and_redis_killed_then_heals() {
         cluster.wait_for(ConditionType::RedisReady, "True").await?;
         let clients = Clients::start(space).await?;
         two_pods_chat(&clients, &cluster).await?;
+        let polling = any_pod_takes_their_requests(&clients, &cluster).await?;
+        figure!(space, "{polling:?} clients long-poll through the Service, 0 closes");
         let before = cluster.identities().await?;
 
         // A quota keeps the controller from making another Redis at once.
@@ -128,14 +161,30 @@ fn redis_managed_chat_and_redis_killed_then_heals() {
         let wake = Patch::Merge(json!({ "metadata": { "annotations": { "e2e/wake": "now" } } }));
         space.api::<StatefulSet>().patch(&name, &PatchParams::default(), &wake).await?;
         cluster.wait_for(ConditionType::RedisReady, "True").await?;
+        eventually("who long-polls to be back", LONG, async || {
+            let polling = clients.state("polling").await?;
+            ensure!(polling.joined == POLLING, "{polling:?}");
+            Ok(())
+        })
+        .await?;
         clients.say("there", 0, "again").await?;
-        clients.all_receive("here", &["again"]).await?;
-        clients.all_receive("there", &["again"]).await?;
+        for group in ["here", "there", "polling"] {
+            clients.all_receive(group, &["again"]).await?;
+        }
         ensure!(cluster.identities().await? == before, "nodes are not replaced because of Redis");
         let (here, there) = (clients.state("here").await?, clients.state("there").await?);
         ensure!(here.closes + there.closes == 0, "{here:?} {there:?}");
         let heard = clients.received("there", 0).await?.len();
-        figure!(space, "nobody was dropped; the other pod's clients heard {heard} of 4 messages");
+        let said = 4 + POLLING;
+        figure!(
+            space,
+            "nobody was dropped; the other pod's clients heard {heard} of {said} messages"
+        );
+        let closes = clients.state("polling").await?.closes;
+        figure!(
+            space,
+            "of {POLLING} that long-poll {closes} lost their session while Redis was away"
+        );
         let owned = space.api::<StatefulSet>().get(&name).await?;
         ensure!(owned.owner_references().len() == 1, "Redis belongs to its cluster");
         Ok(())

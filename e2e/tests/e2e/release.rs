@@ -108,6 +108,51 @@ fn helm_install_upgrade_uninstall_leave_clusters_running() {
     });
 }
 
+#[test]
+fn charts_refuse_wrong_values_and_render_what_is_optional() {
+    test("charts_refuse_wrong_values_and_render_what_is_optional", async |space| {
+        let chart = space.place.in_repo("charts/sluice").display().to_string();
+        let template = async |values: &[&str]| {
+            let mut arguments = vec!["template", "optional", &chart, "--namespace", &space.name];
+            for value in values {
+                arguments.extend(["--set", value]);
+            }
+            space.helm(&arguments).await
+        };
+        let wrong = [
+            "replicas=none",
+            "logFormat=xml",
+            "watchNamespaces=[]",
+            "misspelt=1",
+            "evictions.timeoutSeconds=6",
+        ];
+        for value in wrong {
+            let said = template(&[value]).await.err().map(|error| format!("{error:#}"));
+            let field = value.split(['=', '.']).next().unwrap_or_default();
+            ensure!(
+                said.as_ref().is_some_and(|said| said.contains(field) && said.contains("schema")),
+                "{value}: {said:?}"
+            );
+        }
+        let all = template(&["serviceMonitor.enabled=true", "networkPolicy.enabled=true"]).await?;
+        let of_kind = |kind: &str| {
+            let mut objects = all.split("\n---\n");
+            objects.find(|object| object.lines().any(|line| line == format!("kind: {kind}")))
+        };
+        let monitor = of_kind("ServiceMonitor").context("no ServiceMonitor")?;
+        ensure!(monitor.contains("port: metrics"), "{monitor}");
+        let policy = of_kind("NetworkPolicy").context("no NetworkPolicy")?;
+        let dry =
+            ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename=-"];
+        let said = space.try_kubectl(&dry, policy).await?;
+        ensure!(said.success, "{}", said.stderr);
+        let plain = template(&[]).await?;
+        ensure!(!plain.contains("kind: ServiceMonitor") && !plain.contains("kind: NetworkPolicy"));
+        figure!(space, "{} wrong values refused by the schema", wrong.len());
+        Ok(())
+    });
+}
+
 /// What the operator wrote for its webhook: the certificate, and whom the API server trusts.
 async fn webhook(space: &Space, release: &str) -> Result<[String; 2]> {
     let secret = format!("{release}-operator-webhook");

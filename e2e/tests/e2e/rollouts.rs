@@ -34,6 +34,9 @@ fn without_surge_pods_are_replaced_in_place() {
         // 1 + 1/N with steering, give or take one client of the thirty; without, it would be 1.6 and more.
         let mean = outcome.report.moves.mean;
         ensure!(mean <= 1.0 + 1.0 / 3.0 + 0.04, "{mean} moves a client");
+        // Two of three pods serve while the third is replaced.
+        let peak = outcome.report.peak_over_mean.during;
+        ensure!(peak <= 1.15 * 3.0 / 2.0, "a pod had {peak:.2} times its share");
         Ok(())
     });
 }

@@ -65,7 +65,8 @@ impl Admin {
         }))
     }
 
-    /// From now on the node is not ready any more, and its drain is its own: nobody ends or changes it.
+    /// From now on the node is not ready any more, and its drain is its own: nobody ends it or
+    /// slows it down.
     pub fn set_leaving(&self) {
         // A call that is under way is over first.
         let _asked = self.0.drain.lock();
@@ -101,8 +102,10 @@ impl Admin {
             cordon_seconds_left: self.0.hub.cordon_left().map(|left| left.as_secs_f64()),
             drain: self.0.hub.drain_status(),
             shedding: self.0.hub.shedding(),
+            shed: self.0.hub.shed_ever(),
             peers: self.0.links.peers(),
             redis_connected: self.0.links.redis_connected(),
+            redis_failure: self.0.links.redis_failure(),
             live_config_hash: self.0.live.hash(),
             live_config_refused: self.0.live.refused(),
         }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{StatusCode, header};
 use sluice_node_api::admin::{
-    CordonRequest, DrainRequest, DrainStatus, NodeStatus, ShedRequest, ShedResponse,
+    CordonRequest, DrainMode, DrainRequest, DrainStatus, NodeStatus, ShedRequest, ShedResponse,
 };
 use tracing::info;
 
@@ -75,6 +75,11 @@ pub(super) async fn drain(
     // The lock is held over both: two calls at once leave what the later one asked.
     let mut asked = admin.0.drain.lock();
     if admin.leaves() {
+        // Its drain is its own, but its time may be over.
+        if request.mode == DrainMode::Immediate && request.initial_delay_seconds <= 0.0 {
+            let request = DrainRequest { ttl_seconds: MAX_SECONDS, ..request };
+            return Ok(Json(admin.0.hub.start_drain(request)));
+        }
         return Ok(Json(admin.0.hub.drain_status()));
     }
     if asked.replace(request.clone()).as_ref() != Some(&request) {

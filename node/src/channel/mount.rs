@@ -32,6 +32,9 @@ pub enum Origins {
 /// Joins a second of a socket, unless another number is said: those of all its channels, or so many.
 const LEAST_JOINS: u32 = 100;
 
+/// Messages a second of a socket, unless another number is said: what no client sends in good faith.
+const MESSAGES: u32 = 20_000;
+
 /// What answers a connect that was refused with a reason.
 type RefusalHandler = Arc<dyn Fn(&str) -> (StatusCode, String) + Send + Sync>;
 
@@ -52,6 +55,7 @@ pub struct Mount {
     pub(crate) max_frame: Option<usize>,
     pub(crate) max_channels: Option<usize>,
     pub(crate) max_joins: Option<u32>,
+    pub(crate) max_messages: Option<u32>,
 }
 
 impl Mount {
@@ -90,6 +94,7 @@ impl Mount {
             max_frame: None,
             max_channels: None,
             max_joins: None,
+            max_messages: None,
         }
     }
 
@@ -168,6 +173,13 @@ impl Mount {
         Self { max_joins: Some(joins), ..self }
     }
 
+    /// Messages of any kind that a socket may send in a second, a second's worth at once; without this
+    /// 20000. Heartbeats and leaves find room for as many again.
+    #[must_use]
+    pub fn max_messages_per_second(self, messages: u32) -> Self {
+        Self { max_messages: Some(messages), ..self }
+    }
+
     /// Fills in what is not said.
     pub(crate) fn or(mut self, settings: &Settings) -> Self {
         self.idle_timeout.get_or_insert(settings.idle_timeout);
@@ -175,6 +187,7 @@ impl Mount {
         let channels = *self.max_channels.get_or_insert(settings.max_channels);
         let channels = u32::try_from(channels).unwrap_or(u32::MAX);
         self.max_joins.get_or_insert(settings.max_joins.unwrap_or(channels.max(LEAST_JOINS)));
+        self.max_messages.get_or_insert(settings.max_messages.unwrap_or(MESSAGES));
         self.origins.get_or_insert_with(|| settings.origins.clone());
         self
     }

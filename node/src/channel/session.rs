@@ -39,6 +39,8 @@ pub(crate) enum Effect {
     Deliver(Key),
     /// Hand a leave to a channel.
     Leave(Key, Ref),
+    /// End a channel that was joined anew, in vain.
+    Stop(Key),
     /// The join of this topic is accepted: the socket subscribes to it.
     Subscribe(Arc<str>),
     /// The join came to nothing.
@@ -181,7 +183,12 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         if !routed {
-            return effects.push(message.refuse(Ref::NULL, UNMATCHED).into());
+            effects.push(message.refuse(Ref::NULL, UNMATCHED).into());
+            // P-JOIN-5: a join ends the channel before it, whatever becomes of it.
+            let Some(old) = at.map(|at| self.channels.swap_remove(at)) else { return };
+            effects.push(Effect::Stop(old.key));
+            effects.push(Effect::Unsubscribe(old.topic.clone()));
+            return effects.push(old.close());
         }
         if at.is_none() && self.channels.len() >= self.max_channels {
             let reason = "too many channels joined";

@@ -52,6 +52,7 @@ pub fn check_live(c: &LiveConfig) -> Found {
         ("drain.initialDelaySeconds", c.drain.initial_delay_seconds),
         ("drain.waitSeconds", c.drain.wait_seconds),
         ("drain.batchIntervalSeconds", c.drain.batch_interval_seconds),
+        ("drain.timeoutSeconds", c.drain.timeout_seconds.unwrap_or_default()),
     ] {
         // False for NaN too.
         out.that(field, (0.0..=MAX_SECONDS).contains(&value), "must be 0 to 86400 seconds");
@@ -218,8 +219,13 @@ fn socket(c: &NodeConfig, out: &mut Out) {
     out.that("socket.maxFrameBytes", frame, "must be 1024 to 16000000");
     out.that("socket.idleTimeoutSeconds", s.idle_timeout_seconds >= 1, "must be at least 1");
     out.that("socket.maxChannels", s.max_channels >= 1, "must be at least 1");
-    let joins = s.max_joins_per_second.is_none_or(|joins| (1..=100_000).contains(&joins));
-    out.that("socket.maxJoinsPerSecond", joins, "must be 1 to 100000");
+    for (field, rate) in [
+        ("socket.maxJoinsPerSecond", s.max_joins_per_second),
+        ("socket.maxMessagesPerSecond", s.max_messages_per_second),
+    ] {
+        let ok = rate.is_none_or(|rate| (1..=100_000).contains(&rate));
+        out.that(field, ok, "must be 1 to 100000");
+    }
     let connects = s.max_connects_per_second >= 1;
     out.that("socket.maxConnectsPerSecond", connects, "must be at least 1");
     origins(c, out);

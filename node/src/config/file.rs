@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use sha2::{Digest, Sha256};
 use sluice_node_api::config::{LiveConfig, NodeConfig};
 
@@ -87,8 +88,13 @@ pub fn parse_node(path: &Path, text: &str) -> Result<NodeConfig, ConfigError> {
 /// Reads and checks a [`LiveConfig`], of a node that has a `backend` or none.
 ///
 /// # Errors
-/// As [`parse_node`], and what [`super::check_live`] finds.
+/// As [`parse_node`], and what [`super::check_live`] finds. An empty file is one that is being
+/// written, and its defaults would open every topic.
 pub fn parse_live(path: &Path, text: &str, backend: bool) -> Result<LiveConfig, ConfigError> {
+    if is_blank(text) {
+        let reason = "is empty: write `channels`, or `{}` for the defaults";
+        return Err(ConfigError::one(path, None, reason.to_owned()));
+    }
     let live = parse(path, text)?;
     let mut problems = super::check_live(&live);
     if !backend {
@@ -97,9 +103,28 @@ pub fn parse_live(path: &Path, text: &str, backend: bool) -> Result<LiveConfig, 
     if problems.is_empty() { Ok(live) } else { Err(ConfigError::located(path, text, problems)) }
 }
 
+/// Whether a live file that can be read says what becomes of topics.
+pub(super) fn names_channels(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Named {
+        channels: Option<IgnoredAny>,
+    }
+    serde_saphyr::from_str::<Named>(text).is_ok_and(|named| named.channels.is_some())
+}
+
+/// A change that leaves the topic rules out, where there were some: the defaults would open every topic.
+pub(super) fn without_channels(path: &Path) -> ConfigError {
+    let reason = "channels: missing, and there were some: write `channels: []` for no topics";
+    ConfigError::one(path, None, reason.to_owned())
+}
+
+fn is_blank(text: &str) -> bool {
+    text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'))
+}
+
 fn parse<T: DeserializeOwned + Default>(path: &Path, text: &str) -> Result<T, ConfigError> {
     // A file of comments alone is a null document, not a struct.
-    if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
+    if is_blank(text) {
         return Ok(T::default());
     }
     serde_saphyr::from_str(text).map_err(|e| {

@@ -16,7 +16,7 @@ use sluice_node_api::config::LiveConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::file::{ConfigError, hash, parse_live, read};
+use super::file::{ConfigError, hash, names_channels, parse_live, read, without_channels};
 
 /// Between two looks at the file.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -36,6 +36,8 @@ struct Shared {
 struct Now {
     config: Arc<LiveConfig>,
     hash: String,
+    /// The topic rules in force were written, and are not the defaults.
+    ruled: bool,
     /// What was last seen and refused, so that it is logged once, and why.
     refused: Option<(String, String)>,
 }
@@ -52,14 +54,14 @@ impl LiveFile {
     /// # Errors
     /// When it is not valid: there is no earlier one to keep.
     pub fn open(path: Option<PathBuf>, backend: bool) -> Result<Self, ConfigError> {
-        let (config, hash) = match &path {
-            None => (LiveConfig::default(), String::new()),
+        let (config, hash, ruled) = match &path {
+            None => (LiveConfig::default(), String::new(), false),
             Some(path) => {
                 let text = read(path)?;
-                (parse_live(path, &text, backend)?, hash(&text))
+                (parse_live(path, &text, backend)?, hash(&text), names_channels(&text))
             }
         };
-        let now = Mutex::new(Now { config: Arc::new(config), hash, refused: None });
+        let now = Mutex::new(Now { config: Arc::new(config), hash, ruled, refused: None });
         Ok(Self(Arc::new(Shared { path, backend, now, reloads: Family::default() })))
     }
 
@@ -94,9 +96,14 @@ impl LiveFile {
         if now.refused.as_ref().is_some_and(|(refused, _)| *refused == seen) {
             return None;
         }
-        match text.and_then(|text| parse_live(path, &text, self.0.backend)) {
-            Ok(config) => {
-                *now = Now { config: Arc::new(config), hash: seen, refused: None };
+        let ruled_before = now.ruled;
+        let changed = text.and_then(|text| {
+            let (config, ruled) = (parse_live(path, &text, self.0.backend)?, names_channels(&text));
+            if ruled_before && !ruled { Err(without_channels(path)) } else { Ok((config, ruled)) }
+        });
+        match changed {
+            Ok((config, ruled)) => {
+                *now = Now { config: Arc::new(config), hash: seen, ruled, refused: None };
                 self.count("ok");
                 info!(hash = now.hash, "the live configuration changed");
                 Some(now.config.clone())

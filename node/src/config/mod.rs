@@ -63,7 +63,7 @@ pub fn load(path: Option<&Path>, env: Env) -> Result<Loaded, ConfigError> {
         && let Some(redis) = &config.pubsub.redis
         && let Err(reason) = crate::redis_adapter::read_url(Path::new(&redis.url_file))
     {
-        problems.push(("pubsub.redis.urlFile".into(), reason));
+        problems.push(("pubsub.redis.urlFile".into(), reason.to_string()));
     }
     let secrets = config.webhooks.as_ref().map(|webhooks| Secrets::open(&webhooks.secret_file));
     let webhook_secrets = secrets.and_then(|secrets| match secrets {

@@ -40,7 +40,35 @@ fn no_file_and_an_empty_file_are_the_defaults() {
     assert_eq!(load(None, env()).unwrap().config, NodeConfig::default());
     let path = Path::new("x");
     assert_eq!(parse_node(path, "# nothing\n\n").unwrap(), NodeConfig::default());
-    assert_eq!(parse_live(path, "", false).unwrap(), LiveConfig::default());
+    assert_eq!(parse_live(path, "{}", false).unwrap(), LiveConfig::default());
+}
+
+#[test]
+fn a_live_file_that_is_cut_short_opens_no_topic() {
+    let dir = tempdir();
+    let path = dir.0.join("live.yaml");
+    let blank = ["", "\n", "  \n\n", "# nothing\n"];
+    for text in blank {
+        fs::write(&path, text).unwrap();
+        let Err(error) = LiveFile::open(Some(path.clone()), false) else { panic!("{text:?}") };
+        assert!(error.to_string().contains("live.yaml: is empty"), "{error}");
+    }
+    let guarded = "channels: [{topic: 'room:*', join: {claim: rooms}}]\n";
+    fs::write(&path, guarded).unwrap();
+    let live = LiveFile::open(Some(path.clone()), false).unwrap();
+    for text in blank.into_iter().chain(["{}", "channels:\n", "drain: {batchSize: 5}\n", "---\n"]) {
+        fs::write(&path, text).unwrap();
+        assert!(live.look().is_none(), "{text:?}");
+        assert!(live.refused().contains("live.yaml"), "{text:?}: {}", live.refused());
+        assert!(live.config().channels[0].join.is_some(), "{text:?}");
+    }
+    fs::write(&path, "channels: []\n").unwrap();
+    assert!(live.look().unwrap().channels.is_empty(), "which is said");
+    // Who has written no rules has the default, whatever else changes.
+    fs::write(&path, "drain: {batchSize: 5}\n").unwrap();
+    let live = LiveFile::open(Some(path.clone()), false).unwrap();
+    fs::write(&path, "drain: {batchSize: 6}\n").unwrap();
+    assert_eq!(live.look().unwrap().drain.batch_size, 6);
 }
 
 #[test]
@@ -70,6 +98,7 @@ fn bad_files_are_refused_with_line_and_reason() {
         ("socket:\n  path: socket\n", 2, "must be a path"),
         ("socket:\n  maxChannels: 0\n", 2, "must be at least 1"),
         ("socket:\n  maxJoinsPerSecond: 0\n", 2, "must be 1 to 100000"),
+        ("socket:\n  maxMessagesPerSecond: 100001\n", 2, "must be 1 to 100000"),
         ("socket:\n  checkOrigin: maybe\n", 2, "list of origins"),
         ("socket:\n  checkOrigin: true\n", 2, "needs `socket.host`"),
         ("socket:\n  host: a:80\n", 2, "without a port"),

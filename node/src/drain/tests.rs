@@ -73,6 +73,26 @@ fn a_later_request_changes_what_is_left_and_renews_the_ttl() {
 }
 
 #[test]
+fn a_delay_or_a_wait_that_is_over_does_not_come_again() {
+    let (mut drain, start) = drain(DrainMode::Batched, 10);
+    let after = |seconds| start + Duration::from_secs(seconds);
+    let slow = |mode| DrainRequest { initial_delay_seconds: 60.0, ..request(mode) };
+    drain.renew(slow(DrainMode::Batched), after(11));
+    assert_eq!(drain.phase(after(12), 10), DrainPhase::Waiting, "balancers have heard of it");
+    drain.renew(request(DrainMode::Batched), after(13));
+    assert_eq!(drain.step(after(15), 10).close, 4);
+    for _ in 0..2 {
+        drain.renew(slow(DrainMode::Batched), after(16));
+        assert_eq!(drain.phase(after(17), 6), DrainPhase::Closing);
+    }
+    assert_eq!(drain.step(after(17), 6).close, 4);
+    drain.renew(slow(DrainMode::Wait), after(18));
+    assert_eq!(drain.step(after(30), 2).close, 0, "another mode is another matter");
+    drain.renew(slow(DrainMode::Batched), after(31));
+    assert_eq!(drain.step(after(31), 2).close, 2);
+}
+
+#[test]
 fn odd_numbers_do_no_harm() {
     let odd = DrainRequest {
         initial_delay_seconds: f64::NAN,

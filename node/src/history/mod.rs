@@ -7,7 +7,8 @@
 //!
 //! A topic that is kept is of interest to the node as if one shard more, [`KEEPER`], subscribed it:
 //! the other nodes' broadcasts arrive though nobody here has joined, and a broadcast of any other
-//! topic finds out without a lock that nothing is to be done here.
+//! topic finds out without a lock that nothing is to be done here. For the first broadcast of a
+//! topic the mesh is told the rules' patterns ([`Plane::set_live`]).
 
 mod log;
 mod shelf;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
+    keys::Keys,
     pubsub::{Broadcast, Kind},
     shard::inbox::{Address, Said, Task},
 };
@@ -22,7 +23,7 @@ fn plane() -> Plane {
     let rule = ChannelRule { history: Some(history), ..ChannelRule::room() };
     let live = LiveConfig { channels: vec![rule], ..LiveConfig::default() };
     let (idle, stop) = (Duration::from_secs(60), CancellationToken::new());
-    Plane::new("a".into(), &Socket::default(), &live, idle, Vec::new(), 2, stop)
+    Plane::new("a".into(), &Socket::default(), &live, idle, Keys::new(Bytes::new()), 2, stop)
 }
 
 fn say(plane: &Plane, topic: &Arc<str>, n: usize) {

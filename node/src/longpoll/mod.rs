@@ -4,8 +4,13 @@
 //!
 //! The HTTP status is 200, the real one is in the body (`P-LP-1`).
 
+pub(crate) mod ask;
 mod body;
-pub(crate) mod remote;
+mod letter;
+mod question;
+pub(crate) mod served;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::{
@@ -23,8 +28,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use ask::ask;
 pub(crate) use body::Posted;
-use remote::{Answer, Question, ask};
+use question::{Answer, Question};
 use token::Session;
 #[cfg(any(test, fuzzing))]
 pub(crate) use {body::messages, token::judge as judge_token};
@@ -56,6 +62,10 @@ pub(crate) async fn longpoll(
     // P-LP-11.
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if place.plane.door.draining() || place.plane.shutdown.is_cancelled() {
+        // The next request shall find a node that stays; any of them answers for the session.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if options {
         if let Some(asked) = asked {
             headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked);
@@ -122,7 +132,7 @@ fn messages_of(token: &str, messages: Vec<String>) -> Response {
     axum::Json(json!({"status": status, "token": token, "messages": messages})).into_response()
 }
 
-/// The session that a request names; the header wins (`P-LP-6`).
+/// The session that a request names, and its token from now on; the header wins (`P-LP-6`).
 fn session(
     plane: &Plane,
     headers: &HeaderMap,
@@ -131,8 +141,7 @@ fn session(
     let header = headers.get(TOKEN).and_then(|token| token.to_str().ok());
     let named = || query.iter().rev().find(|(name, _)| name == "token");
     let token = header.or_else(|| named().map(|(_, token)| token.as_str()))?;
-    let session = token::verify(token, &plane.secret, now())?;
-    Some((token.to_owned(), session))
+    token::read(token, &plane.secret, Instant::now(), now())
 }
 
 /// Opens a session (`P-LP-2`).
@@ -180,7 +189,7 @@ async fn open(
     };
     let shard = u16::try_from(number).unwrap_or(u16::MAX);
     let session = Session { node: plane.instance, shard, slot, id };
-    let token = token::sign(&session, &plane.secret, now());
+    let token = token::sign(&session, &plane.secret.signing(Instant::now()), now());
     axum::Json::<Value>(json!({"status": 410, "token": token, "messages": []})).into_response()
 }
 

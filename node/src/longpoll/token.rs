@@ -1,11 +1,13 @@
 //! The token of a long-poll session: it names the node and the session, so that any node can serve
 //! any request (`P-LP-6`, `P-LP-7`). Signed with what all nodes of a cluster share; pure.
 
+use std::time::Instant;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::pubsub::Instance;
+use crate::{keys::Keys, pubsub::Instance};
 
 /// How long a token is good, in seconds: 14 days.
 const LIFE: u64 = 14 * 24 * 3600;
@@ -51,6 +53,17 @@ pub(crate) fn verify(token: &str, secret: &[u8], now: u64) -> Option<Session> {
     })
 }
 
+/// The session of a token under any secret that is taken `at` a time, and its token from then on:
+/// a session outlasts a secret that is changed.
+pub(crate) fn read(token: &str, keys: &Keys, at: Instant, now: u64) -> Option<(String, Session)> {
+    let signing = keys.signing(at);
+    if let Some(session) = verify(token, &signing, now) {
+        return Some((token.to_owned(), session));
+    }
+    let session = keys.taken(at).iter().find_map(|secret| verify(token, secret, now))?;
+    Some((sign(&session, &signing, now), session))
+}
+
 /// A token that is taken is one that was signed, to the letter.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn judge(token: &str) {
@@ -72,6 +85,20 @@ fn mac(secret: &[u8], body: &[u8]) -> Hmac<Sha256> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::OVERLAP;
+
+    #[test]
+    fn p_lp_6_a_session_goes_on_when_the_secret_is_changed() {
+        let session = Session { node: [7; 16], shard: 1, slot: 2, id: 3 };
+        let (first, t) = (sign(&session, b"s", 0), Instant::now());
+        let keys = Keys::new("s".into());
+        keys.replace("t".into(), t);
+        assert_eq!(read(&first, &keys, t, 1), Some((first.clone(), session)), "others have s yet");
+        let (token, same) = read(&first, &keys, t + OVERLAP / 2, 1).expect("s is taken yet");
+        assert_eq!((same, verify(&token, b"t", 1)), (session, Some(session)));
+        assert_eq!(read(&token, &keys, t + OVERLAP, 1), Some((token, session)));
+        assert_eq!(read(&first, &keys, t + OVERLAP, 1), None);
+    }
 
     #[test]
     fn p_lp_6_a_token_is_ours_whole_and_good_for_14_days() {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+use super::words::Words;
 use crate::pubsub::{Broadcast, Kind, Signal};
 use crate::queue::Item;
 
@@ -29,6 +30,8 @@ const BROADCAST: u8 = 16;
 const HEARTBEAT: u8 = 17;
 const GOODBYE: u8 = 18;
 const SIGNAL: u8 = 19;
+pub(super) const INTEREST: u8 = 20;
+pub(super) const CONFIRM: u8 = 21;
 
 /// What travels on a link once it is authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,10 @@ pub enum Frame {
     /// What a part of the sending node says to the same part of this one. Its body is `kind (u8) ·
     /// content`.
     Signal(Signal),
+    /// What the sending node wants, said on the link that is dialled to it.
+    Interest(Words),
+    /// Everything that the receiving node has said it wants, up to this number, is in force.
+    Confirm(u64),
     /// A kind that this version does not know.
     Unknown(u8),
 }
@@ -52,14 +59,14 @@ pub enum CodecError {
     /// A frame announces more bytes than the link allows.
     #[error("a frame of {0} bytes is over the limit")]
     TooLong(usize),
-    /// A frame without a kind, or a broadcast whose lengths do not fit.
+    /// A frame without a kind, or one whose lengths do not fit.
     #[error("a frame is cut short")]
     Short,
     /// A broadcast whose payload is of no known kind.
     #[error("a payload of unknown kind {0}")]
     Payload(u8),
-    /// A topic or event that is not UTF-8.
-    #[error("a topic or event is not UTF-8")]
+    /// A topic, pattern or event that is not UTF-8.
+    #[error("a topic, pattern or event is not UTF-8")]
     NotUtf8,
 }
 
@@ -97,6 +104,8 @@ pub fn decode(buf: &mut BytesMut) -> Result<Option<Frame>, CodecError> {
         HEARTBEAT => Frame::Heartbeat,
         GOODBYE => Frame::Goodbye,
         SIGNAL => decode_signal(body)?,
+        INTEREST => Frame::Interest(Words::decode(body)?),
+        CONFIRM => Frame::Confirm((&body[..]).try_get_u64().map_err(|_| CodecError::Short)?),
         other => Frame::Unknown(other),
     }))
 }
@@ -137,7 +146,7 @@ pub fn encode_signal(signal: &Signal) -> Option<Item> {
     head.put_u32(u32::try_from(len).ok()?);
     head.put_u8(SIGNAL);
     head.put_u8(kind);
-    Some(Item { head: head.freeze(), payload: content.clone() })
+    Some(Item { head: head.freeze(), payload: content.clone(), until: None })
 }
 
 fn text(bytes: &[u8]) -> Result<Arc<str>, CodecError> {
@@ -161,7 +170,7 @@ pub fn encode(b: &Broadcast) -> Option<Item> {
     head.put_u16(event_len);
     head.put_slice(b.topic.as_bytes());
     head.put_slice(b.event.as_bytes());
-    Some(Item { head: head.freeze(), payload: b.payload.clone() })
+    Some(Item { head: head.freeze(), payload: b.payload.clone(), until: None })
 }
 
 /// A heartbeat on the wire.

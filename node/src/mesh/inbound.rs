@@ -1,4 +1,5 @@
-//! The links that other nodes dial to this one: each brings what is broadcast there.
+//! The links that other nodes dial to this one: each brings what is broadcast there, and takes back
+//! what this node wants of it.
 //!
 //! Who has not proved to hold the token gets a random nonce, a few seconds and one of a bounded
 //! number of places, and nothing else.
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -164,7 +165,8 @@ async fn receive(
         done: done.clone(),
     };
     // However this future ends, the table tells the truth.
-    let _leave = Leave { inner: inner.clone(), instance: remote.instance, id, done };
+    let mut leave =
+        Leave { inner: inner.clone(), instance: remote.instance, id, done, expected: false };
     if let Some(old) = inner.peers.arrive(remote.instance, link) {
         old.cancel.cancel();
         let _ = timeout(REPLACE_WAIT, old.done.cancelled()).await;
@@ -173,10 +175,11 @@ async fn receive(
     info!(peer = remote.name, %address, "link up, inbound");
     let (read, write) = stream.into_split();
     let reason = tokio::select! {
-        r = deliver(inner, read, buf, &remote.instance) => r,
-        r = heartbeats(inner, write) => r,
+        r = deliver(inner, read, buf, &remote.instance, id) => r,
+        r = tell(inner, write, id) => r,
         () = cancel.cancelled() => "replaced",
     };
+    leave.expected = matches!(reason, "goodbye" | "replaced");
     count(&inner.metrics.ended, reason, 1);
     info!(peer = remote.name, %address, reason, "link down, inbound");
 }
@@ -186,10 +189,13 @@ struct Leave {
     instance: Instance,
     id: u64,
     done: CancellationToken,
+    /// The peer knows that the link has ended.
+    expected: bool,
 }
 
 impl Drop for Leave {
     fn drop(&mut self) {
+        self.inner.wanted.lock().unlink(self.id, self.expected, Instant::now());
         if self.inner.peers.depart(&self.instance, self.id) {
             self.inner.local.departed(self.instance);
         }
@@ -202,6 +208,7 @@ async fn deliver(
     mut read: impl AsyncRead + Unpin,
     mut buf: BytesMut,
     from: &Instance,
+    id: u64,
 ) -> &'static str {
     let mut room = IDLE_ROOM;
     loop {
@@ -216,7 +223,13 @@ async fn deliver(
                     inner.peers.said_goodbye(from);
                     return "goodbye";
                 }
-                Ok(Some(Frame::Heartbeat | Frame::Unknown(_))) => {}
+                Ok(Some(Frame::Confirm(number))) if inner.routes() => {
+                    inner.wanted.lock().confirm(id, *from, number);
+                }
+                // What a peer wants it says on the link that is dialled to it.
+                Ok(Some(
+                    Frame::Heartbeat | Frame::Unknown(_) | Frame::Confirm(_) | Frame::Interest(_),
+                )) => {}
                 Ok(None) => break,
                 Err(error) => {
                     warn!(%error, "a peer sent what is no frame");
@@ -238,12 +251,26 @@ async fn deliver(
     }
 }
 
-async fn heartbeats(inner: &Inner, mut write: impl AsyncWrite + Unpin) -> &'static str {
+/// Writes heartbeats and what this node wants.
+async fn tell(inner: &Inner, mut write: impl AsyncWrite + Unpin, id: u64) -> &'static str {
+    let mut changes = inner.wanted.lock().changes();
     let mut tick = tokio::time::interval(inner.config.timing.heartbeat);
+    let mut out = BytesMut::new();
     loop {
-        tick.tick().await;
-        if write.write_all(&HEARTBEAT_BYTES).await.is_err() {
-            return "broken";
+        tokio::select! {
+            _ = tick.tick() => out.put_slice(&HEARTBEAT_BYTES),
+            // It has no end: what is wanted outlives the link.
+            _ = changes.changed() => {}
         }
+        loop {
+            inner.wanted.lock().take(id, &mut out);
+            if out.is_empty() {
+                break;
+            }
+            if write.write_all_buf(&mut out).await.is_err() {
+                return "broken";
+            }
+        }
+        out = BytesMut::new();
     }
 }

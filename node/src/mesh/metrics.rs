@@ -36,6 +36,14 @@ pub struct MeshMetrics {
     pub sent: Counter,
     /// Broadcasts that came from peers.
     pub received: Counter,
+    /// Broadcasts not sent to a peer, because nobody there is on the topic.
+    pub unwanted: Counter,
+    /// Times that a peer was to be sent everything again though its link stayed: `told` (it said so:
+    /// it wants very many topics, or was too slow to tell), `topics` (more than are kept of a
+    /// peer), `unknown` (a word of a later version).
+    pub fallbacks: ByReason,
+    /// Topics of joins that went on before every peer had confirmed them.
+    pub unconfirmed: Counter,
     /// Writes to peers; `sent` over `writes` is how well they coalesce.
     pub writes: Counter,
 }
@@ -49,6 +57,12 @@ impl MeshMetrics {
         r.register("mesh_links_ended", "Mesh links that ended", self.ended.clone());
         r.register("mesh_sent", "Broadcasts written to peers", self.sent.clone());
         r.register("mesh_received", "Broadcasts that came from peers", self.received.clone());
+        let help = "Broadcasts not sent to a peer that has nobody on the topic";
+        r.register("mesh_unwanted", help, self.unwanted.clone());
+        let help = "Times that a peer was to be sent everything again";
+        r.register("mesh_fallbacks", help, self.fallbacks.clone());
+        let help = "Topics that were joined before every peer had confirmed them";
+        r.register("mesh_unconfirmed", help, self.unconfirmed.clone());
         r.register("mesh_writes", "Writes to peers", self.writes.clone());
     }
 }

@@ -2,18 +2,26 @@
 //!
 //! Node X dials Y to carry what is broadcast on X to Y. Y learns X's own address in the handshake
 //! and dials it back at once, so that a new node is linked both ways after one lookup. At most
-//! once (`P-PS-3`): nothing is acknowledged or repeated, what finds no room is dropped and counted.
+//! once (`P-PS-3`): no broadcast is acknowledged or repeated, what finds no room is dropped and counted.
 //! One sender's broadcasts reach a node in order (`P-PS-4`): one queue, one connection at a time.
+//!
+//! On that same link Y tells X what it wants (`wanted`), and X sends only that once it has heard all
+//! of it (`heard`). So what a node knows of a peer never outlives the link that it is for, and a peer that says
+//! nothing gets everything.
 //!
 //! The mesh never blocks a sender and never says a word of substance to whoever lacks the token.
 
 pub mod codec;
+mod gauges;
 pub mod handshake;
+mod heard;
 mod inbound;
 pub mod metrics;
 mod outbound;
 mod peers;
 pub mod transport;
+mod wanted;
+pub mod words;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -23,27 +31,33 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use sluice_node_api::admin::PeerStatus;
+use sluice_node_api::config::Routing;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use crate::arrivals::DISCONNECT;
 use crate::keys::Keys;
 use crate::pubsub::{Adapter, Broadcast, Instance, Local, Signal};
 use crate::queue::Item;
 use handshake::Identity;
+use heard::Marker;
 use metrics::{MeshMetrics, count};
 use peers::Peers;
 use transport::Transport;
+use wanted::{Bounds, Wanted};
 
 /// Most peers a node links to; addresses past that are ignored and logged.
 pub const MAX_PEERS: usize = 1024;
+
+/// How long a join waits for peers to confirm its topic. One that does not speak at all is cut
+/// off as soon.
+const CONFIRM_WAIT: Duration = Duration::from_secs(5);
+/// Between two looks for what is not wanted any more.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The times of a link.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +94,8 @@ pub struct MeshConfig {
     pub keys: Keys,
     /// Bytes that may wait for one peer.
     pub peer_buffer: usize,
+    /// Which nodes a broadcast is sent to.
+    pub routing: Routing,
     /// The times of a link.
     pub timing: Timing,
 }
@@ -94,6 +110,8 @@ struct Inner {
     local: Arc<dyn Local>,
     metrics: MeshMetrics,
     peers: Peers,
+    marker: Marker,
+    wanted: Mutex<Wanted>,
     /// Discovery has told of every node that was there before this one.
     whole: AtomicBool,
     /// When a refusal was last logged: strangers must not fill the log.
@@ -122,12 +140,17 @@ impl Mesh {
             refusal_logged: Mutex::default(),
             metrics: MeshMetrics::default(),
             peers: Peers::default(),
+            marker: Marker::default(),
+            wanted: Mutex::new(Wanted::new(Bounds::default())),
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             outbound_tasks: TaskTracker::new(),
             inbound_tasks: TaskTracker::new(),
         });
         inner.inbound_tasks.spawn(inbound::accept(inner.clone(), listener));
+        if inner.routes() {
+            inner.inbound_tasks.spawn(expire(inner.clone()));
+        }
         Self(inner)
     }
 
@@ -180,11 +203,23 @@ impl Mesh {
     /// Registers the mesh's metrics.
     pub fn register(&self, registry: &mut Registry) {
         self.0.metrics.register(registry);
-        registry.register_collector(Box::new(Gauges(self.clone())));
+        registry.register_collector(Box::new(gauges::Gauges(self.clone())));
+    }
+}
+
+/// Unwants what nobody has subscribed for long enough, until the mesh ends.
+async fn expire(inner: Arc<Inner>) {
+    while inner.stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        inner.wanted.lock().expire(Instant::now());
     }
 }
 
 impl Inner {
+    /// Whether nodes are sent only what they want.
+    fn routes(&self) -> bool {
+        self.config.routing == Routing::Interest
+    }
+
     /// Whether a refusal may be logged: once a second, all being counted.
     fn may_log_refusal(&self) -> bool {
         let mut last = self.refusal_logged.lock();
@@ -196,69 +231,84 @@ impl Inner {
     }
 }
 
+/// Whether a broadcast is for every node: it closes sockets by their id, also those whose node is only
+/// about to know it. An event of that name on a topic of channels is one too many for nodes without
+/// subscribers, and does no harm.
+fn is_for_all(broadcast: &Broadcast) -> bool {
+    &*broadcast.event == DISCONNECT
+}
+
 impl Mesh {
-    /// Queues a frame for the node `to`, or for every node.
-    fn queue(&self, frame: Option<Item>, to: Option<Instance>) {
-        let Some(frame) = frame else {
-            count(&self.0.metrics.dropped, "too_long", 1);
-            return;
-        };
+    /// Queues a frame for each node that it is `meant` for. It is made for the first of them.
+    fn queue(&self, make: impl Fn() -> Option<Item>, mut meant: impl FnMut(&peers::Peer) -> bool) {
+        let mut made = None;
         self.0.peers.each_node(|peer| {
-            if to.is_none() || peer.seen.lock().instance == to {
+            if !meant(peer) {
+                return;
+            }
+            if let Some(frame) = made.get_or_insert_with(&make) {
                 let dropped = peer.queue.push(frame.clone());
                 count(&self.0.metrics.dropped, "full", dropped.full);
                 count(&self.0.metrics.dropped, "stale", dropped.stale);
             }
         });
+        if let Some(None) = made {
+            count(&self.0.metrics.dropped, "too_long", 1);
+        }
     }
 }
 
 impl Adapter for Mesh {
     fn send(&self, broadcast: &Broadcast) {
-        self.queue(codec::encode(broadcast), None);
-    }
-
-    fn signal(&self, to: Option<Instance>, signal: &Signal) {
-        self.queue(codec::encode_signal(signal), to);
-    }
-
-    /// Every node gets every broadcast, so there is nothing to wait for. Routing by interest
-    /// would tell the peers here, and hold the future until the linked ones have heard it.
-    fn subscribe(&self, _topic: &Arc<str>) -> BoxFuture<'static, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn unsubscribe(&self, _topic: &Arc<str>) {}
-}
-
-/// Gauges read from the live state at each scrape.
-struct Gauges(Mesh);
-
-impl std::fmt::Debug for Gauges {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Gauges")
-    }
-}
-
-impl Collector for Gauges {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let peers = self.0.peers();
-        let mut links =
-            encoder.encode_descriptor("mesh_links", "Links up", None, MetricType::Gauge)?;
-        let outbound = peers.iter().filter(|p| p.outbound).count() as i64;
-        let inbound = peers.iter().filter(|p| p.inbound).count() as i64;
-        for (direction, n) in [("outbound", outbound), ("inbound", inbound)] {
-            let labels = [("direction", direction)];
-            ConstGauge::new(n).encode(links.encode_family(&labels)?)?;
+        let make = || codec::encode(broadcast);
+        if !self.0.routes() || is_for_all(broadcast) {
+            return self.queue(make, |_| true);
         }
-        for (name, help, n) in [
-            ("mesh_peers", "Other nodes known, linked or not", peers.len()),
-            ("mesh_linked", "Peers linked both ways", self.0.linked()),
-            ("mesh_queue_bytes", "Bytes that wait for peers", self.0.0.peers.queued_bytes()),
-        ] {
-            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(n as i64).encode(gauge)?;
+        let mark = self.0.marker.mark(&broadcast.topic);
+        let mut unwanted = 0;
+        self.queue(make, |peer| {
+            let wants = peer.heard.wants(&broadcast.topic, mark);
+            unwanted += u64::from(!wants);
+            wants
+        });
+        if unwanted > 0 {
+            self.0.metrics.unwanted.inc_by(unwanted);
         }
-        Ok(())
+    }
+
+    fn signal(&self, to: Option<Instance>, signal: &Signal, until: Option<Instant>) {
+        let meant = |peer: &peers::Peer| to.is_none() || peer.seen.lock().instance == to;
+        let make = || codec::encode_signal(signal).map(|frame| Item { until, ..frame });
+        self.queue(make, meant);
+    }
+
+    fn subscribe(&self, topic: &Arc<str>) -> BoxFuture<'static, ()> {
+        let wait = match self.0.routes() {
+            true => self.0.wanted.lock().want(topic),
+            false => None,
+        };
+        let Some(confirmed) = wait else { return Box::pin(std::future::ready(())) };
+        let unconfirmed = self.0.metrics.unconfirmed.clone();
+        Box::pin(async move {
+            // Where there is no clock, who asked has one of its own.
+            if tokio::runtime::Handle::try_current().is_err() {
+                let _ = confirmed.await;
+                return;
+            }
+            // Whatever comes of it, a join goes on.
+            if tokio::time::timeout(CONFIRM_WAIT, confirmed).await.is_err() {
+                unconfirmed.inc();
+            }
+        })
+    }
+
+    fn unsubscribe(&self, topic: &Arc<str>) {
+        if self.0.routes() {
+            self.0.wanted.lock().unwant(topic, Instant::now());
+        }
+    }
+
+    fn set_patterns(&self, patterns: &[Arc<str>]) {
+        self.0.wanted.lock().set_patterns(patterns);
     }
 }

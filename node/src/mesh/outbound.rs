@@ -1,7 +1,7 @@
 //! The links that this node dials: each carries what is broadcast here to one peer.
 //!
 //! One task a peer, for as long as discovery lists it or it is linked to us. It never delivers
-//! anything: what comes back on such a link is the peer's heartbeat alone.
+//! anything: what comes back on such a link is the peer's heartbeat, and what the peer wants.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
@@ -20,6 +21,7 @@ use super::inbound::read_handshake;
 use super::metrics::count;
 use super::peers::{Peer, Who};
 use super::transport::BoxStream;
+use super::words::confirmation;
 use crate::backoff::Backoff;
 use crate::queue::Item;
 
@@ -180,12 +182,15 @@ async fn dial(inner: &Inner, peer: &Peer, n: u32) -> Result<Dialled, DialError> 
 async fn carry(inner: &Inner, peer: &Peer, stream: BoxStream, remote: &Remote) {
     let (read, write) = tokio::io::split(stream);
     let in_flight = AtomicU64::new(0);
+    let (heard, confirm) = watch::channel(0);
     info!(peer = remote.name, addr = %peer.addr, "link up, outbound");
     let reason = tokio::select! {
-        r = listen(inner, read) => r,
-        r = speak(inner, peer, write, &in_flight) => r,
+        r = listen(inner, peer, read, &heard) => r,
+        r = speak(inner, peer, write, confirm, &in_flight) => r,
         () = inner.stop.cancelled() => "closed",
     };
+    // What waits for the next link is everything: the peer may want other things by then.
+    peer.heard.reset();
     let left = {
         let mut seen = peer.seen.lock();
         seen.linked = false;
@@ -201,10 +206,19 @@ async fn carry(inner: &Inner, peer: &Peer, stream: BoxStream, remote: &Remote) {
     info!(peer = remote.name, addr = %peer.addr, reason, "link down, outbound");
 }
 
-/// Hears the peer's heartbeats; ends when there are none.
-async fn listen(inner: &Inner, mut read: impl AsyncRead + Unpin) -> &'static str {
+/// Hears the peer's heartbeats and what it wants; ends when there are none. `heard` is how far it has
+/// come.
+async fn listen(
+    inner: &Inner,
+    peer: &Peer,
+    mut read: impl AsyncRead + Unpin,
+    heard: &watch::Sender<u64>,
+) -> &'static str {
     let mut buf = BytesMut::new();
     loop {
+        if buf.is_empty() {
+            buf = BytesMut::new();
+        }
         match timeout(inner.config.timing.silence, read.read_buf(&mut buf)).await {
             Err(_) => return "silent",
             Ok(Ok(0)) => return "closed",
@@ -214,6 +228,12 @@ async fn listen(inner: &Inner, mut read: impl AsyncRead + Unpin) -> &'static str
         loop {
             match decode(&mut buf) {
                 Ok(Some(Frame::Goodbye)) => return "goodbye",
+                Ok(Some(Frame::Interest(words))) if inner.routes() => {
+                    if let Some(reason) = peer.heard.hear(&words, &inner.marker) {
+                        count(&inner.metrics.fallbacks, reason, 1);
+                    }
+                    heard.send_replace(words.number);
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(_) => return "broken",
@@ -222,11 +242,13 @@ async fn listen(inner: &Inner, mut read: impl AsyncRead + Unpin) -> &'static str
     }
 }
 
-/// Writes heartbeats and what waits; when this node leaves, what is left and a goodbye.
+/// Writes heartbeats, what waits, and how far the peer has been heard; when this node leaves, what is
+/// left and a goodbye.
 async fn speak(
     inner: &Inner,
     peer: &Peer,
     mut write: impl AsyncWrite + Unpin,
+    mut confirm: watch::Receiver<u64>,
     in_flight: &AtomicU64,
 ) -> &'static str {
     let mut heartbeat = tokio::time::interval(inner.config.timing.heartbeat);
@@ -235,12 +257,17 @@ async fn speak(
     if write.write_all(&HEARTBEAT_BYTES).await.is_err() {
         return "broken";
     }
+    if inner.routes() {
+        // It asks to be told.
+        confirm.mark_changed();
+    }
     peer.queue.open();
     peer.seen.lock().linked = true;
     let mut batch = Vec::new();
     loop {
         let leaving = tokio::select! {
             () = peer.queue.ready() => false,
+            Ok(()) = wait(&mut confirm) => false,
             () = inner.leaving.cancelled() => true,
             _ = heartbeat.tick() => {
                 if write.write_all(&HEARTBEAT_BYTES).await.is_err() { return "broken" }
@@ -248,7 +275,14 @@ async fn speak(
             }
         };
         loop {
-            peer.queue.take(BATCH, &mut batch);
+            // These pass what waits: a join at the other end waits for them.
+            if confirm.has_changed().unwrap_or(false) {
+                let number = *confirm.borrow_and_update();
+                if write.write_all(&confirmation(number)).await.is_err() {
+                    return "broken";
+                }
+            }
+            count(&inner.metrics.dropped, "stale", peer.queue.take(BATCH, &mut batch));
             if batch.is_empty() {
                 break;
             }
@@ -273,6 +307,13 @@ async fn speak(
             return std::future::pending().await;
         }
     }
+}
+
+/// Ends when a number is to be confirmed, and leaves it so.
+async fn wait(confirm: &mut watch::Receiver<u64>) -> Result<(), watch::error::RecvError> {
+    confirm.changed().await?;
+    confirm.mark_changed();
+    Ok(())
 }
 
 async fn write_batch(write: &mut (impl AsyncWrite + Unpin), batch: &[Item]) -> std::io::Result<()> {

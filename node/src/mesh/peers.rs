@@ -11,12 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::MAX_PEERS;
 use super::handshake::Instance;
+use super::heard::Heard;
 use crate::queue::Queue;
 
 /// An address that this node dials.
 pub(super) struct Peer {
     pub(super) addr: SocketAddr,
     pub(super) queue: Queue,
+    /// What it wants.
+    pub(super) heard: Heard,
     pub(super) seen: Mutex<Seen>,
     /// Dial now, or look whether this peer is still wanted.
     pub(super) wake: Notify,
@@ -90,6 +93,7 @@ impl Peers {
         let peer = Arc::new(Peer {
             addr,
             queue: Queue::new(limit),
+            heard: Heard::default(),
             seen: Mutex::default(),
             wake: Notify::new(),
         });
@@ -166,6 +170,13 @@ impl Peers {
     /// Bytes that wait for peers.
     pub(super) fn queued_bytes(&self) -> usize {
         self.outbound.read().values().map(|p| p.queue.bytes()).sum()
+    }
+
+    /// How many linked peers are sent only what they want, and how many topics these want together.
+    pub(super) fn routed(&self) -> (usize, usize) {
+        let outbound = self.outbound.read();
+        let known = outbound.values().filter_map(|peer| peer.heard.topics());
+        known.fold((0, 0), |(peers, topics), more| (peers + 1, topics + more))
     }
 
     /// What `/status` says of the peers: one entry a node, by address.

@@ -151,7 +151,7 @@ fn publish(plane: &Plane, changes: &[Change]) {
 
 fn send(plane: &Plane, to: Option<Replica>, word: &Word) {
     match serde_json::to_vec(word) {
-        Ok(word) => plane.interest.signal(to, &Signal::Presence(Bytes::from(word))),
+        Ok(word) => plane.interest.signal(to, &Signal::Presence(Bytes::from(word)), None),
         Err(_) => plane.metrics.drop("presence", 1),
     }
 }

@@ -29,6 +29,7 @@ use serde_json::value::RawValue;
 
 use crate::api::{self, ApiError, Token, error};
 use crate::hub::{PresencePage, PresenceQuery, TopicCount, TopicQuery};
+use crate::nesting::{self, MAX_LEVELS};
 use crate::pubsub::{Broadcast, Kind};
 
 mod control;
@@ -261,6 +262,9 @@ fn check(
         return wrong("the topic `phoenix` and events `phx_*` are the protocol's own");
     }
     let (kind, payload) = match (m.payload, m.payload_base64) {
+        (Some(json), None) if !nesting::is_shallow(json.get().as_bytes()) => {
+            return wrong(&format!("the payload is nested too deep, at most {MAX_LEVELS} levels"));
+        }
         (Some(json), None) if json.get().starts_with('{') => {
             (Kind::Json, Bytes::from(String::from(Box::<str>::from(json))))
         }

@@ -28,6 +28,20 @@ fn one_message_or_several_in_order() {
 }
 
 #[test]
+fn a_payload_has_so_many_levels_and_no_more() {
+    let deep = |levels: usize| {
+        let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+        format!(r#"{{"topic":"a","event":"x","payload":{{"a":{open}{close}}}}}"#)
+    };
+    assert!(parse(deep(MAX_LEVELS).as_bytes()).is_ok());
+    for levels in [MAX_LEVELS + 1, 3000] {
+        let error = parse(deep(levels).as_bytes()).unwrap_err();
+        assert_eq!(error.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(format!("{error:?}").contains("at most 96 levels"), "{error:?}");
+    }
+}
+
+#[test]
 fn p_bin_4_bytes_come_as_base64() {
     let one = parse(br#"{"topic":"room:1","event":"msg","payloadBase64":"/wAB+g=="}"#).unwrap();
     assert_eq!((one[0].kind, &one[0].payload[..]), (Kind::Binary, &[0xff, 0, 1, 0xfa][..]));

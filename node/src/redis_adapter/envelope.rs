@@ -39,7 +39,7 @@ pub(super) fn encode(config: &RedisConfig, b: &Broadcast) -> Option<Item> {
     out.put_slice(b.event.as_bytes());
     out.put_slice(&b.payload);
     let head = Bytes::from(channel(&config.cluster, &b.topic));
-    Some(Item { head, payload: out.freeze() })
+    Some(Item { head, payload: out.freeze(), until: None })
 }
 
 /// The broadcast and who sent it.

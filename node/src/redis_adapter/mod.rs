@@ -1,6 +1,10 @@
 //! Carries broadcasts through Redis, subscribed by topic: a node receives only the topics that it
-//! has subscribers of. Presence, and what closes sockets by their id, reaches all of them. A node
-//! that says nothing any more is gone; while Redis is away nobody is.
+//! has subscribers of. Presence, and what closes sockets by their id, reaches all of them; a letter
+//! about a long-poll session the node that has it. A node that says nothing any more is gone; while
+//! Redis is away nobody is.
+//!
+//! That Redis hands a letter to nobody proves nothing: so it says of a node too that connects again
+//! after Redis was away, and of one behind another server of a Redis Cluster. The silence counts.
 //!
 //! Delivery on this node never depends on Redis. While Redis is away, joins do not wait, chat
 //! among the clients of one node goes on, and what is for others waits a few seconds in a bounded
@@ -10,6 +14,7 @@
 //! is never logged.
 
 mod envelope;
+mod failure;
 mod nodes;
 mod publisher;
 mod reconnect;
@@ -19,7 +24,7 @@ mod subscriber;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -29,6 +34,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use sluice_node_api::admin::RedisFailure;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,6 +44,7 @@ use crate::mesh::handshake::Instance;
 use crate::mesh::metrics::{ByReason, count};
 use crate::pubsub::{Adapter, Broadcast, Local, Signal};
 use crate::queue::{Item, Queue};
+pub use failure::Failure;
 use nodes::Nodes;
 use subscriber::Wanted;
 
@@ -77,6 +84,7 @@ struct Inner {
     suspect: Notify,
     publisher_up: AtomicBool,
     subscriber_up: AtomicBool,
+    failed: Mutex<Option<RedisFailure>>,
     metrics: Metrics,
     leaving: CancellationToken,
     stop: CancellationToken,
@@ -96,12 +104,20 @@ struct Metrics {
 ///
 /// # Errors
 /// What is wrong, without a word of the URL itself.
-pub fn read_url(path: &Path) -> Result<redis::Client, String> {
+pub fn read_url(path: &Path) -> Result<redis::Client, Failure> {
     let shown = path.display();
-    let text = small_file::read_text(path, MAX_URL)
-        .map_err(|e| format!("cannot read the Redis URL in {shown}: {e}"))?;
-    redis::Client::open(text.trim())
-        .map_err(|_| format!("{shown} holds no `redis://[user:password@]host:port[/db]`"))
+    let text = small_file::read_text(path, MAX_URL).map_err(|e| {
+        Failure::new(RedisFailure::Url, format!("cannot read the Redis URL in {shown}: {e}"))
+    })?;
+    let url = text.trim();
+    if url.get(..9).is_some_and(|scheme| scheme.eq_ignore_ascii_case("rediss://")) {
+        let said = format!("{shown}: TLS to Redis (`rediss://`) is not supported: use `redis://`");
+        return Err(Failure::new(RedisFailure::Tls, said));
+    }
+    redis::Client::open(url).map_err(|_| {
+        let said = format!("{shown} holds no `redis://[user:password@]host:port[/db]`");
+        Failure::new(RedisFailure::Url, said)
+    })
 }
 
 impl RedisAdapter {
@@ -117,6 +133,7 @@ impl RedisAdapter {
             suspect: Notify::new(),
             publisher_up: AtomicBool::new(false),
             subscriber_up: AtomicBool::new(false),
+            failed: Mutex::default(),
             metrics: Metrics::default(),
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -133,6 +150,11 @@ impl RedisAdapter {
     /// Whether both connections are up and every topic is subscribed.
     pub fn connected(&self) -> bool {
         self.0.publisher_up.load(Ordering::Acquire) && self.0.subscriber_up.load(Ordering::Acquire)
+    }
+
+    /// Why the last attempt failed; `None` while both connections are up.
+    pub fn failure(&self) -> Option<RedisFailure> {
+        if self.connected() { None } else { *self.0.failed.lock() }
     }
 
     /// Publishes what waits, and is gone after `bound` at the latest.
@@ -185,11 +207,13 @@ impl Adapter for RedisAdapter {
         }
     }
 
-    /// Of presence alone: a poll would wait for an answer that may never come.
-    fn signal(&self, to: Option<Instance>, signal: &Signal) {
-        if matches!(signal, Signal::Presence(_)) {
-            self.queue(shared::encode_signal(&self.0.config, to.as_ref(), signal));
-        }
+    fn signal(&self, to: Option<Instance>, signal: &Signal, until: Option<Instant>) {
+        let item = shared::encode_signal(&self.0.config, to.as_ref(), signal);
+        self.queue(Item { until, ..item });
+    }
+
+    fn is_up(&self) -> bool {
+        self.connected()
     }
 
     fn subscribe(&self, topic: &Arc<str>) -> BoxFuture<'static, ()> {

@@ -1,4 +1,4 @@
-//! Which other nodes have been heard, and when: Redis tells of no node that ends. Pure.
+//! Which other nodes have been heard of presence, and when: Redis tells of no node that ends. Pure.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

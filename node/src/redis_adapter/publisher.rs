@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisResult};
 
+use super::failure::Failure;
 use super::{Inner, PATIENCE, PING, read_url, reconnect};
 use crate::mesh::metrics::count;
 
@@ -28,28 +29,20 @@ pub(super) async fn run(inner: Arc<Inner>) {
         };
         inner.publisher_up.store(false, Ordering::Release);
         inner.queue.lost();
-        end.err().map(|error| what(&error))
+        end.err().map(Failure::from)
     };
     reconnect::keep(inner, "publisher", connect, work).await;
     count(&inner.metrics.dropped, "gone", inner.queue.close());
 }
 
-/// An error without its detail, which may quote what was sent.
-pub(super) fn what(error: &redis::RedisError) -> String {
-    format!("{:?}", error.kind())
-}
-
-async fn connect(inner: &Inner) -> Result<MultiplexedConnection, String> {
+async fn connect(inner: &Inner) -> Result<MultiplexedConnection, Failure> {
     let client = read_url(&inner.config.url_file)?;
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(PATIENCE))
         .set_response_timeout(Some(PATIENCE));
     let connect = client.get_multiplexed_async_connection_with_config(&config);
-    match tokio::time::timeout(PATIENCE * 2, connect).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(what(&error)),
-        Err(_) => Err("no answer in time".into()),
-    }
+    let connected = tokio::time::timeout(PATIENCE * 2, connect).await;
+    connected.map_err(|_| Failure::late())?.map_err(Failure::from)
 }
 
 /// Ends when a sign of life is due.
@@ -73,7 +66,7 @@ async fn publish(inner: &Inner, mut connection: MultiplexedConnection) -> RedisR
             }
         };
         loop {
-            inner.queue.take(BATCH, &mut batch);
+            count(&inner.metrics.dropped, "stale", inner.queue.take(BATCH, &mut batch));
             if batch.is_empty() {
                 break;
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::Inner;
+use super::failure::Failure;
 use crate::backoff::Backoff;
 
 /// `work` answers why its connection broke; nothing when there is no more to do.
@@ -15,8 +16,8 @@ pub(super) async fn keep<C, D, W>(
     connect: impl Fn() -> D,
     work: impl Fn(C) -> W,
 ) where
-    D: Future<Output = Result<C, String>>,
-    W: Future<Output = Option<String>>,
+    D: Future<Output = Result<C, Failure>>,
+    W: Future<Output = Option<Failure>>,
 {
     let new = || Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     let (mut backoff, mut told) = (new(), false);
@@ -31,13 +32,16 @@ pub(super) async fn keep<C, D, W>(
                 (backoff, told) = (new(), false);
                 let Some(error) = work(connection).await else { return };
                 inner.metrics.lost_connections.inc();
-                warn!(role, error, "lost Redis; what is local goes on");
+                *inner.failed.lock() = Some(error.kind);
+                warn!(role, %error, "lost Redis; what is local goes on");
             }
-            Err(error) if !told => {
-                told = true;
-                warn!(role, error, "no Redis; trying on");
+            Err(error) => {
+                *inner.failed.lock() = Some(error.kind);
+                if !told {
+                    told = true;
+                    warn!(role, %error, "no Redis; trying on");
+                }
             }
-            Err(_) => {}
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.pause()) => {}

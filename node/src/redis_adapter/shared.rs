@@ -1,6 +1,6 @@
-//! What every node hears, whatever topics it has subscribers of: presence, and `disconnect`, which
-//! must reach a node whose subscription of a socket's id is still under way (`P-CON-10`). Without
-//! I/O.
+//! What nodes hear whatever topics they have subscribers of: presence, letters about long-poll
+//! sessions, and `disconnect`, which must reach a node whose subscription of a socket's id is still
+//! under way (`P-CON-10`). Without I/O.
 //!
 //! The bytes are `version (u8) · instance (16) · what (u8) · content`, on the channel of all nodes
 //! or that of one. `what` is the kind of a signal, or 0: a broadcast, whose content is `payload kind
@@ -54,12 +54,16 @@ fn start(config: &RedisConfig, what: u8, content: usize) -> BytesMut {
     out
 }
 
+fn item(config: &RedisConfig, to: Option<&Instance>, bytes: BytesMut) -> Item {
+    Item { head: channel(&config.cluster, to).into(), payload: bytes.freeze(), until: None }
+}
+
 /// A signal to one other node, or to all.
 pub(super) fn encode_signal(config: &RedisConfig, to: Option<&Instance>, signal: &Signal) -> Item {
     let (what, content) = signal.parts();
     let mut out = start(config, what, content.len());
     out.put_slice(content);
-    Item { head: channel(&config.cluster, to).into(), payload: out.freeze() }
+    item(config, to, out)
 }
 
 /// A broadcast to all other nodes; `None` when a name is over 65,535 bytes.
@@ -71,7 +75,7 @@ pub(super) fn encode_broadcast(config: &RedisConfig, b: &Broadcast) -> Option<It
     out.put_slice(b.topic.as_bytes());
     out.put_slice(b.event.as_bytes());
     out.put_slice(&b.payload);
-    Some(Item { head: channel(&config.cluster, None).into(), payload: out.freeze() })
+    Some(item(config, None, out))
 }
 
 /// What was said, and by whom.

@@ -15,10 +15,11 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::envelope::{Bad, VERSION};
-use super::publisher::what;
+use super::failure::Failure;
 use super::shared::{self, Said};
 use super::{Inner, PATIENCE, PING, envelope, read_url, reconnect};
 use crate::mesh::metrics::count;
+use crate::pubsub::Signal;
 
 /// Topics of one command.
 const BATCH: usize = 512;
@@ -110,8 +111,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
         inner.nodes.lock().resume(Instant::now());
         let (sink, stream) = pubsub.split();
         let error = tokio::select! {
-            e = keep_subscribed(inner, sink) => e.err().map(|e| what(&e)),
-            () = hear(inner, stream) => Some("closed".to_owned()),
+            e = keep_subscribed(inner, sink) => e.err().map(Failure::from),
+            () = hear(inner, stream) => Some(Failure::closed()),
             () = miss(inner) => None,
             () = inner.leaving.cancelled() => None,
         };
@@ -125,13 +126,10 @@ pub(super) async fn run(inner: Arc<Inner>) {
     reconnect::keep(inner, "subscriber", || connect(inner), work).await;
 }
 
-async fn connect(inner: &Inner) -> Result<PubSub, String> {
+async fn connect(inner: &Inner) -> Result<PubSub, Failure> {
     let client = read_url(&inner.config.url_file)?;
-    match timeout(PATIENCE, client.get_async_pubsub()).await {
-        Ok(Ok(pubsub)) => Ok(pubsub),
-        Ok(Err(error)) => Err(what(&error)),
-        Err(_) => Err("no answer in time".into()),
-    }
+    let connected = timeout(PATIENCE, client.get_async_pubsub()).await;
+    connected.map_err(|_| Failure::late())?.map_err(Failure::from)
 }
 
 /// Makes Redis's subscriptions those that are wanted, again and again; ends with an error.
@@ -231,6 +229,8 @@ fn hear_node(inner: &Inner, bytes: &[u8]) -> Result<(), Bad> {
     inner.metrics.received.inc();
     match said {
         Said::Broadcast(broadcast) => inner.local.deliver(broadcast),
+        // Who asks for a long-poll session need not say anything ever again.
+        Said::Signal(letter @ Signal::Poll(_)) => inner.local.signal(instance, letter),
         Said::Signal(signal) if inner.nodes.lock().hear(instance, Instant::now()) => {
             inner.local.signal(instance, signal);
         }

@@ -109,9 +109,9 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
     if let Some(webhook) = &webhook {
         builder = builder.webhook(webhook.clone());
     }
-    // Nodes with the same mesh token serve each other's long-poll sessions.
-    if let Some(token) = tokens.mesh.as_ref().and_then(|keys| keys.taken(Instant::now()).pop()) {
-        builder = builder.secret(token);
+    // Nodes with the same mesh token serve each other's long-poll sessions, through Redis too.
+    if let Some(keys) = &tokens.mesh {
+        builder = builder.secrets(keys.clone());
     }
     let (hub, http) = builder.start(stop_sockets.clone()).await?;
 
@@ -154,6 +154,9 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
             instance: hub.instance(),
             buffer: buffer(&config),
         };
+        if tokens.mesh.is_none() {
+            warn!("no mesh token: no other node serves the long-poll sessions of this one");
+        }
         Links::Redis(RedisAdapter::start(redis, Arc::new(hub.clone())))
     } else {
         info!("no mesh token: the node runs alone");
@@ -269,6 +272,7 @@ fn start_mesh(
         },
         keys,
         peer_buffer: buffer(config),
+        routing: config.pubsub.routing,
         timing: Timing::default(),
     };
     Mesh::start(mesh, listener, Arc::new(Tcp), Arc::new(hub.clone()))

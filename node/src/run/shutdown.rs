@@ -1,7 +1,7 @@
 //! The end of a node: the drain of the live configuration, then the links, then the process.
 //!
 //! A drain that the operator began is kept, never begun anew. Bounded by `shutdownSeconds` and at
-//! most [`MARGIN`] after it.
+//! most [`MARGIN`] after it; the live settings may give the drain less.
 
 use std::time::{Duration, Instant};
 
@@ -70,9 +70,10 @@ impl Node {
         let began = Instant::now();
         self.admin.set_leaving();
         let left = self.hub.counts().connections;
-        info!(?cause, sockets = left, bound = ?self.shutdown_bound, "shutting down");
+        let bound = self.drain_bound();
+        info!(?cause, sockets = left, ?bound, "shutting down");
         self.drain();
-        if timeout(self.shutdown_bound, self.emptied()).await.is_err() {
+        if timeout(bound, self.emptied()).await.is_err() {
             warn!(sockets = self.hub.counts().connections, "closing the sockets that are left");
         }
         // No more publishes first, then no sockets: what they said last still goes to the others.
@@ -93,6 +94,13 @@ impl Node {
         self.last.close();
         let _ = timeout(ADMIN, self.last.wait()).await;
         info!("ended");
+    }
+
+    /// How long the drain may take.
+    fn drain_bound(&self) -> Duration {
+        let given = self.live.config().drain.timeout_seconds;
+        let given = given.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        given.map_or(self.shutdown_bound, |given| given.min(self.shutdown_bound))
     }
 
     fn drain(&self) {

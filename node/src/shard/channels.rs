@@ -167,6 +167,11 @@ impl Shard {
                 Effect::Leave(key, reference) => {
                     channels.deliver(key, Mail::Leave(reference));
                 }
+                Effect::Stop(key) => {
+                    if let Some(old) = channels.remove(key) {
+                        old.mailbox.order(Order::Abort(End::Replaced));
+                    }
+                }
                 effect => self.perform(conn, effect),
             }
         }
@@ -256,7 +261,7 @@ impl Shard {
             Effect::Unsubscribe(topic) => self.unsubscribe(conn, &topic),
             Effect::Reject(word) => self.plane.metrics.reject(word),
             // Only a message of the client brings these.
-            Effect::Start { .. } | Effect::Deliver(_) | Effect::Leave(..) => {}
+            Effect::Start { .. } | Effect::Deliver(_) | Effect::Leave(..) | Effect::Stop(_) => {}
         }
     }
 

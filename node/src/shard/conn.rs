@@ -60,6 +60,8 @@ pub(crate) struct Conn {
     pub(super) seen: Cell<Instant>,
     /// What is left of its joins.
     pub(super) joins: Cell<Pace>,
+    /// What is left of its messages.
+    pub(super) messages: Cell<Pace>,
     /// The close code that was sent or received.
     pub(super) closing: Cell<Option<u16>>,
     /// The peer sent a close frame.
@@ -106,6 +108,7 @@ impl Conn {
             until: Cell::default(),
             seen: Cell::new(Instant::now()),
             joins: Cell::new(Pace::new(Instant::now().into_std())),
+            messages: Cell::new(Pace::new(Instant::now().into_std())),
             closing: Cell::default(),
             peer_closed: Cell::default(),
             dirty: Cell::default(),

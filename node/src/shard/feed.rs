@@ -64,7 +64,10 @@ impl Shard {
             self.close(conn, code::INTERNAL);
             return;
         };
-        if message.event == "phx_join" && !self.may_join(conn, &message) {
+        let now = Instant::now();
+        if !self.may_send(conn, &message, now)
+            || message.event == "phx_join" && !self.may_join(conn, &message, now)
+        {
             return;
         }
         let rules = self.plane.rules.read().clone();
@@ -73,18 +76,36 @@ impl Shard {
         }
         let Some(session) = conn.talk.relay() else { return };
         let mut effects = self.effects.take();
-        session.borrow_mut().receive(&message, &rules, Instant::now(), &mut effects);
+        session.borrow_mut().receive(&message, &rules, now, &mut effects);
         for effect in effects.drain(..) {
             self.carry_out(conn, input, effect);
         }
         self.effects.replace(effects);
     }
 
+    /// Whether a socket may send one more message now; if not, it is told. What keeps a client that is
+    /// over its limit alive, and what it ends by itself, finds room for as many again: it would come
+    /// back for a heartbeat that is refused, and hear more of what it has left.
+    fn may_send(&self, conn: &Rc<Conn>, message: &Incoming<'_>, now: Instant) -> bool {
+        let most = conn.mount.max_messages.unwrap_or(u32::MAX);
+        let heartbeat = message.topic == "phoenix" && message.event == "heartbeat";
+        let seconds = if heartbeat || message.event == "phx_leave" { 2 } else { 1 };
+        let mut messages = conn.messages.get();
+        let may = messages.take_of(seconds, most, now);
+        conn.messages.set(messages);
+        if !may {
+            self.plane.metrics.reject("messages");
+            let reason = format!("too many messages of this socket, at most {most} a second");
+            self.say(conn, &message.refuse(message.join_ref.clone(), &reason));
+        }
+        may
+    }
+
     /// Whether a socket may ask for one more join now; if not, it is told.
-    fn may_join(&self, conn: &Rc<Conn>, message: &Incoming<'_>) -> bool {
+    fn may_join(&self, conn: &Rc<Conn>, message: &Incoming<'_>, now: Instant) -> bool {
         let most = conn.mount.max_joins.unwrap_or(u32::MAX);
         let mut joins = conn.joins.get();
-        let may = joins.take(most, Instant::now());
+        let may = joins.take(most, now);
         conn.joins.set(joins);
         if !may {
             self.plane.metrics.reject("joins");

@@ -1,7 +1,8 @@
 //! Sockets that the connect callback has named: a broadcast of `disconnect` on the name closes them
 //! (`P-CON-10`), wherever in the cluster it is made.
 //!
-//! A name is a topic that the node takes an interest in, but no channel: nothing else is delivered.
+//! A name is a topic of this node, but no channel: nothing else is delivered. A `disconnect` is for all
+//! nodes, so the others need not know of it.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -11,7 +12,7 @@ use crate::{arrivals::DISCONNECT, frame::code};
 impl Shard {
     /// Names a socket that has just opened.
     pub(super) fn name(&self, conn: &Conn, name: Arc<str>) {
-        let (name, _) = self.plane.interest.acquire(name, self.id);
+        let name = self.plane.interest.acquire_name(name, self.id);
         self.table.borrow_mut().hold(name.clone());
         self.named.borrow_mut().entry(name.clone()).or_default().push(conn.slot);
         conn.name.replace(Some(name));

@@ -103,11 +103,11 @@ impl Shard {
         self.flush_dirty().await;
     }
 
-    /// Shutdown: every socket is closed with 1012.
+    /// Shutdown: every socket is closed with 1012, and polls of sessions elsewhere are answered.
     async fn close_all(self: &Rc<Self>, routes: &Router) {
         loop {
             let open: Vec<_> = self.conns.borrow().iter().map(|(_, conn)| conn.clone()).collect();
-            if open.is_empty() {
+            if open.is_empty() && self.plane.polls.is_quiet() {
                 return;
             }
             for conn in open {

@@ -20,7 +20,7 @@ use crate::{
     pace::Pace,
     presence::STATE,
     pubsub::Kind,
-    relay::{Refusal, Rule},
+    relay::{Refusal, Rule, check_levels},
     webhook::{Handling, Spread},
 };
 use backend::{Goodbye, Welcome};
@@ -49,6 +49,11 @@ impl Channel for StockChannel {
         if !rule.admits(identity.map(Arc::as_ref), ctx.topic()) {
             return Err(rejected(ctx, &Refusal::new("unauthorized", "unauthorized")));
         }
+        // No other join is read.
+        if rule.presence().is_some() || rule.webhooks().is_some() {
+            let checked = check_levels(kind(&payload), payload.bytes());
+            checked.map_err(|refusal| rejected(ctx, &refusal))?;
+        }
         let mut present = None;
         if let Some(presence) = rule.presence() {
             let claims = identity.and_then(|identity| identity.claims()).unwrap_or_default();
@@ -56,7 +61,8 @@ impl Channel for StockChannel {
                 Ok(Value::Object(fields)) => fields,
                 Ok(_) => Map::new(),
                 Err(_) => {
-                    let reason = "payload can't be read: too deep, a number too large, or half a surrogate pair";
+                    let reason =
+                        "payload can't be read: a number too large, or half a surrogate pair";
                     return Err(rejected(ctx, &Refusal::new("payload", reason)));
                 }
             };
@@ -79,7 +85,7 @@ impl Channel for StockChannel {
             return Ok(Answer::error(json!({ "reason": UNMATCHED })));
         };
         let Message { event, payload, .. } = &message;
-        let kind = if payload.is_binary() { Kind::Binary } else { Kind::Json };
+        let kind = kind(payload);
         let asked = rule.asks_about(event);
         let checked = rule.check_pace(&mut self.pace, Instant::now()).and_then(|()| match asked {
             true => rule.check_payload(kind, payload.bytes()),
@@ -135,6 +141,10 @@ fn carry_out(handling: Handling, rule: &Rule, message: Message, ctx: &Ctx<Info>)
     }
     // P-BC-5: the broadcast precedes the reply.
     Ok(handling.reply.map_or(Answer::None, |(status, reply)| Answer::Reply(status, reply)))
+}
+
+fn kind(payload: &Payload) -> Kind {
+    if payload.is_binary() { Kind::Binary } else { Kind::Json }
 }
 
 fn refuse(reason: &str) -> JoinError {

@@ -14,6 +14,23 @@ use crate::{
 
 type Object = Map<String, Value>;
 
+/// What every object of JavaScript has. Older phoenix.js takes a presence under such a key for one that
+/// is there already, and fails: its user would see nobody any more, by another's choice of a key.
+const INHERITED: [&str; 12] = [
+    "__defineGetter__",
+    "__defineSetter__",
+    "__lookupGetter__",
+    "__lookupSetter__",
+    "__proto__",
+    "constructor",
+    "hasOwnProperty",
+    "isPrototypeOf",
+    "propertyIsEnumerable",
+    "toLocaleString",
+    "toString",
+    "valueOf",
+];
+
 /// What a client is listed with.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Present {
@@ -35,7 +52,7 @@ impl Present {
     }
 }
 
-/// The client's own key, if it has one.
+/// The client's own key, if it has one that may be.
 fn key(rule: &PresenceRule, claims: &Object, params: &Object) -> Option<String> {
     let named = match (&rule.key_claim, &rule.key_param) {
         (Some(name), _) => claim(claims, name),
@@ -47,7 +64,8 @@ fn key(rule: &PresenceRule, claims: &Object, params: &Object) -> Option<String> 
         Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
         _ => return None,
     };
-    (1..=MAX_FIELD).contains(&text.len()).then_some(text)
+    let fits = (1..=MAX_FIELD).contains(&text.len()) && !INHERITED.contains(&text.as_str());
+    fits.then_some(text)
 }
 
 fn made_up() -> String {
@@ -106,6 +124,15 @@ mod tests {
             assert_eq!(by(None, Some(param)), None, "{param}");
         }
         assert_eq!(by(None, None), None);
+        for name in INHERITED {
+            let rule =
+                PresenceRule { key_param: Some("user".to_owned()), ..PresenceRule::default() };
+            assert_eq!(
+                key(&rule, &Object::new(), &object(json!({ "user": name }))),
+                None,
+                "{name}"
+            );
+        }
         let rule = PresenceRule::default();
         let of = || Present::new(&rule, &Object::new(), &Object::new(), &Object::new());
         let (one, other) = (of().expect("small").key, of().expect("small").key);

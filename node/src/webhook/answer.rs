@@ -8,6 +8,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::call::{Failure, Said};
 use crate::channel::{Payload, Status};
+use crate::nesting::is_shallow;
 
 /// Longest id, in bytes.
 const MAX_ID: usize = 255;
@@ -161,7 +162,9 @@ fn spread(raw: &RawValue, may_be_named: impl Fn(&str) -> bool) -> Option<Spread>
         (None, None) => None,
     };
     let named = event.as_ref().is_none_or(|name| !name.is_empty() && may_be_named(name));
-    let fits = payload.as_ref().is_none_or(Payload::is_event);
+    // What is relayed keeps to the same bound.
+    let shallow = |payload: &Payload| payload.is_binary() || is_shallow(payload.bytes());
+    let fits = payload.as_ref().is_none_or(|payload| payload.is_event() && shallow(payload));
     (named && fits).then_some(Spread::This { event, payload, include_sender })
 }
 

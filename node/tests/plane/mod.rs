@@ -1,6 +1,8 @@
 //! A node on a port of its own, and a client that speaks V2. Every wait is bounded.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod session;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{SinkExt, StreamExt};

@@ -67,6 +67,13 @@ impl Redis {
         }
     }
 
+    /// Puts this into the file with the URL; `{port}` is the server's.
+    #[allow(dead_code, reason = "not every test binary that uses this")]
+    pub fn url(&self, url: &str) {
+        let url = url.replace("{port}", &self.port.to_string());
+        std::fs::write(self.dir.join("url"), url).unwrap();
+    }
+
     /// Ends it at once.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -1,6 +1,21 @@
 //! Why something could not be written, and what follows from it.
 
+use kube::core::Status;
+
 use crate::build::Kind;
+
+/// So many in a row are no hiccup.
+pub(crate) const PERSISTENT: u32 = 3;
+
+/// What is told of a field that was taken out `times` times in a row, and is there again.
+fn contested(times: u32) -> &'static str {
+    if times >= PERSISTENT {
+        "is put in by somebody else each time that the operator takes it out: find out by its \
+         managedFields who does, and stop that"
+    } else {
+        "was put in by somebody else once more: it is taken out in a few seconds"
+    }
+}
 
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -41,11 +56,19 @@ pub enum Error {
         /// The object's name.
         name: String,
     },
+    /// The API server would take what is written, but not in place of what stands there.
+    #[error("{kind:?} {name} can't be made what the spec asks for of what it is now")]
+    InTheWay {
+        /// The object's kind.
+        kind: Kind,
+        /// The object's name.
+        name: String,
+        /// The answer.
+        #[source]
+        answer: Box<Status>,
+    },
     /// Somebody else puts into a pod template what the operator takes out.
-    #[error(
-        "StatefulSet {name}: {added} is put in by somebody else each time that the operator takes it \
-         out: find out by its managedFields who does, and stop that"
-    )]
+    #[error("StatefulSet {name}: {added} {}", contested(*.times))]
     Contested {
         /// The object's name.
         name: String,
@@ -88,6 +111,7 @@ impl Error {
             Self::Cluster(_) => "cluster",
             Self::Json(_) => "json",
             Self::Foreign { .. } => "foreign_object",
+            Self::InTheWay { .. } => "in_the_way",
             Self::Contested { .. } => "contested",
             Self::Stale(_) => "stale",
             Self::NotLeading => "not_leading",

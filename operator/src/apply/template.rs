@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Applier, Error, Kept};
 use crate::{
-    build::{Kind, Object},
+    build::{self, Kind, Object},
     foreign,
 };
 
@@ -31,8 +31,10 @@ impl Applier<'_> {
     /// What others put into the pod template that is in force. `live` was read just now.
     pub fn foreign(&self, live: &DynamicObject) -> Result<Option<Foreign>, Error> {
         self.ours(Kind::StatefulSet, self.cluster.name, &live.metadata)?;
-        // Without the record of what was rendered nobody can say what was added.
-        let Some(kept) = Kept::of(&live.metadata) else { return Ok(None) };
+        // Without the record of what was rendered nobody can say what was added, unless it is what is
+        // rendered now.
+        let today = || Kept::today(&live.metadata, &build::build(&self.cluster).ok()?.workload);
+        let Some(kept) = Kept::of(&live.metadata).or_else(today) else { return Ok(None) };
         found(self.cluster.name, &kept.template, live)
     }
 

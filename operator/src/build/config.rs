@@ -2,7 +2,7 @@
 //! `live.yaml`, which stands in a ConfigMap and rolls nothing.
 
 use serde_json::{Value, json};
-use sluice_crds::{Adapter, DiscoveryMode, SecretKeyRef, names};
+use sluice_crds::{Adapter, DiscoveryMode, Drain, SecretKeyRef, TimeoutPolicy, names};
 use sluice_node_api::config::{
     CheckOrigin, Discovery, DnsDiscovery, DrainSettings, Limits, LiveConfig, NodeConfig, Origin,
     PubSub, RedisPubSub, Socket, Tokens,
@@ -19,7 +19,7 @@ pub const CONFIG_PATH: &str = "/etc/sluice/node.yaml";
 /// Fixed, not derived from `spec.drain`: it is part of the pod template, and a change of the drain
 /// must roll nothing. It is a bound, not a wait: a node without sockets ends at once, and pods
 /// that the operator lets go have been drained. It counts for evictions and for pods that a person
-/// deletes, and covers the default `drain.timeoutSeconds`.
+/// deletes, and covers the default `drain.timeoutSeconds`; a shorter one is in the live settings.
 pub const SHUTDOWN_SECONDS: u32 = 1800;
 /// The pods' `terminationGracePeriodSeconds`: the above and a margin.
 pub const GRACE_SECONDS: u32 = SHUTDOWN_SECONDS + 30;
@@ -51,6 +51,7 @@ pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
         },
         pubsub: PubSub {
             adapter: spec.pubsub.adapter,
+            routing: spec.pubsub.mesh.routing,
             peer_buffer_bytes: quantity(
                 "spec.pubsub.mesh.peerBuffer",
                 &spec.pubsub.mesh.peer_buffer.0,
@@ -60,10 +61,8 @@ pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
         },
         socket: Socket {
             check_origin: origins(&spec.socket)?,
-            max_joins_per_second: spec
-                .socket
-                .max_joins_per_second
-                .map(|joins| joins.max(1).unsigned_abs()),
+            max_joins_per_second: spec.socket.max_joins_per_second.map(rate),
+            max_messages_per_second: spec.socket.max_messages_per_second.map(rate),
             ..Socket::default()
         },
         auth: super::auth::config(&spec.auth),
@@ -73,6 +72,11 @@ pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
         ..NodeConfig::default()
     };
     serde_saphyr::to_string(&config).map_err(|source| Error::Yaml { file: "node.yaml", source })
+}
+
+/// How many a second. The schema lets none through that is not positive.
+fn rate(rate: i32) -> u32 {
+    rate.max(1).unsigned_abs()
 }
 
 /// Which pages may open a socket. What a node would refuse must not reach one.
@@ -95,6 +99,7 @@ pub(super) fn live_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
             wait_seconds: f64::from(drain.wait_seconds),
             batch_size: drain.batch_size(),
             batch_interval_seconds: f64::from(drain.batch_interval_seconds()),
+            timeout_seconds: timeout(drain),
         },
         limits: Limits {
             max_connections: limits.max_connections.unwrap_or(0).max(0).unsigned_abs(),
@@ -105,6 +110,14 @@ pub(super) fn live_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
         },
     };
     serde_saphyr::to_string(&config).map_err(|source| Error::Yaml { file: "live.yaml", source })
+}
+
+/// What a drain that a SIGTERM starts may take, if that is less than [`SHUTDOWN_SECONDS`]. A pod that
+/// is deleted can't be held: with `Hold` its clients have all the time that there is.
+fn timeout(drain: &Drain) -> Option<f64> {
+    let given = drain.timeout_seconds.max(0).unsigned_abs();
+    let ends = drain.timeout_policy == TimeoutPolicy::Terminate && given < SHUTDOWN_SECONDS;
+    ends.then(|| given.into())
 }
 
 /// The ConfigMap with the live file.

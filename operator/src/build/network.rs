@@ -1,4 +1,5 @@
-//! Services, ServiceAccount and PodDisruptionBudget.
+//! Services, ServiceAccount and PodDisruptionBudget. What decides where a Service's traffic goes is
+//! rendered even at its default: a field that is left out, an apply leaves to whoever changed it.
 
 use serde_json::{Value, json};
 use sluice_crds::{ServiceType, SessionAffinity, names};
@@ -43,6 +44,8 @@ pub(super) fn publish_service(cluster: &Cluster<'_>) -> Object {
             "metadata": cluster.metadata(&name, names::COMPONENT_NODE),
             "spec": {
                 "type": "ClusterIP",
+                "publishNotReadyAddresses": false,
+                "internalTrafficPolicy": "Cluster",
                 "selector": node_selector(cluster.name),
                 "ports": [port("publish", names::PUBLISH_PORT)],
             },
@@ -65,6 +68,8 @@ pub(super) fn client_service(cluster: &Cluster<'_>) -> Object {
             ServiceType::NodePort => "NodePort",
             ServiceType::LoadBalancer => "LoadBalancer",
         },
+        "publishNotReadyAddresses": false,
+        "internalTrafficPolicy": "Cluster",
         "selector": selector,
         "sessionAffinity": match service.session_affinity {
             SessionAffinity::None => "None",

@@ -63,6 +63,8 @@ pub(super) fn objects(cluster: &Cluster<'_>) -> Result<Vec<Object>, Error> {
             "metadata": cluster.metadata(&name, names::COMPONENT_REDIS),
             "spec": {
                 "type": "ClusterIP",
+                "publishNotReadyAddresses": false,
+                "internalTrafficPolicy": "Cluster",
                 "selector": redis_selector(cluster.name),
                 "ports": [port("redis", PORT)],
             },
@@ -117,6 +119,8 @@ fn stateful_set(cluster: &Cluster<'_>, name: &str) -> Result<Object, Error> {
         // By the other policy a pod that can't start is never replaced by one that could
         // (kubernetes/kubernetes#67250).
         "podManagementPolicy": "Parallel",
+        // Left out, somebody's `OnDelete` would stay, and no change of Redis would reach its pod.
+        "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "partition": 0 } },
         "selector": { "matchLabels": redis_selector(cluster.name) },
         "template": {
             "metadata": { "labels": cluster.pod_labels(names::COMPONENT_REDIS) },

@@ -6,7 +6,7 @@ use k8s_openapi::{
     },
     serde::{Serialize, de::DeserializeOwned},
 };
-use sluice_node_api::config::{Limits, LiveConfig, NodeConfig};
+use sluice_node_api::config::{Limits, LiveConfig, NodeConfig, Routing};
 use sluice_node_api::webhooks::OnFailure;
 
 use super::*;
@@ -127,11 +127,13 @@ fn what_changes_pods_changes_both_hashes() {
         "{image: 'node:2'}",
         "{podTemplate: {env: [{name: A, value: b}]}}",
         "{pubsub: {mesh: {peerBuffer: 64Mi}}}",
+        "{pubsub: {mesh: {routing: Broadcast}}}",
         "{discovery: {intervalSeconds: 9}}",
         "{auth: {jwt: {keys: [{algorithm: HS256, secretRef: {name: jwt, key: secret}}]}}}",
         "{webhooks: {url: 'http://b/', secretRef: {name: hooks, key: secret}}}",
         "{socket: {checkOrigin: []}}",
         "{socket: {maxJoinsPerSecond: 20}}",
+        "{socket: {maxMessagesPerSecond: 500}}",
         REDIS,
     ] {
         let workload = rendered(spec).workload;
@@ -198,6 +200,21 @@ fn live_settings_change_only_the_live_file() {
 }
 
 #[test]
+fn a_pod_that_is_deleted_has_the_time_of_a_drain_and_that_time_rolls_nothing() {
+    let base = rendered("{}");
+    let told = |drain: &str| {
+        let it = rendered(&format!("{{\"drain\":{drain}}}"));
+        assert_eq!(it.workload.template, base.workload.template, "{drain}");
+        let map = find(&it, Kind::ConfigMap, "chat").unwrap();
+        let file = map["data"]["live.yaml"].as_str().unwrap();
+        serde_saphyr::from_str::<LiveConfig>(file).unwrap().drain.timeout_seconds
+    };
+    assert_eq!(told(r#"{"timeoutSeconds":40}"#), Some(40.0));
+    assert_eq!(told(r#"{"timeoutSeconds":40,"timeoutPolicy":"Hold"}"#), None);
+    assert_eq!(told(r#"{"timeoutSeconds":7200}"#), None, "its grace is over before");
+}
+
+#[test]
 fn how_much_a_node_takes_on_is_live() {
     let limits = |spec: &str| {
         let map = find(&rendered(spec), Kind::ConfigMap, "chat").unwrap();
@@ -222,8 +239,44 @@ fn every_node_file_reads_back() {
         assert_eq!(config.discovery.dns.unwrap().name, "chat-headless.team.svc.cluster.local");
         assert_eq!(config.pubsub.redis.map(|r| r.url_file).as_deref(), url_file);
         assert_eq!(config.pubsub.peer_buffer_bytes, 32 << 20);
+        // A node of an earlier version, which an image may be, takes the file as well.
+        assert_eq!(config.pubsub.routing, Routing::Interest);
+        assert!(!file.contains("routing"), "{file}");
         assert_eq!(config.tokens.mesh_file.as_deref(), Some("/etc/sluice/tokens/mesh-token"));
         assert!(config.shutdown_seconds < GRACE_SECONDS);
+    }
+}
+
+#[test]
+fn what_somebody_leads_astray_by_a_field_at_its_default_is_a_difference() {
+    let there = rendered(REDIS);
+    let astray = [
+        (Kind::Service, "chat", json!({ "publishNotReadyAddresses": true })),
+        (Kind::Service, "chat", json!({ "internalTrafficPolicy": "Local" })),
+        (Kind::Service, "chat-publish", json!({ "publishNotReadyAddresses": true })),
+        (Kind::Service, "chat-publish", json!({ "internalTrafficPolicy": "Local" })),
+        (Kind::Service, "chat-redis", json!({ "publishNotReadyAddresses": true })),
+        (Kind::Service, "chat-redis", json!({ "internalTrafficPolicy": "Local" })),
+        (Kind::StatefulSet, "chat-redis", json!({ "updateStrategy": { "type": "OnDelete" } })),
+        (
+            Kind::StatefulSet,
+            "chat-redis",
+            json!({ "updateStrategy": {
+                "type": "RollingUpdate", "rollingUpdate": { "partition": 1 },
+            } }),
+        ),
+    ];
+    for (kind, name, change) in astray {
+        let object = find(&there, kind, name).unwrap();
+        let mut live = object.clone();
+        live["spec"].as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let found = crate::diff::first_difference(&object, &live);
+        assert!(found.is_some(), "{name}: {change} would stay");
+        // What the API server leaves out is none.
+        let spec = live["spec"].as_object_mut().unwrap();
+        spec.extend(object["spec"].as_object().unwrap().clone());
+        spec.remove("publishNotReadyAddresses");
+        assert_eq!(crate::diff::first_difference(&object, &live), None);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The StatefulSet of a cluster's nodes: a rendered template, and the cut of a cursor through it.
 
 use serde_json::{Value, json};
-use sluice_crds::{Auth, RedisMode, Socket, names};
+use sluice_crds::{Auth, RedisMode, Routing, Socket, names};
 
 use super::{Cluster, Error, Kind, Object, TEMPLATE, node_selector, pods, short_hash};
 
@@ -91,11 +91,18 @@ impl Workload {
 fn template_inputs(cluster: &Cluster<'_>) -> Result<Value, Error> {
     let spec = cluster.spec;
     let external = spec.redis.url_secret_ref.as_ref();
+    let mut pubsub = serde_json::to_value(&spec.pubsub)?;
+    // As those below: what a later operator knows must not roll those who do not use it.
+    if spec.pubsub.mesh.routing == Routing::default()
+        && let Some(mesh) = pubsub.pointer_mut("/mesh").and_then(Value::as_object_mut)
+    {
+        mesh.remove("routing");
+    }
     let mut inputs = json!({
         "image": spec.image,
         "podTemplate": spec.pod_template,
         "discovery": spec.discovery,
-        "pubsub": spec.pubsub,
+        "pubsub": pubsub,
         "redis": { "managed": spec.redis.mode == RedisMode::Managed, "external": external },
     });
     // Absent by default: a field that a later operator knows must not roll those who do not use it.
@@ -109,4 +116,27 @@ fn template_inputs(cluster: &Cluster<'_>) -> Result<Value, Error> {
         inputs["socket"] = serde_json::to_value(&spec.socket)?;
     }
     Ok(inputs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Defaults;
+
+    #[test]
+    fn what_a_cluster_does_not_use_is_no_input_of_its_template() {
+        let spec = serde_saphyr::from_str("{}").unwrap();
+        let mut object = sluice_crds::ChannelCluster::new("chat", spec);
+        object.metadata.namespace = Some("team".into());
+        object.metadata.uid = Some("c27b3971".into());
+        let defaults = Defaults {
+            node_image: "node:1".into(),
+            redis_image: "redis:8".into(),
+            cluster_domain: "cluster.local".into(),
+        };
+        let inputs = template_inputs(&Cluster::new(&object, &defaults).unwrap()).unwrap();
+        let keys: Vec<_> = inputs.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["discovery", "image", "podTemplate", "pubsub", "redis"]);
+        assert_eq!(inputs["pubsub"], json!({"adapter": "Mesh", "mesh": {"peerBuffer": "32Mi"}}));
+    }
 }

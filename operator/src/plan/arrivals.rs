@@ -29,10 +29,24 @@ pub(crate) fn arrivals(spec: &ChannelClusterSpec, observed: &Observed, leaving: 
 /// Of pods by their loads, the emptiest, and as few as can take `arrivals` without any of them
 /// getting above `bound`; their indices. Empty: no number of them can.
 pub(crate) fn fewest(loads: &[u64], arrivals: u64, bound: f64) -> Vec<usize> {
+    emptiest(loads, 1..=loads.len(), arrivals, bound)
+}
+
+/// As [`fewest`], but as many as can.
+pub(crate) fn most(loads: &[u64], arrivals: u64, bound: f64) -> Vec<usize> {
+    emptiest(loads, (1..=loads.len()).rev(), arrivals, bound)
+}
+
+fn emptiest(
+    loads: &[u64],
+    mut counts: impl Iterator<Item = usize>,
+    arrivals: u64,
+    bound: f64,
+) -> Vec<usize> {
     let mut order: Vec<usize> = (0..loads.len()).collect();
     order.sort_by_key(|i| loads[*i]);
     let enough = |k: usize| loads[order[k - 1]] as f64 + arrivals as f64 / k as f64 <= bound;
-    let count = (1..=order.len()).find(|k| enough(*k)).unwrap_or(0);
+    let count = counts.find(|k| enough(*k)).unwrap_or(0);
     order.truncate(count);
     order
 }
@@ -48,6 +62,13 @@ mod tests {
         assert_eq!(fewest(&[20, 20, 10], 15, 21.0), [0; 0]);
         assert_eq!(fewest(&[20, 20], 15, 30.0), [0, 1], "a scale-down");
         assert_eq!(fewest(&[], 1, 10.0), [0; 0]);
+    }
+
+    #[test]
+    fn as_many_pods_as_can_take_their_part() {
+        assert_eq!(most(&[20, 20], 10, 31.5), [0, 1]);
+        assert_eq!(most(&[40, 0, 3], 10, 21.0), [1, 2]);
+        assert_eq!(most(&[30, 30], 10, 31.5), [0; 0]);
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(crate) fn decide<'a>(
                 d.cancel.push((p.into(), false));
             }
             Some(c) => {
-                d.renew.push((p.into(), request(spec, release::parting(spec, p, now))));
+                d.renew.push((p.into(), request(spec, c, release::parting(spec, p, now))));
                 if c.drained_at.is_none() && drained_now(spec, p) {
                     d.drained.push((p.into(), now));
                 }
@@ -108,10 +108,12 @@ pub(crate) fn decide<'a>(
             initial: p.connections(),
             drained_at: None,
         };
+        d.renew.push((p.into(), request(spec, &commitment, false)));
         d.commits.push((s.clone(), commitment));
-        d.renew.push((p.into(), request(spec, false)));
     }
-    d.renew.extend(slots.outside.iter().filter_map(|p| renew(spec, p, now)));
+    let going = slots.list.iter().filter_map(|s| s.pod).filter(|p| p.terminating);
+    let rest = going.chain(slots.outside.iter().copied());
+    d.renew.extend(rest.filter_map(|p| renew(spec, p, now)));
     d
 }
 
@@ -134,8 +136,11 @@ fn renew(
     p: &PodState,
     now: Timestamp,
 ) -> Option<(PodRef, DrainRequest)> {
-    (p.drain.is_some() && !p.terminating)
-        .then(|| (p.into(), request(spec, release::parting(spec, p, now))))
+    if p.terminating {
+        return release::lingers(spec, p, now).then(|| (p.into(), at_once()));
+    }
+    let parting = release::parting(spec, p, now);
+    p.drain.as_ref().map(|c| (p.into(), request(spec, c, parting)))
 }
 
 /// Which drains begin and which are undone to make room for them; and whether too few serving pods
@@ -228,26 +233,49 @@ pub fn at_once() -> DrainRequest {
     }
 }
 
-fn request(spec: &ChannelClusterSpec, parting: bool) -> DrainRequest {
+fn request(spec: &ChannelClusterSpec, c: &DrainCommitment, parting: bool) -> DrainRequest {
     if parting {
         return at_once();
     }
     let d = &spec.drain;
+    let (delay, wait) = quiet(spec, c);
     DrainRequest {
         mode: d.mode,
-        initial_delay_seconds: d.initial_delay_seconds.max(0).into(),
-        wait_seconds: d.wait_seconds.max(0).into(),
+        initial_delay_seconds: delay as f64,
+        wait_seconds: wait as f64,
         batch_size: d.batch_size(),
         batch_interval_seconds: d.batch_interval_seconds().into(),
         ttl_seconds: DRAIN_TTL_SECONDS,
     }
 }
 
+/// Seconds of delay and of wait. Of settings that came later than the drain's deadline as much as
+/// leaves the batches their time: else all would be moved at once when it is over.
+fn quiet(spec: &ChannelClusterSpec, c: &DrainCommitment) -> (i64, i64) {
+    let d = &spec.drain;
+    let (delay, wait) = (i64::from(d.initial_delay_seconds.max(0)), d.wait_seconds.max(0).into());
+    let most = c.deadline.duration_since(c.started_at).as_secs();
+    if delay + wait <= most {
+        return (delay, wait);
+    }
+    let batches = c.initial.unwrap_or_default().div_ceil(d.batch_size().max(1).into());
+    let batches = i64::try_from(batches).unwrap_or(i64::MAX);
+    let closing = match d.mode {
+        DrainMode::Batched => batches.saturating_mul(d.batch_interval_seconds().into()),
+        DrainMode::Wait | DrainMode::Immediate => 0,
+    };
+    let room = most.saturating_sub(closing).max(0);
+    let delay = delay.min(room);
+    (delay, wait.min(room - delay))
+}
+
 #[cfg(test)]
 mod tests {
     use sluice_crds::TimeoutPolicy;
+    use sluice_node_api::admin::NodeStatus;
 
     use super::*;
+    use crate::model::DrainOverride;
 
     fn pod(deadline: Timestamp) -> PodState {
         let commitment = DrainCommitment {
@@ -274,5 +302,39 @@ mod tests {
         assert_eq!(mode(TimeoutPolicy::Terminate, 101), DrainMode::Wait);
         assert_eq!(mode(TimeoutPolicy::Terminate, 100), DrainMode::Immediate);
         assert_eq!(mode(TimeoutPolicy::Hold, 100), DrainMode::Wait);
+    }
+
+    #[test]
+    fn a_pod_that_is_deleted_with_clients_is_hurried_past_its_deadline_or_when_a_person_says_so() {
+        let at = |s| Timestamp::from_second(s).expect("in range");
+        let mut spec: ChannelClusterSpec = serde_json::from_str("{}").expect("all defaults");
+        let node = NodeStatus { connections: 3, ..NodeStatus::default() };
+        let mut p = PodState { terminating: true, node: Some(node), ..pod(at(100)) };
+        let told = |spec: &_, p: &_| renew(spec, p, at(100)).map(|(_, request)| request.mode);
+        assert_eq!(told(&spec, &p), Some(DrainMode::Immediate));
+        spec.drain.timeout_policy = TimeoutPolicy::Hold;
+        assert_eq!(told(&spec, &p), None, "its clients have the grace of the pod");
+        p.drain_override = Some(DrainOverride::Release);
+        assert_eq!(told(&spec, &p), Some(DrainMode::Immediate));
+        p.drain = None;
+        assert_eq!(told(&spec, &p), Some(DrainMode::Immediate), "it drains by itself");
+        p.node = None;
+        assert_eq!(told(&spec, &p), None, "nobody is left, or nobody knows");
+    }
+
+    #[test]
+    fn settings_that_come_later_leave_the_batches_their_time_before_the_deadline() {
+        let mut spec: ChannelClusterSpec = serde_json::from_str("{}").expect("all defaults");
+        let at = |s| Timestamp::from_second(s).expect("in range");
+        let c = DrainCommitment { initial: Some(23), ..pod(at(20)).drain.expect("committed") };
+        (spec.drain.batch_size, spec.drain.batch_interval_seconds) = (Some(5), Some(1));
+        (spec.drain.initial_delay_seconds, spec.drain.wait_seconds) = (2, 10);
+        assert_eq!(quiet(&spec, &c), (2, 10));
+        spec.drain.initial_delay_seconds = 60;
+        assert_eq!(quiet(&spec, &c), (15, 0));
+        (spec.drain.initial_delay_seconds, spec.drain.wait_seconds) = (2, 60);
+        assert_eq!(quiet(&spec, &c), (2, 13));
+        spec.drain.mode = DrainMode::Immediate;
+        assert_eq!(quiet(&spec, &c), (2, 18));
     }
 }

@@ -86,7 +86,8 @@ pub(crate) fn settled(sts: &StatefulSetState) -> bool {
 
 /// Whether the rendered template is to be applied. An operator that merely renders it otherwise
 /// than its predecessor does not, unless it was told to, or no pod serves anyone that it could
-/// disturb: then a wrong default image is mended by an upgrade.
+/// disturb: then a wrong default image is mended by an upgrade. Nor can one go on whose predecessor's
+/// rendering is lost: what is in force now may be anybody's.
 pub(crate) fn template_pending(
     desired: &Desired<'_>,
     observed: &Observed,
@@ -97,6 +98,7 @@ pub(crate) fn template_pending(
     desired.spec_hash != sts.spec_hash
         || (desired.template_hash != sts.template_hash
             && (none_serves
+                || sts.template_lost
                 || desired.spec.update_strategy.operator_upgrade_policy
                     == OperatorUpgradePolicy::Automatic))
 }
@@ -226,6 +228,9 @@ fn waiting(
         if s.available && s.updated && !s.linked {
             let message = match s.pod.filter(|p| p.denied) {
                 Some(p) => format!("{} {}", p.name, p.silence()),
+                None if s.pod.and_then(steer::reaches_redis) == Some(false) => {
+                    format!("waiting for {} to reach Redis", s.name())
+                }
                 None => format!("waiting for {} to be linked with every other node", s.name()),
             };
             say(Reason::WaitingForLinks, s, message);
@@ -264,7 +269,7 @@ fn requeue(
         .iter()
         .filter_map(|s| {
             let p = s.pod.filter(|p| p.ready && !p.terminating)?;
-            if !p.accepting || !s.linked {
+            if !p.accepting || !linked(observed, p) {
                 return Some(POLL);
             }
             let left = (p.ready_since? + min_ready).duration_since(now);

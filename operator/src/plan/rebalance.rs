@@ -8,7 +8,7 @@
 use sluice_crds::{ChannelClusterSpec, RebalanceMode, SessionAffinity};
 use sluice_node_api::admin::{DrainPhase, ShedRequest};
 
-use super::{Shape, Slots, at};
+use super::{Shape, Slots, at, linked};
 use crate::model::{Action, Cursor, Observed, PodState, StatefulSetState};
 
 /// As many clients above the mean are never too many.
@@ -41,7 +41,8 @@ pub(crate) fn skew(
         && cursor == at(sts)
         && sts.replicas == spec.replicas
         && slots.outside.is_empty()
-        && slots.list.iter().all(|s| s.serving && s.linked)
+        // Without Redis, those who are moved would miss what is said where they were.
+        && slots.list.iter().all(|s| s.serving && s.pod.is_some_and(|p| linked(observed, p)))
         && observed
             .pods
             .iter()

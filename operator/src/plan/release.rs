@@ -53,6 +53,12 @@ pub(crate) fn parting(spec: &ChannelClusterSpec, p: &PodState, now: Timestamp) -
     regardless(spec, p, now).unwrap_or_else(|| marked_drained(p))
 }
 
+/// Whether a pod that is being deleted goes whatever is left on it, and still has clients. Its node
+/// drains by itself, and knows neither an earlier deadline nor what a person says.
+pub(crate) fn lingers(spec: &ChannelClusterSpec, p: &PodState, now: Timestamp) -> bool {
+    p.leaves() && (parting(spec, p, now) || p.drain_override == Some(DrainOverride::Release))
+}
+
 /// Whether a person or the clock lets the pod go or keeps it, however many clients it has; `None`:
 /// that depends on its clients.
 fn regardless(spec: &ChannelClusterSpec, p: &PodState, now: Timestamp) -> Option<bool> {

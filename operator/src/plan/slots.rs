@@ -23,7 +23,7 @@ pub(crate) struct Slot<'a> {
     pub spare: bool,
     /// It is Ready, and has been for `minReadySeconds`.
     pub available: bool,
-    /// Its node is linked with every other ready node.
+    /// Its node is linked with every other ready node, or none of them is: Redis is away.
     pub linked: bool,
     /// It takes its share of the clients: what the budget counts.
     pub serving: bool,
@@ -96,7 +96,7 @@ impl<'a> Slots<'a> {
                 superseded: false,
                 spare: false,
                 available: pod.is_some_and(|p| p.available(min_ready(spec), now)),
-                linked: pod.is_some_and(|p| steer::linked(observed, p)),
+                linked: pod.is_some_and(|p| steer::on_a_par(observed, p)),
                 serving: false,
                 evicting: spec.disruption.eviction_policy == EvictionPolicy::DrainFirst
                     && pod.is_some_and(|p| {
@@ -119,7 +119,12 @@ impl<'a> Slots<'a> {
                         && !p.node_unreachable
                         // Its controller is about to replace it.
                         && (s.updated || index < sts.partition)
-                        && (s.linked || p.accepting || !s.updated)
+                        // Cut off from Redis it is the last to take clients, but does so before
+                        // nobody does. A rollout must not lead them there.
+                        && (s.linked
+                            || p.accepting
+                            || !s.updated
+                            || (back && steer::reaches_redis(p) == Some(false)))
                 });
             s
         };
@@ -137,7 +142,7 @@ impl<'a> Slots<'a> {
     pub(crate) fn leaving(&self) -> impl Iterator<Item = &'a PodState> {
         let inside = self.list.iter().filter_map(|s| s.pod);
         let all = inside.chain(self.outside.iter().copied());
-        all.filter(|p| p.terminating && p.connections().is_some_and(|left| left > 0))
+        all.filter(|p| p.leaves())
     }
     /// Pods that take their share of the clients.
     pub(crate) fn serving(&self) -> i32 {

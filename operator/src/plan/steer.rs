@@ -15,13 +15,34 @@ pub fn linked(observed: &Observed, pod: &PodState) -> bool {
     if let Some(connected) = node.redis_connected {
         return connected;
     }
-    let by_redis = |o: &PodState| o.node.as_ref().is_some_and(|n| n.redis_connected.is_some());
+    let by_redis = |o: &PodState| reaches_redis(o).is_some();
     observed
         .pods
         .iter()
         .filter(|o| o.uid != pod.uid && o.ready && !o.terminating && !o.node_unreachable)
         .filter(|o| !by_redis(o))
         .all(|o| node.peers.iter().any(|l| l.name == o.name && l.inbound && l.outbound))
+}
+
+/// Whether the pod's clients hear as much as those of any other: its node is [`linked`], or Redis is
+/// away from all of them alike, so that waiting for it would only put everybody on fewer nodes.
+pub(crate) fn on_a_par(observed: &Observed, pod: &PodState) -> bool {
+    linked(observed, pod) || (reaches_redis(pod) == Some(false) && redis_is_away(observed))
+}
+
+/// Whether every ready node runs on Redis and tells that it does not reach it. Where one is linked by
+/// the mesh there is something that the others lack; one that is silent may reach Redis.
+fn redis_is_away(observed: &Observed) -> bool {
+    observed
+        .pods
+        .iter()
+        .filter(|p| p.ready && !p.terminating && !p.node_unreachable)
+        .all(|p| reaches_redis(p) == Some(false))
+}
+
+/// Whether the pod's node reaches Redis, if it tells, and runs on it.
+pub(crate) fn reaches_redis(pod: &PodState) -> Option<bool> {
+    pod.node.as_ref().and_then(|n| n.redis_connected)
 }
 
 /// The labels to change so that the `wanted` pods have it, all of them in one step. `leaving`: pods
@@ -56,7 +77,7 @@ pub(crate) fn accepting<'a>(
     skew: Option<&Skew>,
     leaving: &[&str],
 ) -> Vec<&'a str> {
-    // One that is evicted comes back: those that stay share its clients as they always do.
+    // One that is evicted comes back: those that stay share its clients, each up to its part.
     let rolling = shape.victims.iter().any(|v| v.way != Way::Evicted);
     let candidates: Vec<(&Slot<'_>, bool)> = slots
         .list
@@ -69,11 +90,21 @@ pub(crate) fn accepting<'a>(
         })
         .map(|(i, s)| (s, shape.victim(i).is_none()))
         .collect();
+    // A node that has lost a Redis which the others reach. Unless half of them do, Redis itself is away
+    // or just coming back: whoever reaches it first must not get everybody.
+    let reach = candidates.iter().filter(|(s, _)| s.pod.and_then(reaches_redis) == Some(true));
+    let half_reach = reach.count() * 2 >= spec.replicas.max(1) as usize;
+    let cut_off = |p: &PodState| half_reach && reaches_redis(p) == Some(false);
     let fit = |s: &Slot<'_>| {
-        s.pod.is_some_and(|p| p.accepting) || (s.linked && (s.available || !rolling))
+        s.pod.is_some_and(|p| p.accepting && !cut_off(p)) || (s.linked && (s.available || !rolling))
     };
     let total: u64 = observed.pods.iter().filter_map(PodState::connections).sum();
-    let mean = total as f64 / f64::from(spec.replicas.max(1));
+    let evicting = !rolling && !shape.victims.is_empty();
+    let sharing = match evicting {
+        true => candidates.iter().filter(|(s, stays)| *stays && fit(s)).count(),
+        false => spec.replicas.max(1).unsigned_abs() as usize,
+    };
+    let mean = total as f64 / sharing.max(1) as f64;
     // A node that does not answer keeps its label: its load is unknown, not great.
     let load = |s: &Slot<'_>| s.pod.and_then(PodState::connections).map_or(0.0, |n| n as f64);
     let pick = |stays: bool, below: f64| {
@@ -105,13 +136,26 @@ pub(crate) fn accepting<'a>(
             pick(true, f64::INFINITY),
             pick(false, f64::INFINITY),
         ]
+    } else if evicting {
+        let many = |factor: f64| {
+            let many = arrivals::most(&loads, coming, bound(factor));
+            many.into_iter().map(|i| staying[i].name()).collect()
+        };
+        vec![
+            many(1.05),
+            many(1.15),
+            pick(true, bound(1.05)),
+            pick(true, bound(1.15)),
+            pick(true, f64::INFINITY),
+            pick(false, f64::INFINITY),
+        ]
     } else if let Some(skew) = skew {
         vec![pick(true, skew.low), pick(true, skew.mean), pick(true, f64::INFINITY)]
     } else {
         vec![pick(true, f64::INFINITY), pick(false, f64::INFINITY)]
     };
     // At last: ready, though not linked. Better served alone than not at all; by one node, so that
-    // those who come before the links are up hear each other. Without Redis nobody would.
+    // those who come before the links are up hear each other. By Redis that would gain nothing.
     let at_most = if spec.pubsub.adapter == Adapter::Mesh { 1 } else { usize::MAX };
     let anyone = || candidates.iter().map(|(s, _)| s.name()).take(at_most).collect();
     ladder.into_iter().find(|set| !set.is_empty()).unwrap_or_else(anyone)

@@ -1,6 +1,7 @@
 //! What a reconcile is asked for, from the object and its rendering. Pure.
 
 use jiff::Timestamp;
+use serde_json::Value;
 use sluice_crds::ChannelCluster;
 
 use crate::{
@@ -14,6 +15,14 @@ pub(super) fn changed_at(object: &ChannelCluster) -> Option<Timestamp> {
     let entries = object.metadata.managed_fields.iter().flatten();
     let own = entries.filter(|entry| entry.subresource.as_deref() != Some("status"));
     own.filter_map(|entry| entry.time.as_ref().map(|time| time.0)).max()
+}
+
+/// A sentence if the clients' Service waits for its address. The pods serve all the same, and who has
+/// no controller of balancers waits for ever: so it is told, and nothing depends on it.
+pub(super) fn unaddressed(service: &Value) -> Option<String> {
+    let addresses = service["status"]["loadBalancer"]["ingress"].as_array();
+    let waits = service["spec"]["type"] == "LoadBalancer" && addresses.is_none_or(Vec::is_empty);
+    waits.then(|| "the Service of type LoadBalancer has no address yet".into())
 }
 
 /// What is wanted. Of a spec that can't be rendered: what there is.
@@ -46,4 +55,23 @@ pub(super) fn image(cluster: &Cluster<'_>, seen: &Seen, plan: &Plan) -> String {
             |object| object.data["spec"]["template"]["spec"]["containers"][0]["image"].as_str(),
         );
     kept.unwrap_or_else(|| cluster.image()).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_balancer_without_an_address_is_told() {
+        let of = |type_: &str, ingress: Value| {
+            let status = json!({ "loadBalancer": { "ingress": ingress } });
+            unaddressed(&json!({ "spec": { "type": type_ }, "status": status }))
+        };
+        assert!(of("LoadBalancer", json!([])).is_some());
+        assert!(of("LoadBalancer", Value::Null).is_some());
+        assert_eq!(of("LoadBalancer", json!([{ "ip": "192.0.2.1" }])), None);
+        assert_eq!(of("ClusterIP", Value::Null), None);
+    }
 }

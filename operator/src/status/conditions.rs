@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use sluice_crds::{Adapter, ChannelClusterStatus, ConditionType, Reason, RedisMode};
+use sluice_node_api::admin::{NodeStatus, RedisFailure};
 
 use super::{
     Facts, Progress, progress,
@@ -70,7 +71,7 @@ pub(super) fn all(on: &Grounds<'_>, before: &[Condition], now: Timestamp) -> Vec
         stalled,
         available(desired, observed, status),
         progressing(desired, progress, status, &summary),
-        draining(status),
+        draining(observed, status),
         paused(desired, progress),
         requires_update(desired, observed),
         formed(desired, observed),
@@ -151,8 +152,8 @@ fn progressing(
     }
 }
 
-fn draining(status: &ChannelClusterStatus) -> Verdict {
-    let drains: Vec<String> = status
+fn draining(observed: &Observed, status: &ChannelClusterStatus) -> Verdict {
+    let mut drains: Vec<String> = status
         .drains
         .iter()
         .map(|d| {
@@ -160,6 +161,11 @@ fn draining(status: &ChannelClusterStatus) -> Verdict {
             format!("{}: {left} of {all} connections left", d.pod_name)
         })
         .collect();
+    let alone = observed.pods.iter().filter(|p| p.drain.is_none() && p.leaves());
+    drains.extend(alone.map(|p| {
+        let left = p.connections().unwrap_or_default();
+        format!("{} is being deleted: {left} connections left", p.name)
+    }));
     let it = |holds, reason, message| verdict(ConditionType::Draining, holds, reason, message);
     if drains.is_empty() {
         return it(false, Reason::AsExpected, "no pod drains".into());
@@ -244,21 +250,36 @@ fn capacity(observed: &Observed) -> Verdict {
     verdict(type_, true, Reason::NearCapacity, message)
 }
 
+/// What the nodes that count say.
+fn by_redis(observed: &Observed) -> impl Iterator<Item = (&PodState, &NodeStatus)> {
+    let pods = observed.pods.iter().filter(|p| p.ready && !p.terminating);
+    pods.filter_map(|p| Some((p, p.node.as_ref()?)))
+}
+
+/// Why a node is not connected to Redis, with a sentence: first what needs somebody, then by ordinal.
+pub(super) fn redis_failure(observed: &Observed) -> Option<(RedisFailure, String)> {
+    let away = by_redis(observed).filter(|(_, node)| node.redis_connected == Some(false));
+    let (pod, failure) = away
+        .filter_map(|(pod, node)| Some((pod, node.redis_failure?)))
+        .min_by_key(|(pod, failure)| (!failure.needs_somebody(), pod.ordinal))?;
+    Some((failure, format!("{}: {}", pod.name, failure.told())))
+}
+
 fn redis(desired: &Desired<'_>, observed: &Observed, facts: &Facts) -> Option<Verdict> {
     let spec = desired.spec;
     if spec.redis.mode == RedisMode::Disabled || spec.pubsub.adapter != Adapter::Redis {
         return None;
     }
-    let known: Vec<bool> = observed
-        .pods
-        .iter()
-        .filter(|p| p.ready && !p.terminating)
-        .filter_map(|p| p.node.as_ref()?.redis_connected)
-        .collect();
+    let known: Vec<bool> =
+        by_redis(observed).filter_map(|(_, node)| node.redis_connected).collect();
     let up = known.iter().filter(|up| **up).count();
     let mut message = format!("{up} of {} ready nodes are connected to Redis", known.len());
-    if !facts.redis.is_empty() {
-        message = format!("{message}; {}", facts.redis);
+    for more in
+        [redis_failure(observed).map(|(_, text)| text).unwrap_or_default(), facts.redis.clone()]
+    {
+        if !more.is_empty() {
+            message = format!("{message}; {more}");
+        }
     }
     Some(Verdict {
         type_: ConditionType::RedisReady,

@@ -3,9 +3,13 @@
 use jiff::Timestamp;
 use sluice_crds::{ChannelClusterStatus, ConditionType, DrainReport, DrainReportPhase, Reason};
 
-use super::{Progress, conditions, find};
+use super::{
+    Progress,
+    conditions::{self, pods},
+    find,
+};
 use crate::{
-    model::{Desired, Observed, Plan},
+    model::{Action, Desired, Observed, Plan},
     plan,
 };
 
@@ -24,10 +28,14 @@ pub enum EventReason {
     DrainStarted,
     /// A pod has drained.
     DrainCompleted,
+    /// A drain ended before its time with connections left: a person said so, or its pod went.
+    DrainReleased,
     /// A drain was undone.
     DrainCancelled,
     /// Somebody who evicts a pod was told to try again later.
     EvictionDeferred,
+    /// Clients that sat unevenly are being spread.
+    Rebalancing,
     /// `spec.paused` was set.
     Paused,
     /// `spec.paused` was taken back.
@@ -86,6 +94,24 @@ pub struct Event {
     pub message: String,
 }
 
+/// What is told of the steps that were `done`: no status tells of clients that are spread again.
+pub fn rebalancing(done: &[Action]) -> Option<Event> {
+    let sheds: Vec<(&str, u32)> = done
+        .iter()
+        .filter_map(|action| match action {
+            Action::Shed { pod, request } if request.count > 0 => {
+                Some((pod.name.as_str(), request.count))
+            }
+            _ => None,
+        })
+        .collect();
+    let names: Vec<&str> = sheds.iter().map(|(name, _)| *name).collect();
+    let count: u64 = sheds.iter().map(|(_, count)| u64::from(*count)).sum();
+    let message = format!("Moving {count} connections of {} to pods with fewer", names.join(", "));
+    let reason = EventReason::Rebalancing;
+    (!sheds.is_empty()).then_some(Event { reason, pod: None, message })
+}
+
 pub(super) fn since(
     desired: &Desired<'_>,
     observed: &Observed,
@@ -112,7 +138,7 @@ pub(super) fn since(
     {
         say(
             EventReason::ScaleDownStarted,
-            format!("Scaling down from {from} to {} pods", desired.spec.replicas),
+            format!("Scaling down to {}, there are {from}", pods(desired.spec.replicas)),
         );
     }
     drains(desired, observed, (status, before), now, &mut out);
@@ -166,7 +192,7 @@ fn rollout(
         (None, Some(t)) => {
             say(
                 EventReason::RolloutStarted,
-                format!("Rolling {} pods to revision {t}", status.replicas),
+                format!("Rolling {} to revision {t}", pods(status.replicas)),
             );
         }
         (Some(old), Some(new)) if old != new => say(
@@ -180,9 +206,10 @@ fn rollout(
         (Some(t), None) => {
             let kept = match progress.kept {
                 0 => String::new(),
+                1 => ", 1 stays at the old one (partition)".into(),
                 k => format!(", {k} stay at the old one (partition)"),
             };
-            let message = format!("{} pods at revision {t}{kept}", status.updated_replicas);
+            let message = format!("{} at revision {t}{kept}", pods(status.updated_replicas));
             say(EventReason::RolloutCompleted, message);
         }
         _ => {}
@@ -210,7 +237,7 @@ fn drains(
             // A person released it, or its container ended and took them along.
             let text =
                 format!("{} goes, {left} connections were left when it last told", d.pod_name);
-            (EventReason::DrainCompleted, text)
+            (EventReason::DrainReleased, text)
         } else if left > exit {
             let text =
                 format!("{} goes with {left} connections: its drain's time is over", d.pod_name);
@@ -221,6 +248,9 @@ fn drains(
                 format!("{} has drained, {moved} connections moved", d.pod_name),
             )
         }
+    };
+    let released = |d: &DrainReport, left: i64| {
+        format!("{} was held, and goes: {left} connections were left", d.pod_name)
     };
     for d in &status.drains {
         let was = before.drains.iter().find(|b| b.pod_uid == d.pod_uid);
@@ -236,7 +266,9 @@ fn drains(
         }
         if over(d) && !was.is_some_and(over) {
             let left = was.map_or(0, |b| b.remaining_connections);
+            let held = was.is_some_and(|b| b.phase == Held);
             let (reason, text) = match ended(d) {
+                _ if held && left > exit => (EventReason::DrainReleased, released(d, left)),
                 // Whoever was left when its time was over has been moved at once.
                 (EventReason::DrainCompleted, _) if late(d) && left > exit => (
                     EventReason::DrainTimedOut,
@@ -264,10 +296,21 @@ fn drains(
             let text = format!("{} serves again, its drain is undone", d.pod_name);
             say(EventReason::DrainCancelled, d, text);
         } else if !over(d) {
-            // Gone between two looks, and its last count is not its count when it went: only its
-            // deadline can have let it go with clients.
-            let text = format!("{} has drained and is gone", d.pod_name);
-            say(EventReason::DrainCompleted, d, text);
+            // Gone between two looks: how many were left then, nobody knows.
+            let (left, pod) = (d.remaining_connections, &d.pod_name);
+            let (reason, text) = if left <= exit {
+                (EventReason::DrainCompleted, format!("{pod} has drained and is gone"))
+            } else if d.phase == Held {
+                (EventReason::DrainReleased, released(d, left))
+            } else if late(d) {
+                let text =
+                    format!("{pod} is gone: its drain's time was over with {left} connections");
+                (EventReason::DrainTimedOut, text)
+            } else {
+                let text = format!("{pod} is gone, {left} connections were left when it last told");
+                (EventReason::DrainReleased, text)
+            };
+            say(reason, d, text);
         }
     }
 }

@@ -16,17 +16,17 @@ mod tests;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sluice_crds::{
-    ChannelClusterStatus, DrainReport, DrainReportPhase, Reason, Rollout,
+    ChannelClusterStatus, DrainReason, DrainReport, DrainReportPhase, Reason, Rollout,
     names::{CLUSTER_LABEL, COMPONENT_LABEL, COMPONENT_NODE},
 };
 use sluice_node_api::admin::DrainPhase;
 
 pub use conditions::{find, reason_name, type_name};
-pub use events::{Event, EventReason};
+pub use events::{Event, EventReason, rebalancing};
 pub use progress::{Progress, progress};
 
 use crate::{
-    model::{Action, Desired, Observed, Plan, PodState},
+    model::{Action, Desired, DrainOverride, Observed, Plan, PodState},
     plan::drained_now,
 };
 
@@ -44,6 +44,8 @@ pub struct Facts {
     pub unloaded: String,
     /// Why the managed Redis can't start; empty when nothing is in its way.
     pub redis: String,
+    /// A balancer that has no address yet; empty when there is none.
+    pub unaddressed: String,
     /// When the spec was last changed, if that is known.
     pub changed_at: Option<Timestamp>,
 }
@@ -66,7 +68,10 @@ pub fn report(
     previous: Option<&ChannelClusterStatus>,
     now: Timestamp,
 ) -> Report {
-    let progress = progress(desired, observed, now);
+    let mut progress = progress(desired, observed, now);
+    // A pod that is missing says nothing of its revision: what was told as rolling is done when all
+    // are back.
+    progress.rolling |= progress.goes_on(previous.and_then(|s| s.rollout.as_ref()));
     let pods: Vec<&PodState> = observed.pods.iter().filter(|p| !p.terminating).collect();
     let count = |f: &dyn Fn(&PodState) -> bool| pods.iter().filter(|p| f(p)).count() as i32;
     let min_ready = crate::plan::min_ready(desired.spec);
@@ -79,6 +84,7 @@ pub fn report(
         available_replicas: count(&|p| p.available(min_ready, now)),
         updated_replicas: progress.updated,
         draining_replicas: drains.len() as i32,
+        draining_connections: drains.iter().map(|d| d.remaining_connections).sum(),
         connections: observed.pods.iter().filter_map(PodState::connections).sum::<u64>() as i64,
         current_revision: sts.map(|s| s.current_revision.clone()).unwrap_or_default(),
         update_revision: sts.map(|s| s.update_revision.clone()).unwrap_or_default(),
@@ -93,6 +99,7 @@ pub fn report(
             started_at: sts.and_then(|s| s.rollout_started_at).map(Time),
             last_progress_at: progress.last_progress_at.map(Time),
             current_pod: progress.current_pod.clone(),
+            moved_connections: moved(sts.and_then(|s| s.rollout_started_at), previous, &drains),
         }),
         drains,
         conditions: Vec::new(),
@@ -111,6 +118,31 @@ pub fn report(
     Report { status, events }
 }
 
+/// Connections that the rollout which began at `started` has moved: those told before, and what its
+/// drains have fewer since.
+fn moved(
+    started: Option<Timestamp>,
+    previous: Option<&ChannelClusterStatus>,
+    drains: &[DrainReport],
+) -> i64 {
+    let before = previous.map_or(&[][..], |s| &s.drains);
+    let told = previous
+        .and_then(|s| s.rollout.as_ref())
+        .filter(|r| r.started_at.as_ref().map(|t| t.0) == started)
+        .map_or(0, |r| r.moved_connections);
+    let rolls = |d: &&DrainReport| d.reason == DrainReason::Rollout;
+    let fewer = drains.iter().filter(rolls).map(|d| {
+        let was = before.iter().find(|b| b.pod_uid == d.pod_uid);
+        was.map_or(d.initial_connections, |b| b.remaining_connections) - d.remaining_connections
+    });
+    // Whoever was left on a pod that went was moved by its end.
+    let gone = before.iter().filter(rolls).filter(|b| {
+        b.phase == DrainReportPhase::Releasing && !drains.iter().any(|d| d.pod_uid == b.pod_uid)
+    });
+    let gone = gone.map(|b| b.remaining_connections);
+    fewer.chain(gone).map(|n| n.max(0)).sum::<i64>() + told
+}
+
 fn drains(
     desired: &Desired<'_>,
     observed: &Observed,
@@ -127,6 +159,7 @@ fn drains(
             .as_ref()
             .is_some_and(|s| (s.ordinals_start..s.ordinals_start + s.replicas).contains(&p.ordinal))
     };
+    let exit = desired.spec.drain.exit_at_connections.max(0) as u64;
     let mut pods: Vec<&PodState> = observed.pods.iter().collect();
     pods.sort_by_key(|p| p.ordinal);
     pods.into_iter()
@@ -137,7 +170,12 @@ fn drains(
                 .and_then(|s| s.drains.iter().find(|d| d.pod_uid == p.uid))
                 .map(|d| d.remaining_connections);
             let remaining = p.connections().map_or(last.unwrap_or(initial), |n| n as i64);
-            let phase = if p.terminating || !inside(p) {
+            // Somebody deleted it, and it drains on: nobody has let it go.
+            let drains_on = p.terminating
+                && now < c.deadline
+                && p.drain_override != Some(DrainOverride::Release)
+                && p.connections().is_some_and(|left| left > exit);
+            let phase = if !drains_on && (p.terminating || !inside(p)) {
                 DrainReportPhase::Releasing
             } else if cancelled(p) {
                 DrainReportPhase::Cancelling

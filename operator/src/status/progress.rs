@@ -2,7 +2,7 @@
 //! nothing has moved. Derived from what is durable: annotations, and pods' own times.
 
 use jiff::{SignedDuration, Timestamp};
-use sluice_crds::ConditionType;
+use sluice_crds::{ConditionType, Rollout};
 
 use crate::{
     model::{Desired, Observed},
@@ -18,6 +18,8 @@ pub struct Progress {
     pub shrinking: bool,
     /// Pods are missing.
     pub growing: bool,
+    /// Every pod that is to be there is, and is available.
+    pub whole: bool,
     /// The StatefulSet is where it is to stay.
     pub settled: bool,
     /// The revision that pods roll to; empty as long as it is not known.
@@ -32,6 +34,15 @@ pub struct Progress {
     pub current_pod: Option<String>,
     /// When a pod was last seen to get on.
     pub last_progress_at: Option<Timestamp>,
+}
+
+impl Progress {
+    /// Whether the rollout that was told at the last look is not over yet, though every pod that is
+    /// there is at its revision.
+    pub(super) fn goes_on(&self, told: Option<&Rollout>) -> bool {
+        let same = |told: &Rollout| self.target.is_empty() || told.target_revision == self.target;
+        !self.whole && told.is_some_and(same)
+    }
 }
 
 /// Measures it.
@@ -71,6 +82,7 @@ pub fn progress(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> P
         shrinking: sts.replicas > spec.replicas + surge,
         growing: sts.replicas < spec.replicas
             || (!rolling && slots.list.iter().any(|s| !s.available)),
+        whole: spec.replicas == 0 || slots.list.iter().all(|s| s.available),
         settled: settled && shape.victims.is_empty() && sts.replicas == spec.replicas,
         target: if pending { String::new() } else { sts.update_revision.clone() },
         updated: if template_ahead {
@@ -101,7 +113,11 @@ pub(super) fn overdue(
 ) -> bool {
     let spec = desired.spec;
     let busy = progress.rolling || progress.growing || progress.shrinking;
-    if !busy || spec.paused || observed.pods.iter().any(|p| p.drain.is_some()) {
+    // Told at the last look: when its end is seen here, that is told first.
+    let drained = super::find(previous, ConditionType::Draining);
+    let drains = drained.is_some_and(|c| c.status == "True")
+        || observed.pods.iter().any(|p| p.drain.is_some() || p.leaves());
+    if !busy || spec.paused || drains {
         return false;
     }
     // What has only just begun has its time before it, however long it was quiet before. So does
@@ -117,7 +133,8 @@ pub(super) fn overdue(
     let resumed = super::find(previous, ConditionType::Paused).map(|c| c.last_transition_time.0);
     // A change of size leaves no mark of its own on the StatefulSet: count from when it was told.
     let begun = reported.map(|c| c.last_transition_time.0);
-    let marks = [progress.last_progress_at, resumed, begun, mended, facts.changed_at];
+    let ended = drained.map(|c| c.last_transition_time.0);
+    let marks = [progress.last_progress_at, resumed, begun, mended, ended, facts.changed_at];
     let Some(since) = marks.into_iter().flatten().max() else {
         return false;
     };

@@ -3,11 +3,11 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use sluice_crds::{ConditionType, DrainReportPhase, Reason};
 
-use super::conditions::{Grounds, Verdict, find, pods, reason_name, verdict};
+use super::conditions::{Grounds, Verdict, find, pods, reason_name, redis_failure, verdict};
 
 /// One sentence with the numbers.
 pub(super) fn summary(on: &Grounds<'_>) -> String {
-    let &Grounds { desired, plan, facts, progress, status, .. } = on;
+    let &Grounds { desired, observed, plan, facts, progress, status } = on;
     let n = desired.spec.replicas;
     let mut text = if progress.rolling && progress.target.is_empty() {
         let wait = if status.replicas == 1 { "waits" } else { "wait" };
@@ -29,9 +29,15 @@ pub(super) fn summary(on: &Grounds<'_>) -> String {
         text.push_str(", ");
         text.push_str(&w.message);
     }
-    if !facts.hint.is_empty() {
-        text.push_str("; ");
-        text.push_str(&facts.hint);
+    for p in observed.pods.iter().filter(|p| p.override_unknown).take(3) {
+        let (key, pod) = (sluice_crds::names::DRAIN_OVERRIDE, &p.name);
+        text.push_str(&format!("; {key} on {pod} is neither release nor cancel, and does nothing"));
+    }
+    for more in [&facts.hint, &facts.unaddressed] {
+        if !more.is_empty() {
+            text.push_str("; ");
+            text.push_str(more);
+        }
     }
     text
 }
@@ -63,6 +69,10 @@ pub(super) fn stalled(
     if !facts.redis.is_empty() {
         return it(Reason::RedisUnavailable, facts.redis.clone());
     }
+    let failure = redis_failure(observed);
+    if let Some((_, message)) = failure.as_ref().filter(|(failure, _)| failure.needs_somebody()) {
+        return it(Reason::RedisUnavailable, message.clone());
+    }
     if let Some(d) = status.drains.iter().find(|d| d.phase == DrainReportPhase::Held) {
         let message = format!(
             "{} is held with {} connections after its drain's time: annotate it {}=release or \
@@ -78,7 +88,10 @@ pub(super) fn stalled(
             format!("no progress for {} s: {summary}", desired.spec.progress_deadline_seconds);
         return it(Reason::ProgressDeadlineExceeded, message);
     }
-    let message = "nothing is in the way".into();
+    let message = match failure {
+        Some((_, message)) => format!("Redis is tried again and again; {message}"),
+        None => "nothing is in the way".into(),
+    };
     verdict(ConditionType::Stalled, false, Reason::AsExpected, message)
 }
 

@@ -60,7 +60,16 @@ fn a_rollout_reads_as_a_story() {
         ("r2", Some("chat-0"))
     );
     assert_eq!((s.draining_replicas, s.drains[0].pod_name.as_str()), (1, "chat-0"));
-    t.until(|w, _| w.converged());
+    assert_eq!(s.draining_connections, s.drains[0].remaining_connections);
+    let mut moved = rollout.moved_connections;
+    assert_eq!(moved, 20 - s.drains[0].remaining_connections);
+    t.until(|w, s| {
+        let told = s.rollout.as_ref().map_or(moved, |r| r.moved_connections);
+        assert!(told >= moved, "{told} after {moved}");
+        moved = told;
+        w.converged()
+    });
+    assert_eq!(moved, 60);
     is(t.condition(ConditionType::Ready), "True", Reason::AllReplicasUpdated);
     use EventReason::*;
     assert_eq!(
@@ -188,8 +197,70 @@ fn a_draining_pod_whose_container_ends_has_not_run_out_of_time() {
     t.w.pods.get_mut(&0).unwrap().down_until = t.w.now + 3;
     t.until(|w, _| !w.pods.contains_key(&0));
     let ends: Vec<_> = t.events.iter().filter(|e| e.message.starts_with("chat-0 ")).collect();
-    assert!(t.reasons().contains(&EventReason::DrainCompleted), "{ends:?}");
+    assert!(t.reasons().contains(&EventReason::DrainReleased), "{ends:?}");
     assert!(!t.reasons().contains(&EventReason::DrainTimedOut), "{ends:?}");
+}
+
+#[test]
+fn a_pod_that_is_gone_with_clients_has_not_drained() {
+    let mut t = Told::new(2, 20);
+    t.w.spec.drain.wait_seconds = 100;
+    t.w.template = 2;
+    t.until(|_, s| s.drains.iter().any(|d| d.phase == DrainReportPhase::Waiting));
+    let (d, mut o) = (t.w.desired(), t.w.observe());
+    let deadline = o.pods[0].drain.as_ref().unwrap().deadline;
+    o.pods.remove(0);
+    let mut status = t.status.clone().unwrap();
+    let told = |status: &_, now| {
+        let (plan, facts) = (crate::plan::plan(&d, &o, now), super::Facts::default());
+        let r = super::report(&d, &o, &plan, &facts, Some(status), now);
+        let of = r.events.into_iter().filter(|e| e.message.starts_with("chat-0 "));
+        of.map(|e| (e.reason, e.message)).next().unwrap()
+    };
+    let (reason, text) = told(&status, t.w.timestamp());
+    assert_eq!(reason, EventReason::DrainReleased);
+    assert_eq!(text, "chat-0 is gone, 10 connections were left when it last told");
+    assert_eq!(told(&status, deadline).0, EventReason::DrainTimedOut);
+    status.drains[0].phase = DrainReportPhase::Held;
+    let (reason, text) = told(&status, deadline);
+    assert_eq!(reason, EventReason::DrainReleased);
+    assert_eq!(text, "chat-0 was held, and goes: 10 connections were left");
+    status.drains[0].remaining_connections = 0;
+    assert_eq!(told(&status, deadline).1, "chat-0 has drained and is gone");
+}
+
+#[test]
+fn a_rollout_in_place_is_done_when_its_last_pod_is_back() {
+    let mut t = Told::new(2, 8);
+    let rolling = &mut t.w.spec.update_strategy.rolling_update;
+    (rolling.max_surge, rolling.max_unavailable) = (0, 1);
+    t.w.template = 2;
+    // Nobody has made the last one anew yet.
+    let new = |w: &World| w.pods.get(&1).is_some_and(|p| p.template == 2);
+    t.until(|w, _| new(w) && !w.pods.contains_key(&0));
+    assert!(t.status.as_ref().unwrap().rollout.is_some(), "{:#?}", t.status);
+    assert!(!t.reasons().contains(&EventReason::RolloutCompleted), "{:?}", t.events);
+    t.until(|w, _| w.converged());
+    let done: Vec<_> =
+        t.events.iter().filter(|e| e.reason == EventReason::RolloutCompleted).collect();
+    assert!(done.len() == 1 && done[0].message == "2 pods at revision r2", "{done:?}");
+}
+
+#[test]
+fn numbers_in_events_are_true_and_read_well() {
+    let mut t = Told::new(1, 4);
+    t.w.template = 2;
+    t.until(|w, _| w.converged());
+    let text: Vec<&str> = t.events.iter().map(|e| e.message.as_str()).collect();
+    assert_eq!(text[0], "Rolling 1 pod to revision r2");
+    assert_eq!(text.last(), Some(&"1 pod at revision r2"));
+    let mut t = Told::new(5, 20);
+    t.w.template = 2;
+    t.until(|w, s| w.pods.len() == 6 && s.drains.len() == 1);
+    t.w.spec.replicas = 2;
+    t.until(|w, _| w.converged());
+    let down = t.events.iter().find(|e| e.reason == EventReason::ScaleDownStarted).unwrap();
+    assert_eq!(down.message, "Scaling down to 2 pods, there are 6");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Chance that can be replayed: its seed is printed, and `SLUICE_E2E_SEED` sets it.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{fs, ops::RangeInclusive, time::Duration};
 
 use anyhow::{Context, Result};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use sluice_e2e::check::AGAIN_VARIABLE;
 
 use super::Space;
 use crate::figure;
@@ -12,9 +13,18 @@ use crate::figure;
 pub struct Chance(StdRng);
 
 impl Chance {
-    /// From the environment's seed, or from a new one.
+    /// From the environment's seed, or from a new one; a test that is tried again has that of its first try.
     pub fn new(space: &Space) -> Result<Self> {
-        let seed = number("SLUICE_E2E_SEED")?.unwrap_or_else(|| rand::random::<u32>().into());
+        let seeds = space.place.kubernetes.settings().state.join("seeds");
+        let kept = seeds.join(&space.test);
+        let before = match std::env::var_os(AGAIN_VARIABLE) {
+            Some(_) => fs::read_to_string(&kept).ok().and_then(|seed| seed.parse().ok()),
+            None => None,
+        };
+        let seed = number("SLUICE_E2E_SEED")?.or(before);
+        let seed = seed.unwrap_or_else(|| rand::random::<u32>().into());
+        fs::create_dir_all(&seeds)?;
+        fs::write(&kept, seed.to_string())?;
         figure!(space, "by chance: again with SLUICE_E2E_SEED={seed}");
         Ok(Self(StdRng::seed_from_u64(seed)))
     }

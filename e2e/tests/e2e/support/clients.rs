@@ -98,6 +98,17 @@ impl Report {
         };
         windows.map(within).max().unwrap_or(0)
     }
+
+    /// The longest that one pod took from the first client that it closed to the last, in seconds.
+    pub fn longest_drain(&self) -> f64 {
+        let spans = self.closes_by_node.values().map(|closes| {
+            let (first, last) = closes
+                .iter()
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), at| (a.min(*at), b.max(*at)));
+            (last - first) / 1e3
+        });
+        spans.fold(0.0, f64::max)
+    }
 }
 
 /// How often clients were moved.
@@ -220,6 +231,24 @@ impl Clients {
         let command = json!({
             "group": group, "urls": urls, "topic": topic, "count": count, "params": params,
         });
+        self.opened(count, command).await
+    }
+
+    /// As [`Clients::open`], by long-poll: request by request, over as many connections as wait at a time.
+    pub async fn open_polling(
+        &self,
+        group: &str,
+        urls: &[String],
+        topic: &str,
+        count: usize,
+    ) -> Result<State> {
+        let command = json!({
+            "group": group, "urls": urls, "topic": topic, "count": count, "longPoll": true,
+        });
+        self.opened(count, command).await
+    }
+
+    async fn opened(&self, count: usize, command: Value) -> Result<State> {
         let state: State = self.ask("open", command).await?;
         let joined: usize = state.by_node.values().sum();
         ensure!(

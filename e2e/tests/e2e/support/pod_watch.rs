@@ -156,18 +156,32 @@ async fn follow(
 ) {
     let params = WatchParams::default().labels(&selector);
     loop {
+        let mut ended = false;
         if let Ok(stream) = api.watch(&params, &version).await {
             let mut stream = std::pin::pin!(stream);
             while let Ok(Some(event)) = stream.try_next().await {
                 let (pod, gone) = match event {
                     WatchEvent::Added(pod) | WatchEvent::Modified(pod) => (pod, false),
                     WatchEvent::Deleted(pod) => (pod, true),
-                    WatchEvent::Bookmark(_) | WatchEvent::Error(_) => continue,
+                    WatchEvent::Bookmark(mark) => {
+                        version = mark.metadata.resource_version;
+                        continue;
+                    }
+                    // What happened since is not told any more.
+                    WatchEvent::Error(_) => {
+                        ended = true;
+                        break;
+                    }
                 };
                 version = pod.resource_version().unwrap_or(version);
                 sights.lock().push(Sight::of(&pod, gone));
             }
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
+        if ended && let Ok(list) = api.list(&ListParams::default().labels(&selector)).await {
+            version = list.metadata.resource_version.unwrap_or_default();
+            let there = list.items.iter().map(|pod| Sight::of(pod, false));
+            sights.lock().extend(there);
+        }
     }
 }

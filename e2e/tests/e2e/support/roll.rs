@@ -320,9 +320,12 @@ impl Outcome {
         Ok(())
     }
 
-    /// No pod is left of those before the change.
+    /// No pod is left of those before the change, and the watch has seen each of them go.
     pub fn all_pods_replaced(&self) -> Result<()> {
         ensure!(self.old.is_disjoint(&self.new), "{:?} are still there", self.old);
+        let seen: BTreeSet<String> =
+            self.watch.deletions().into_iter().map(|end| end.name).collect();
+        ensure!(self.old.is_subset(&seen), "of {:?} only {seen:?} were seen to go", self.old);
         Ok(())
     }
 }

@@ -22,6 +22,7 @@ impl Driver {
             Effect::Start { key, replaces: Some(old), .. } => format!("start {key} for {old}"),
             Effect::Deliver(key) => format!("deliver {key}"),
             Effect::Leave(key, _) => format!("leave {key}"),
+            Effect::Stop(key) => format!("stop {key}"),
             Effect::Subscribe(topic) => format!("+{topic}"),
             Effect::Forget(topic) => format!("?{topic}"),
             Effect::Unsubscribe(topic) => format!("-{topic}"),
@@ -76,6 +77,19 @@ fn p_join_5_a_refused_rejoin_leaves_the_topic_unjoined() {
     assert_eq!(refused[1], r#"["2","2","t","phx_reply",{"status":"error","response":{"no":1}}]"#);
     assert_eq!(refused[2], r#"["1","1","t","phx_close",{}]"#);
     assert!(d.receive(json!(["2", "3", "t", "event", {}]))[0].contains("unmatched topic"));
+}
+
+#[test]
+fn p_join_5_a_rejoin_that_no_route_is_left_for_ends_the_channel() {
+    let mut d = Driver::new(1);
+    d.joined(1, "t", "1");
+    let text = json!(["2", "2", "t", "phx_join", {}]).to_string();
+    let message = Version::V2.decode(&text).expect("a message");
+    let said = d.word(|session, effects| session.receive(&message, false, effects));
+    assert!(said[0].starts_with(r#"[null,"2","t","phx_reply",{"status":"error""#), "{said:?}");
+    assert_eq!(said[1..], ["stop 1", "-t", r#"["1","1","t","phx_close",{}]"#]);
+    assert!(d.word(|s, e| s.ended(1, e)).is_empty(), "its end is no error");
+    assert_eq!(d.0.channels(), 0);
 }
 
 #[test]

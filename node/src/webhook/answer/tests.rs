@@ -93,3 +93,15 @@ fn an_event_goes_the_way_that_the_backend_says_and_what_is_unclear_is_no_answer(
         assert_eq!(of(body), Err(Failure::Garbage), "{body}");
     }
 }
+
+#[test]
+fn what_is_broadcast_for_a_backend_is_no_deeper_than_what_a_client_may_send() {
+    let of = |levels: usize| {
+        let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+        let payload = format!(r#"{{"a":{open}{close}}}"#);
+        let body = format!(r#"{{"allow": true, "broadcast": {{"payload": {payload}}}}}"#);
+        event(&said(200, &body), |_| true)
+    };
+    assert!(of(96).is_ok());
+    assert_eq!(of(97), Err(Failure::Garbage));
+}

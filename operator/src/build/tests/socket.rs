@@ -23,10 +23,12 @@ fn which_pages_may_connect_is_in_the_nodes_file() {
 }
 
 #[test]
-fn how_often_a_socket_may_join_is_in_the_nodes_file() {
-    assert_eq!(node_config("{}").socket.max_joins_per_second, None, "as the node has it");
+fn how_often_a_socket_may_join_and_speak_is_in_the_nodes_file() {
+    assert_eq!(node_config("{}").socket, Socket::default(), "as the node has it");
     let only = Socket { max_joins_per_second: Some(20), ..Socket::default() };
     assert_eq!(node_config("{socket: {maxJoinsPerSecond: 20}}").socket, only);
+    let only = Socket { max_messages_per_second: Some(500), ..Socket::default() };
+    assert_eq!(node_config("{socket: {maxMessagesPerSecond: 500}}").socket, only);
 }
 
 #[test]

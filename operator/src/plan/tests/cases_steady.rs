@@ -214,6 +214,24 @@ fn an_operator_upgrade_rolls_nothing_unless_told_to() {
 }
 
 #[test]
+fn a_template_whose_record_is_lost_is_applied_anew_unless_it_is_in_force() {
+    let mut w = settled(3, 4);
+    let mut o = w.observe();
+    o.statefulset.as_mut().unwrap().template_lost = true;
+    let now = w.timestamp();
+    assert_eq!(plan(&w.desired(), &o, now).cursor.template, TemplateStep::Keep);
+    let otherwise = |w: &World| {
+        let mut d = w.desired();
+        d.template_hash = "as another operator renders it".into();
+        plan(&d, &o, now).cursor
+    };
+    let cursor = otherwise(&w);
+    assert_eq!((cursor.template, cursor.partition), (TemplateStep::Apply, 3), "no pod goes for it");
+    w.spec.paused = true;
+    assert_eq!(otherwise(&w).template, TemplateStep::Keep);
+}
+
+#[test]
 fn an_operator_upgrade_mends_a_cluster_of_which_no_pod_can_start() {
     let mut w = World::new(spec(3), 0);
     w.bad = [1].into();

@@ -48,6 +48,19 @@ fn all_pods_of_one_kubernetes_node_go_one_after_the_other() {
 }
 
 #[test]
+fn two_nodes_emptied_at_once_fill_the_pod_that_is_back_before_those_that_are_full() {
+    for seed in 0..20 {
+        let mut w = settled(3, 20);
+        w.seed(seed);
+        (0..2).for_each(|o| evict(&mut w, o));
+        w.settle(500);
+        // The first goes to the only one that stays, the second to the first, which is back.
+        assert!(w.peak <= 42, "one pod had {} of 60 clients (seed {seed})", w.peak);
+        assert!(w.clients.iter().all(|c| c.moves <= 1), "{:?}", moves(&w));
+    }
+}
+
+#[test]
 fn the_only_pod_is_replaced_before_it_goes() {
     let mut w = settled(1, 10);
     evict(&mut w, 0);

@@ -9,6 +9,7 @@ mod evictions;
 mod exhaustive;
 mod random;
 mod rebalance;
+mod redis;
 pub(crate) mod sim;
 
 use sluice_crds::ChannelClusterSpec;

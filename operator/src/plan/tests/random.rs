@@ -32,6 +32,10 @@ enum Event {
     Absent(u16),
     /// The StatefulSet controller is away, the operator is not.
     SlowController(u8),
+    /// Redis comes or goes.
+    Redis(bool),
+    /// A node does not reach it.
+    CutOff(u8),
 }
 
 fn calm_event() -> impl Strategy<Value = Event> {
@@ -50,6 +54,7 @@ fn calm_event() -> impl Strategy<Value = Event> {
         3 => (0u8..6).prop_map(Event::DieAfter),
         2 => (1u16..20).prop_map(Event::Absent),
         2 => (1u8..5).prop_map(Event::SlowController),
+        1 => any::<bool>().prop_map(Event::Redis),
     ]
 }
 
@@ -60,6 +65,7 @@ fn fault() -> impl Strategy<Value = Event> {
         1 => any::<u8>().prop_map(Event::Crash),
         1 => (any::<u8>(), 1u8..60).prop_map(|(p, t)| Event::Silent(p, t)),
         1 => (any::<u8>(), 1u8..60).prop_map(|(p, t)| Event::NodeDown(p, t)),
+        1 => any::<u8>().prop_map(Event::CutOff),
         1 => (4u32..6).prop_map(Event::Template),
         1 => any::<bool>().prop_map(Event::Hold),
         1 => (100u16..400).prop_map(Event::Absent),
@@ -116,6 +122,14 @@ fn happen(w: &mut World, e: &Event) {
                 p.cordoned = p.unwanted || (p.cordoned && matches!(e, Event::GiveUp(_)));
             }
         }
+        Event::Redis(there) => {
+            w.redis = w.redis.map(|_| there);
+            w.cut_off.clear();
+        }
+        Event::CutOff(i) => {
+            w.calm = false;
+            w.cut_off.extend(nth(w, i));
+        }
         Event::DieAfter(k) => {
             w.controller();
             w.reconcile(usize::from(k));
@@ -142,12 +156,17 @@ fn run(seed: u64, clients: usize, replicas: i32, events: &[Event]) -> World {
     if seed.is_multiple_of(2) {
         w.spec.rebalance.mode = sluice_crds::RebalanceMode::Auto;
     }
+    if seed.is_multiple_of(3) {
+        w.redis = Some(true);
+    }
     // Templates whose pods never start.
     w.bad = [4, 5].into();
     w.settle(100);
     for e in events {
         happen(&mut w, e);
     }
+    // Redis stays as it is: all settles without it, too.
+    w.cut_off.clear();
     w.spec.paused = false;
     w.spec.drain.timeout_policy = sluice_crds::TimeoutPolicy::Terminate;
     if w.bad.contains(&w.template) {

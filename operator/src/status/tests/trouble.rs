@@ -4,13 +4,14 @@ use jiff::Timestamp;
 use sluice_crds::{
     Adapter, ChannelClusterStatus, ConditionType, DrainReportPhase, Reason, RedisMode,
 };
+use sluice_node_api::admin::RedisFailure;
 
 use super::{
-    super::{EventReason, Facts, report},
+    super::{EventReason, Facts, rebalancing, report},
     told::{Told, condition, is, second, tell},
 };
 use crate::{
-    model::{Desired, DrainOverride},
+    model::{Desired, DrainOverride, Observed},
     plan::plan,
 };
 
@@ -97,6 +98,57 @@ fn a_pod_lost_after_a_long_quiet_has_its_time_before_it() {
 }
 
 #[test]
+fn the_time_in_which_a_deleted_pod_moves_its_clients_is_no_lack_of_progress() {
+    let mut t = Told::new(3, 12);
+    t.steps(5);
+    let quiet = t.status.clone().unwrap();
+    let (d, mut o) = (t.w.desired(), t.w.observe());
+    let deadline = i64::from(d.spec.progress_deadline_seconds);
+    let deleted = t.w.timestamp() + second(deadline * 2);
+    let at = |o: &Observed, previous: &ChannelClusterStatus, after: i64| {
+        let now = deleted + second(after);
+        report(&d, o, &plan(&d, o, now), &Facts::default(), Some(previous), now).status
+    };
+    o.pods[1].terminating = true;
+    let first = at(&o, &quiet, 0);
+    let long = at(&o, &first, deadline + 10);
+    is(condition(&long, ConditionType::Stalled), "False", Reason::AsExpected);
+    let message = is(condition(&long, ConditionType::Draining), "True", Reason::WaitingForDrain);
+    assert_eq!(message, "chat-1 is being deleted: 4 connections left");
+    // Gone, and not back yet: that has its own time.
+    o.pods.remove(1);
+    let gone = at(&o, &long, deadline + 11);
+    is(condition(&gone, ConditionType::Stalled), "False", Reason::AsExpected);
+    let soon = at(&o, &gone, deadline + deadline / 2);
+    is(condition(&soon, ConditionType::Stalled), "False", Reason::AsExpected);
+    let late = at(&o, &soon, deadline * 2 + 30);
+    is(condition(&late, ConditionType::Stalled), "True", Reason::ProgressDeadlineExceeded);
+}
+
+#[test]
+fn a_pod_deleted_in_its_drain_drains_on_until_its_time_is_over() {
+    let mut t = Told::new(2, 20);
+    t.w.spec.drain.wait_seconds = 100;
+    t.w.template = 2;
+    t.until(|_, s| s.drains.iter().any(|d| d.phase == DrainReportPhase::Waiting));
+    let (d, mut o) = (t.w.desired(), t.w.observe());
+    o.pods[0].terminating = true;
+    let deadline = o.pods[0].drain.as_ref().unwrap().deadline;
+    let at = |previous: &ChannelClusterStatus, now: Timestamp| {
+        let facts = Facts::default();
+        report(&d, &o, &plan(&d, &o, now), &facts, Some(previous), now)
+    };
+    let deleted = at(t.status.as_ref().unwrap(), t.w.timestamp());
+    assert_eq!(deleted.status.drains[0].phase, DrainReportPhase::Waiting);
+    assert_eq!(deleted.events, []);
+    let over = at(&deleted.status, deadline);
+    assert_eq!(over.status.drains[0].phase, DrainReportPhase::Releasing);
+    assert_eq!(over.events[0].reason, EventReason::DrainTimedOut);
+    assert_eq!(over.events[0].message, "chat-0 goes with 10 connections: its drain's time is over");
+    assert_eq!(at(&over.status, deadline).events, [], "once");
+}
+
+#[test]
 fn another_spec_has_its_own_time_even_if_the_api_server_stamps_none() {
     let mut t = Told::new(2, 8);
     t.w.bad = [2].into();
@@ -141,6 +193,35 @@ fn a_held_pod_says_what_to_do() {
 }
 
 #[test]
+fn an_annotation_that_means_nothing_is_told() {
+    let t = Told::new(3, 12);
+    let mut o = t.w.observe();
+    o.pods[1].override_unknown = true;
+    let s = tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status;
+    let message = is(condition(&s, ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+    let told = "sluice.dev/drain on chat-1 is neither release nor cancel, and does nothing";
+    assert_eq!(message, format!("3 of 3 pods are ready; {told}"));
+}
+
+#[test]
+fn clients_that_are_spread_again_are_told() {
+    let mut t = Told::new(3, 60);
+    t.w.spec.rebalance.mode = sluice_crds::RebalanceMode::Auto;
+    let first = t.w.pods[&0].uid;
+    t.w.clients.iter_mut().for_each(|c| c.pod = Some(first));
+    for _ in 0..10 {
+        let actions = t.w.plan().actions;
+        if let Some(event) = rebalancing(&actions) {
+            assert_eq!(event.reason, EventReason::Rebalancing);
+            assert_eq!(event.message, "Moving 40 connections of chat-0 to pods with fewer");
+            return;
+        }
+        t.steps(1);
+    }
+    panic!("never {}", t.w.brief());
+}
+
+#[test]
 fn a_pod_that_is_nearly_full_is_named() {
     let t = Told::new(3, 12);
     let with = |held: u64, most: u64| {
@@ -178,6 +259,43 @@ fn redis_that_is_down_is_told_and_healed() {
     assert_eq!(down.events[0].reason, EventReason::RedisUnavailable);
     let again = tell(&t.w, &t.w.desired(), &with(true), Some(&down.status));
     is(condition(&again.status, ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+}
+
+#[test]
+fn why_redis_is_not_reached_is_told() {
+    let mut t = Told::new(3, 12);
+    t.w.spec.pubsub.adapter = Adapter::Redis;
+    t.w.spec.redis.mode = RedisMode::External;
+    let with = |failures: [Option<RedisFailure>; 3]| {
+        let mut o = t.w.observe();
+        for (n, failure) in o.pods.iter_mut().filter_map(|p| p.node.as_mut()).zip(failures) {
+            n.redis_connected = Some(failure.is_none());
+            n.redis_failure = failure;
+        }
+        tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status
+    };
+    let refused = Some(RedisFailure::Refused);
+    let s = with([refused; 3]);
+    let nobody = "chat-0: nobody listens at the URL's host and port";
+    for type_ in [ConditionType::RedisReady, ConditionType::Ready] {
+        let message = is(condition(&s, type_), "False", Reason::RedisUnavailable);
+        assert_eq!(message, format!("0 of 3 ready nodes are connected to Redis; {nobody}"));
+    }
+    // It may come back.
+    let message = is(condition(&s, ConditionType::Stalled), "False", Reason::AsExpected);
+    assert_eq!(message, format!("Redis is tried again and again; {nobody}"));
+
+    // That will not pass by itself.
+    let s = with([None, refused, Some(RedisFailure::Authentication)]);
+    let password = "chat-2: Redis does not take the URL's user or password";
+    let message = is(condition(&s, ConditionType::Stalled), "True", Reason::RedisUnavailable);
+    assert_eq!(message, password);
+    let message = is(condition(&s, ConditionType::RedisReady), "False", Reason::RedisUnavailable);
+    assert_eq!(message, format!("1 of 3 ready nodes are connected to Redis; {password}"));
+    is(condition(&s, ConditionType::Ready), "False", Reason::RedisUnavailable);
+
+    let s = with([None; 3]);
+    assert_eq!(condition(&s, ConditionType::Stalled).2, "nothing is in the way");
 }
 
 #[test]
@@ -239,4 +357,14 @@ fn trouble_comes_first() {
     assert_eq!(tell(&facts, Some(&s)).events, [], "once");
     let s = tell(&Facts::default(), Some(&s)).status;
     is(condition(&s, ConditionType::Stalled), "False", Reason::AsExpected);
+}
+
+#[test]
+fn a_balancer_without_an_address_is_told_and_nothing_depends_on_it() {
+    let t = Told::new(3, 12);
+    let (o, d, now) = (t.w.observe(), t.w.desired(), t.w.timestamp());
+    let facts = Facts { unaddressed: "no address yet".into(), ..Facts::default() };
+    let s = report(&d, &o, &plan(&d, &o, now), &facts, t.status.as_ref(), now).status;
+    let message = is(condition(&s, ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+    assert_eq!(message, "3 of 3 pods are ready; no address yet");
 }

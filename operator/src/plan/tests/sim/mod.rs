@@ -111,6 +111,10 @@ pub struct World {
     pub lag: i64,
     /// Seconds in a row in which nobody could connect, because of cordons.
     pub stranded: i64,
+    /// Whether Redis is there, if the nodes run on it.
+    pub redis: Option<bool>,
+    /// Ordinals of nodes that do not reach it even so.
+    pub cut_off: BTreeSet<i32>,
     /// Highest load of a pod seen since it was last set to 0.
     pub peak: usize,
     rng: u64,
@@ -131,6 +135,8 @@ impl World {
             calm: true,
             lag: 1,
             stranded: 0,
+            redis: None,
+            cut_off: BTreeSet::new(),
             peak: 0,
             rng: 0x9E37_79B9_7F4A_7C15,
         }
@@ -171,6 +177,7 @@ impl World {
             partition: s.partition,
             spec_hash: format!("s{}", s.spec_template),
             template_hash: format!("t{}", s.spec_template),
+            template_lost: false,
             rollout_started_at: None,
             current_revision: format!("r{}", s.current),
             update_revision: format!("r{}", s.update),
@@ -185,9 +192,10 @@ impl World {
                 cordon_seconds_left: p.cordon.map(|end| (end - self.now).max(0) as f64),
                 drain: self.drain_status(p),
                 shedding: p.shed.as_ref().map_or(0, |s| (s.left + s.done) as u64),
+                redis_connected: self.redis.map(|up| up && !self.cut_off.contains(&ordinal)),
                 peers: ups
                     .iter()
-                    .filter(|o| **o != ordinal)
+                    .filter(|o| **o != ordinal && self.redis.is_none())
                     .map(|o| PeerStatus {
                         name: format!("chat-{o}"),
                         address: String::new(),
@@ -224,6 +232,7 @@ impl World {
                     drained_at: a.drained.map(at),
                 }),
                 drain_override: p.pin,
+                override_unknown: false,
                 eviction: p
                     .asked
                     .map(|t| Eviction { requested_at: at(t), cordoned: Some(p.cordoned) }),
