@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use plane::{Client, Node, PATIENCE, refusal};
+use sluice_node::hub::{Code, Reason};
 use sluice_node_api::{
     admin::{DrainMode, DrainPhase, DrainRequest, ShedRequest},
     config::{ChannelRule, Limits, LiveConfig, Socket},
@@ -48,6 +49,10 @@ async fn p_drain_4_every_socket_is_closed_with_1012_in_batches_with_channels_or_
     let status = node.hub.drain_status();
     assert_eq!((status.phase, status.moved, status.remaining), (DrainPhase::Drained, 6, 0));
     assert!(status.started_at.is_some());
+    let metrics = node.hub.metrics();
+    let drains = |reason| metrics.drains.get_or_create(&Reason { reason }).get();
+    assert_eq!((drains("started"), drains("completed")), (1, 1));
+    assert_eq!(metrics.closes.get_or_create(&Code { code: 1012 }).get(), 6);
 }
 
 #[tokio::test]

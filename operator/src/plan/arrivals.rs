@@ -37,6 +37,18 @@ pub(crate) fn most(loads: &[u64], arrivals: u64, bound: f64) -> Vec<usize> {
     emptiest(loads, (1..=loads.len()).rev(), arrivals, bound)
 }
 
+/// Of pods by their loads, the emptiest, and as many as leave the fullest of all pods with the least
+/// when they have shared `arrivals`; their indices.
+pub(crate) fn levelling(loads: &[u64], arrivals: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..loads.len()).collect();
+    order.sort_by_key(|i| loads[*i]);
+    let fullest = loads.iter().max().map_or(0.0, |most| *most as f64);
+    let after = |k: &usize| fullest.max(loads[order[k - 1]] as f64 + arrivals as f64 / *k as f64);
+    let best = (1..=loads.len()).rev().min_by(|a, b| after(a).total_cmp(&after(b)));
+    order.truncate(best.unwrap_or(0));
+    order
+}
+
 fn emptiest(
     loads: &[u64],
     mut counts: impl Iterator<Item = usize>,
@@ -69,6 +81,16 @@ mod tests {
         assert_eq!(most(&[20, 20], 10, 31.5), [0, 1]);
         assert_eq!(most(&[40, 0, 3], 10, 21.0), [1, 2]);
         assert_eq!(most(&[30, 30], 10, 31.5), [0; 0]);
+    }
+
+    #[test]
+    fn pods_above_their_bound_are_kept_level() {
+        assert_eq!(levelling(&[10, 10], 5), [0, 1]);
+        assert_eq!(levelling(&[14, 11], 5), [1], "16 there, and not 16.5 here");
+        assert_eq!(levelling(&[13, 12], 5), [1, 0]);
+        assert_eq!(levelling(&[100, 1, 0], 3), [2, 1]);
+        assert_eq!(levelling(&[7, 9], 0), [0, 1]);
+        assert_eq!(levelling(&[], 3), [0; 0]);
     }
 
     #[test]

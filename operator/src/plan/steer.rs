@@ -117,14 +117,25 @@ pub(crate) fn accepting<'a>(
     // With no client anywhere every load is below any bound.
     let bound = |factor: f64| if total == 0 { f64::INFINITY } else { mean * factor };
     let coming = arrivals::arrivals(spec, observed, leaving);
-    let staying: Vec<&Slot<'_>> =
-        candidates.iter().filter(|(s, stays)| *stays && fit(s)).map(|(s, _)| *s).collect();
-    // Unless one of them does not answer: it may be the fullest.
-    let loads: Option<Vec<u64>> = staying.iter().map(|s| s.pod?.connections()).collect();
-    let loads = loads.filter(|_| coming > 0).unwrap_or_default();
+    let group = |stays: bool| -> Vec<&Slot<'_>> {
+        candidates.iter().filter(|(s, st)| *st == stays && fit(s)).map(|(s, _)| *s).collect()
+    };
+    // Of none, if one of them does not answer: it may be the fullest.
+    let loads_of = |group: &[&Slot<'_>]| -> Vec<u64> {
+        let loads: Option<Vec<u64>> = group.iter().map(|s| s.pod?.connections()).collect();
+        loads.filter(|_| coming > 0).unwrap_or_default()
+    };
+    let staying = group(true);
+    let loads = loads_of(&staying);
     let few = |factor: f64| {
         let few = arrivals::fewest(&loads, coming, bound(factor));
         few.into_iter().map(|i| staying[i].name()).collect()
+    };
+    // All are above their bound: nobody gets further above it than must be.
+    let level = |stays: bool| {
+        let all = group(stays);
+        let level = arrivals::levelling(&loads_of(&all), coming);
+        level.into_iter().map(|i| all[i].name()).collect()
     };
     let ladder = if rolling {
         vec![
@@ -133,7 +144,9 @@ pub(crate) fn accepting<'a>(
             pick(true, bound(1.05)),
             pick(true, bound(1.15)),
             pick(false, bound(1.05)),
+            level(true),
             pick(true, f64::INFINITY),
+            level(false),
             pick(false, f64::INFINITY),
         ]
     } else if evicting {
@@ -146,6 +159,7 @@ pub(crate) fn accepting<'a>(
             many(1.15),
             pick(true, bound(1.05)),
             pick(true, bound(1.15)),
+            level(true),
             pick(true, f64::INFINITY),
             pick(false, f64::INFINITY),
         ]
