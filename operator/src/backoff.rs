@@ -52,6 +52,21 @@ impl<K: Hash + Eq> Backoff<K> {
     }
 }
 
+/// For a stream whose parts wait by themselves.
+pub struct NoPause;
+
+impl Iterator for NoPause {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+}
+
+impl kube::runtime::utils::Backoff for NoPause {
+    fn reset(&mut self) {}
+}
+
 /// The wait after the `failures`-th failure in a row, without jitter.
 fn delay(failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);

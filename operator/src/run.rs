@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::Args,
+    backoff::NoPause,
     build::Defaults,
     events::Recorder,
     farewell::farewell,
@@ -238,7 +239,9 @@ async fn control(
         .applied_objects()
         .predicate_filter(what_matters, Default::default());
     let mut controller = Controller::for_stream(changed, reader)
-        .with_config(ControllerConfig::default().concurrency(concurrency));
+        .with_config(ControllerConfig::default().concurrency(concurrency))
+        // Each watch waits by itself: one that fails must not hold up what the others tell.
+        .trigger_backoff(NoPause);
     for kind in WATCHED {
         let (stream, resource) = context.stores.watch(&client, namespace, kind);
         controller = controller.owns_stream_with(Box::pin(stream), resource);

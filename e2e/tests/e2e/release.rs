@@ -2,42 +2,33 @@
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::{
-    api::apps::v1::Deployment,
+    api::{apps::v1::Deployment, core::v1::Pod, rbac::v1::RoleBinding},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{Api, ResourceExt};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, PostParams},
+};
 use serde_json::json;
 use sluice_crds::ChannelCluster;
 
 use crate::{
     figure,
-    support::{Clients, LONG, Space, eventually, place::OPERATOR_NAMESPACE, spec, test},
+    support::{
+        Clients, LONG, Space,
+        cluster::{http, ip},
+        eventually,
+        operator::{METRICS_PORT, total},
+        place::OPERATOR_NAMESPACE,
+        spec, test,
+    },
 };
 
 #[test]
 fn helm_install_upgrade_uninstall_leave_clusters_running() {
     test("helm_install_upgrade_uninstall_leave_clusters_running", async |space| {
-        let release = "second";
-        let images = space.place.kubernetes.images()?;
-        let (repository, tag) = sluice_e2e::images::split(&images.operator);
-        let chart = space.place.in_repo("charts/sluice").display().to_string();
-        let values = [
-            format!("image.repository={repository}"),
-            format!("image.tag={tag}"),
-            format!("nodeImage={}", images.channel_node),
-            format!("redisImage={}", images.redis),
-            format!("watchNamespaces={{{}}}", space.name),
-        ];
-        let install = async |more: &[&str]| -> Result<String> {
-            let mut arguments =
-                vec!["upgrade", "--install", release, &chart, "--namespace", &space.name];
-            for value in &values {
-                arguments.extend(["--set", value]);
-            }
-            arguments.extend(["--wait", "--timeout", "120s"]);
-            arguments.extend(more);
-            space.helm(&arguments).await
-        };
+        let release = Release { space, name: "second", watches: vec![&space.name] };
+        let install = async |more: &[&str]| release.install(more).await;
         install(&["--dry-run=server"]).await.context("dry run on the server")?;
         install(&[]).await.context("install")?;
         let deployments = space.api::<Deployment>();
@@ -58,7 +49,7 @@ fn helm_install_upgrade_uninstall_leave_clusters_running() {
         let before = cluster.identities().await?;
 
         let certificate = eventually("the webhook's certificate", LONG, async || {
-            let webhook = webhook(space, release).await?;
+            let webhook = webhook(space, release.name).await?;
             ensure!(webhook.iter().all(|part| !part.is_empty()), "{webhook:?}");
             Ok(webhook)
         })
@@ -72,15 +63,18 @@ fn helm_install_upgrade_uninstall_leave_clusters_running() {
         })
         .await?;
         cluster.wait_ready().await?;
-        ensure!(webhook(space, release).await? == certificate, "the upgrade took the certificate");
-        space.helm(&["uninstall", release, "--namespace", &space.name, "--wait"]).await?;
+        ensure!(
+            webhook(space, release.name).await? == certificate,
+            "the upgrade took the certificate"
+        );
+        release.uninstall().await?;
         let crds = Api::<CustomResourceDefinition>::all(space.client.clone());
         crds.get("channelclusters.sluice.dev").await.context("the CRD survives")?;
         space.api::<ChannelCluster>().get("chat").await.context("the cluster survives")?;
         let left = space
             .kubectl(&["get", "deployments,roles,rolebindings,services", "--output=name"])
             .await?;
-        ensure!(!left.contains(release), "left: {left}");
+        ensure!(!left.contains(release.name), "left: {left}");
         ensure!(cluster.identities().await? == before, "pods were touched");
         let state = clients.state("all").await?;
         ensure!(state.joined == 3 && state.closes == 0, "{state:?}");
@@ -106,6 +100,54 @@ fn helm_install_upgrade_uninstall_leave_clusters_running() {
         );
         Ok(())
     });
+}
+
+#[test]
+fn rights_in_a_namespace_may_go_and_come_back() {
+    test("rights_in_a_namespace_may_go_and_come_back", async |space| {
+        let other = space.second().await?;
+        let watches = vec![space.name.as_str(), other.name.as_str()];
+        let result =
+            rights_go_and_come_back(Release { space, name: "third", watches }, &other).await;
+        let removed = other.remove().await;
+        result.and(removed)
+    });
+}
+
+async fn rights_go_and_come_back(release: Release<'_>, other: &Space) -> Result<()> {
+    let space = release.space;
+    release.install(&[]).await?;
+    // That this operator, too, has seen a cluster: the one under test looks after all namespaces.
+    let seen = async |of: &Space| -> Result<()> {
+        let found = release.metrics().await?;
+        let label = format!("namespace=\"{}\"", of.name);
+        ensure!(
+            total(&found, "sluice_operator_condition", &label) > 0.0,
+            "not seen in {}",
+            of.name
+        );
+        Ok(())
+    };
+    let bindings = other.api::<RoleBinding>();
+    let of_release = format!("app.kubernetes.io/instance={}", release.name);
+    let granted = bindings.list(&ListParams::default().labels(&of_release)).await?.items;
+    ensure!(granted.len() == 1, "{granted:?}");
+    for binding in &granted {
+        bindings.delete(&binding.name_any(), &DeleteParams::default()).await?;
+    }
+    other.cluster("chat", spec(1, json!({}))).await?.wait_ready().await?;
+    let cluster = space.cluster("chat", spec(1, json!({}))).await?;
+    cluster.wait_ready().await?;
+    eventually("the cluster that may be read to be looked after", LONG, async || seen(space).await)
+        .await?;
+    ensure!(seen(other).await.is_err(), "it reads what it may not");
+    for mut binding in granted {
+        binding.metadata.uid = None;
+        binding.metadata.resource_version = None;
+        bindings.create(&PostParams::default(), &binding).await?;
+    }
+    eventually("the other one to be looked after again", LONG, async || seen(other).await).await?;
+    release.uninstall().await
 }
 
 #[test]
@@ -151,6 +193,55 @@ fn charts_refuse_wrong_values_and_render_what_is_optional() {
         figure!(space, "{} wrong values refused by the schema", wrong.len());
         Ok(())
     });
+}
+
+/// A second release of the chart, in a test's namespace.
+struct Release<'a> {
+    space: &'a Space,
+    name: &'static str,
+    watches: Vec<&'a str>,
+}
+
+impl Release<'_> {
+    async fn install(&self, more: &[&str]) -> Result<String> {
+        let images = self.space.place.kubernetes.images()?;
+        let (repository, tag) = sluice_e2e::images::split(&images.operator);
+        let chart = self.space.place.in_repo("charts/sluice").display().to_string();
+        let values = [
+            format!("image.repository={repository}"),
+            format!("image.tag={tag}"),
+            format!("nodeImage={}", images.channel_node),
+            format!("redisImage={}", images.redis),
+            format!("watchNamespaces={{{}}}", self.watches.join(",")),
+        ];
+        let namespace = &self.space.name;
+        let mut arguments =
+            vec!["upgrade", "--install", self.name, &chart, "--namespace", namespace];
+        for value in &values {
+            arguments.extend(["--set", value]);
+        }
+        arguments.extend(["--wait", "--timeout", "120s"]);
+        arguments.extend(more);
+        self.space.helm(&arguments).await
+    }
+
+    async fn uninstall(&self) -> Result<()> {
+        let arguments = ["uninstall", self.name, "--namespace", &self.space.name, "--wait"];
+        self.space.helm(&arguments).await?;
+        Ok(())
+    }
+
+    /// What its pods answer at `/metrics`, one after another.
+    async fn metrics(&self) -> Result<String> {
+        let mine = format!("app.kubernetes.io/instance={}", self.name);
+        let pods = self.space.api::<Pod>().list(&ListParams::default().labels(&mine)).await?;
+        let mut all = String::new();
+        for pod in &pods.items {
+            let url = format!("http://{}:{METRICS_PORT}/metrics", ip(pod)?);
+            all += &http()?.get(url).send().await?.error_for_status()?.text().await?;
+        }
+        Ok(all)
+    }
 }
 
 /// What the operator wrote for its webhook: the certificate, and whom the API server trusts.

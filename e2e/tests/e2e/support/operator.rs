@@ -20,7 +20,7 @@ use super::{
 
 const LEASE: &str = "sluice-operator";
 const SELECTOR: &str = "app.kubernetes.io/name=sluice-operator";
-const METRICS_PORT: u16 = 8080;
+pub const METRICS_PORT: u16 = 8080;
 
 /// Holds back the other tests that harm the operator: one of them at a time.
 pub async fn alone() -> MutexGuard<'static, ()> {
