@@ -12,6 +12,7 @@ pub mod operator;
 pub mod place;
 pub mod pod_watch;
 pub mod record;
+pub mod report;
 pub mod roll;
 pub mod shell;
 pub mod space;

@@ -8,9 +8,10 @@ use sluice_crds::{ConditionType, names};
 
 use super::{
     Clients, Cluster, PodWatch, Space,
-    clients::{Published, Report, State},
+    clients::{Published, State},
     cluster::brief,
     pod_watch::Sight,
+    report::Report,
     wait::LONG,
 };
 use crate::figure;
