@@ -1,6 +1,6 @@
 //! `kubectl drain` of a Kubernetes node under live clients: its pods move their clients first, and are evicted then.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -27,11 +27,11 @@ const CLIENTS: usize = 30;
 const WEBHOOKS: &str = "validatingwebhookconfigurations";
 
 /// A Kubernetes node that is or may be cordoned; takes pods again when this value ends, whatever became of the test.
-/// There is one at a time: other tests need nodes for their pods.
+/// One test at a time has any: the others need nodes for their pods.
 struct Emptied {
     place: Place,
     node: String,
-    _alone: MutexGuard<'static, ()>,
+    _alone: Arc<MutexGuard<'static, ()>>,
 }
 
 /// Waits for the turn to empty a Kubernetes node.
@@ -46,7 +46,12 @@ impl Emptied {
     }
 
     fn in_turn(space: &Space, node: &str, alone: MutexGuard<'static, ()>) -> Self {
-        Self { place: space.place.clone(), node: node.to_owned(), _alone: alone }
+        Self { place: space.place.clone(), node: node.to_owned(), _alone: Arc::new(alone) }
+    }
+
+    /// A second one at the same time.
+    fn and(&self, node: &str) -> Self {
+        Self { place: self.place.clone(), node: node.to_owned(), _alone: self._alone.clone() }
     }
 
     /// `kubectl drain`, of the pods of this test.
@@ -145,6 +150,37 @@ fn kubectl_drain_moves_clients_once_before_their_pods_are_evicted() {
         for told in ["waits: the clients", "its Kubernetes node is being emptied"] {
             ensure!(events.contains(told), "no event says that {told}: {events}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn two_kubernetes_nodes_emptied_at_once_move_one_pod_after_the_other() {
+    test("two_kubernetes_nodes_emptied_at_once_move_one_pod_after_the_other", async |space| {
+        let cluster = space.cluster("chat", spec(3, labelled(space, json!({})))).await?;
+        cluster.wait_ready().await?;
+        let there = layout(&cluster).await?;
+        let nodes: Vec<&String> = there.keys().collect();
+        ensure!(nodes.len() == 3, "a pod on each Kubernetes node: {there:?}");
+        let first = Emptied::of(space, nodes[1]).await;
+        let second = first.and(nodes[2]);
+        let roll = Roll::start(&cluster, CLIENTS).await?;
+        let both =
+            async { tokio::try_join!(first.drain(space, "240s"), second.drain(space, "240s")) };
+        let (one, other) = roll.during(both).await?;
+        for said in [one, other] {
+            ensure!(said.success, "kubectl drain: {}", said.stderr.trim());
+        }
+        let outcome = roll.finish(3).await?;
+        let after = layout(&cluster).await?;
+        ensure!(after.keys().eq([nodes[0]]), "pods are elsewhere: {after:?}");
+        outcome.nothing_was_lost()?;
+        outcome.pods_went_empty_or_overdue()?;
+        let most = outcome.watch.most_drains_at_a_time();
+        ensure!(most == 1, "{most} drains at a time");
+        // Nobody on the pod that stays is moved, and who is moved meets no pod that goes next.
+        let counts = &outcome.report.moves.counts;
+        ensure!(counts.keys().all(|times| times == "0" || times == "1"), "{counts:?}");
         Ok(())
     });
 }

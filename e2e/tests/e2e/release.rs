@@ -2,12 +2,15 @@
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::Pod, rbac::v1::RoleBinding},
+    api::{
+        admissionregistration::v1::ValidatingWebhookConfiguration, apps::v1::Deployment,
+        core::v1::Pod, rbac::v1::RoleBinding,
+    },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{DeleteParams, EvictParams, ListParams, PostParams},
 };
 use serde_json::json;
 use sluice_crds::ChannelCluster;
@@ -49,11 +52,13 @@ fn helm_install_upgrade_uninstall_leave_clusters_running() {
         let before = cluster.identities().await?;
 
         let certificate = eventually("the webhook's certificate", LONG, async || {
-            let webhook = webhook(space, release.name).await?;
+            let webhook = webhook(&release).await?;
             ensure!(webhook.iter().all(|part| !part.is_empty()), "{webhook:?}");
             Ok(webhook)
         })
         .await?;
+
+        let certificate = rotated(&release, "chat-0", &certificate).await?;
 
         install(&["--set", "logFormat=json"]).await.context("upgrade")?;
         eventually("the upgraded operator", LONG, async || {
@@ -63,10 +68,7 @@ fn helm_install_upgrade_uninstall_leave_clusters_running() {
         })
         .await?;
         cluster.wait_ready().await?;
-        ensure!(
-            webhook(space, release.name).await? == certificate,
-            "the upgrade took the certificate"
-        );
+        ensure!(webhook(&release).await? == certificate, "the upgrade took the certificate");
         release.uninstall().await?;
         let crds = Api::<CustomResourceDefinition>::all(space.client.clone());
         crds.get("channelclusters.sluice.dev").await.context("the CRD survives")?;
@@ -231,6 +233,11 @@ impl Release<'_> {
         Ok(())
     }
 
+    /// The name of its webhook's configuration, which is in no namespace.
+    fn webhook(&self) -> String {
+        format!("{}-{}-operator", self.space.name, self.name)
+    }
+
     /// What its pods answer at `/metrics`, one after another.
     async fn metrics(&self) -> Result<String> {
         let mine = format!("app.kubernetes.io/instance={}", self.name);
@@ -244,15 +251,55 @@ impl Release<'_> {
     }
 }
 
+/// Has the webhook's certificate replaced; the API server goes on to reach the webhook, also if it must.
+async fn rotated(release: &Release<'_>, pod: &str, before: &[String; 2]) -> Result<[String; 2]> {
+    let space = release.space;
+    let configurations = Api::<ValidatingWebhookConfiguration>::all(space.client.clone());
+    let name = release.webhook();
+    let trusted = async || -> Result<Vec<u8>> {
+        let webhooks = configurations.get(&name).await?.webhooks.unwrap_or_default();
+        let bundle = webhooks.into_iter().find_map(|webhook| webhook.client_config.ca_bundle);
+        Ok(bundle.context("nobody is trusted")?.0)
+    };
+    let trusted_before = trusted().await?;
+    let secret = format!("{}-operator-webhook", release.name);
+    let due = "sluice.dev/renew-at=2026-01-01T00:00:00Z";
+    space.kubectl(&["annotate", "secret", &secret, "--overwrite", due]).await?;
+    let after = eventually("the next certificate", LONG, async || {
+        let after = webhook(release).await?;
+        ensure!(after[0] != before[0], "it is the one before");
+        Ok(after)
+    })
+    .await?;
+    let trusted = trusted().await?;
+    ensure!(
+        trusted.len() > trusted_before.len() && trusted.ends_with(&trusted_before),
+        "the authority before is trusted no more"
+    );
+    let policy = async |policy: &str| {
+        let path = "/webhooks/0/failurePolicy";
+        let patch = json!([{ "op": "replace", "path": path, "value": policy }]).to_string();
+        let kind = "validatingwebhookconfigurations";
+        space.kubectl(&["patch", kind, &name, "--type=json", "--patch", &patch]).await
+    };
+    policy("Fail").await?;
+    let mut evict = EvictParams::default();
+    evict.post_options.dry_run = true;
+    let asked = space.api::<Pod>().evict(pod, &evict).await;
+    policy("Ignore").await?;
+    asked.context("with a new certificate")?;
+    Ok(after)
+}
+
 /// What the operator wrote for its webhook: the certificate, and whom the API server trusts.
-async fn webhook(space: &Space, release: &str) -> Result<[String; 2]> {
-    let secret = format!("{release}-operator-webhook");
+async fn webhook(release: &Release<'_>) -> Result<[String; 2]> {
+    let space = release.space;
+    let secret = format!("{}-operator-webhook", release.name);
     let certificate =
         space.kubectl(&["get", "secret", &secret, "--output=jsonpath={.data.tls\\.crt}"]).await?;
-    let selector = format!("--selector=app.kubernetes.io/instance={release}");
-    let trusted = "--output=jsonpath={.items[*].webhooks[*].clientConfig.caBundle}";
-    let trusted =
-        space.kubectl(&["get", "validatingwebhookconfigurations", &selector, trusted]).await?;
+    let trusted = "--output=jsonpath={.webhooks[*].clientConfig.caBundle}";
+    let kind = "validatingwebhookconfigurations";
+    let trusted = space.kubectl(&["get", kind, &release.webhook(), trusted]).await?;
     Ok([certificate, trusted])
 }
 
