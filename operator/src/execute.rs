@@ -4,11 +4,14 @@
 //!
 //! It must never take a disruptive step on what was seen a while ago: patches on pods are guarded
 //! by UID and resourceVersion, before clients are asked to move the cluster's generation is read
-//! once more, and before the cursor lets pods go so are StatefulSet, pods and their sockets
-//! (`confirm.rs`).
+//! once more, and the pods that are to serve meanwhile, and before the cursor lets pods go so are
+//! StatefulSet, pods and their sockets (`confirm.rs`).
 
+mod annotations;
 mod confirm;
 mod wake;
+
+pub use annotations::annotations;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,7 +28,7 @@ use sluice_crds::names;
 use crate::{
     apply::{Applier, Error, managed},
     build::Rendering,
-    model::{Action, Cursor, DrainCommitment, Observed, Plan, PodRef, TemplateStep},
+    model::{Action, Cursor, Observed, Plan, PodRef, TemplateStep},
     node_client::{self, NodeClient},
     observe::Seen,
     secrets::AdminToken,
@@ -44,6 +47,14 @@ pub struct Outcome {
     pub stale: bool,
     /// An object that the pods do not need could not be written; all else went on.
     pub refused: Option<Error>,
+}
+
+/// How far a plan was carried out.
+enum Ended {
+    /// As far as it is good for.
+    All,
+    /// Something changed: the rest was left.
+    Early,
 }
 
 /// Carries out plans for one cluster.
@@ -67,13 +78,34 @@ impl Executor<'_> {
         now: Timestamp,
     ) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
+        let ended = self.act(plan, rendering, now, &mut outcome).await;
+        if !matches!(ended, Ok(Ended::All)) {
+            // Whatever stands in the way of the rest, drains under way must not run out.
+            let renewed = self.renew(plan, &outcome.done).await;
+            ended.and(renewed)?;
+        }
+        Ok(outcome)
+    }
+
+    async fn act(
+        &self,
+        plan: &Plan,
+        rendering: &Rendering,
+        now: Timestamp,
+        outcome: &mut Outcome,
+    ) -> Result<Ended, Error> {
+        if plan.actions.iter().any(moves_clients) && !self.spec_holds().await? {
+            // What the plan would renew may not be wanted any more.
+            outcome.stale = true;
+            return Ok(Ended::All);
+        }
+        if plan.actions.iter().any(commits) && !self.pods_hold().await? {
+            outcome.stale = true;
+            return Ok(Ended::Early);
+        }
         // The version of each pod after our own patches.
         let mut versions = HashMap::new();
         let mut failed = HashSet::new();
-        if plan.actions.iter().any(moves_clients) && !self.spec_holds().await? {
-            outcome.stale = true;
-            return Ok(outcome);
-        }
         for action in &plan.actions {
             if pod_of(action).is_some_and(|pod| failed.contains(&pod.uid)) {
                 continue;
@@ -85,20 +117,20 @@ impl Executor<'_> {
                     tracing::debug!(what, "changed meanwhile");
                     outcome.stale = true;
                     if matters(action) {
-                        return Ok(outcome);
+                        return Ok(Ended::Early);
                     }
                     failed.extend(pod_of(action).map(|pod| pod.uid.clone()));
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.cursor(&plan.cursor, rendering, now, &mut outcome).await?;
-        Ok(outcome)
+        self.cursor(&plan.cursor, rendering, now, outcome).await?;
+        Ok(Ended::All)
     }
 
-    /// Carries out of `plan` only what keeps drains going that had begun before.
-    pub async fn renew(&self, plan: &Plan) -> Result<(), Error> {
-        for action in renewals(plan, &self.seen.observed) {
+    /// Carries out of `plan` only what keeps drains going that had begun before, unless it is `done`.
+    pub async fn renew(&self, plan: &Plan, done: &[Action]) -> Result<(), Error> {
+        for action in renewals(plan, &self.seen.observed, done) {
             self.step(action, &mut HashMap::new()).await?;
         }
         Ok(())
@@ -112,16 +144,7 @@ impl Executor<'_> {
     ) -> Result<bool, Error> {
         match action {
             Action::Commit { pod, commitment } => {
-                let mut written: HashMap<_, Value> = annotations(commitment)
-                    .into_iter()
-                    .map(|(key, value)| (key, value.into()))
-                    .collect();
-                written.insert(names::ACCEPTING_SINCE, Value::Null);
-                let patch = json!({ "metadata": {
-                    "annotations": written,
-                    "labels": { names::ACCEPTING_LABEL: null },
-                } });
-                self.patch(pod, patch, versions, true).await?;
+                self.patch(pod, annotations::commit(commitment), versions, true).await?;
                 tracing::info!(
                     pod = pod.name, reason = ?commitment.reason, deadline = %commitment.deadline,
                     "a drain is decided"
@@ -134,10 +157,7 @@ impl Executor<'_> {
                 tracing::info!(pod = pod.name, "drained");
             }
             Action::StripAnnotations { pod } => {
-                let nulls: HashMap<_, Value> =
-                    DRAIN_ANNOTATIONS.iter().map(|key| (*key, Value::Null)).collect();
-                self.patch(pod, json!({ "metadata": { "annotations": nulls } }), versions, false)
-                    .await?;
+                self.patch(pod, annotations::strip(), versions, false).await?;
                 tracing::info!(pod = pod.name, "the drain is undone");
             }
             Action::SetAccepting { pods, at } => self.set_accepting(pods, *at, versions).await?,
@@ -304,36 +324,14 @@ impl Executor<'_> {
     }
 }
 
-const DRAIN_ANNOTATIONS: [&str; 7] = [
-    names::DRAIN_REASON,
-    names::DRAIN_STARTED_AT,
-    names::DRAIN_DEADLINE,
-    names::DRAIN_TARGET,
-    names::DRAIN_INITIAL,
-    names::DRAINED_AT,
-    names::EVICTION_REQUESTED_AT,
-];
-
-/// A drain as annotations.
-pub fn annotations(commitment: &DrainCommitment) -> Vec<(&'static str, String)> {
-    let mut annotations = vec![
-        (names::DRAIN_REASON, format!("{:?}", commitment.reason)),
-        (names::DRAIN_STARTED_AT, commitment.started_at.to_string()),
-        (names::DRAIN_DEADLINE, commitment.deadline.to_string()),
-        (names::DRAIN_TARGET, commitment.target.clone()),
-    ];
-    if let Some(initial) = commitment.initial {
-        annotations.push((names::DRAIN_INITIAL, initial.to_string()));
-    }
-    if let Some(at) = commitment.drained_at {
-        annotations.push((names::DRAINED_AT, at.to_string()));
-    }
-    annotations
-}
-
 /// Whether a step makes clients leave that were not to leave before.
 fn moves_clients(action: &Action) -> bool {
     matches!(action, Action::Commit { .. } | Action::Shed { .. })
+}
+
+/// Whether a drain begins.
+fn commits(action: &Action) -> bool {
+    matches!(action, Action::Commit { .. })
 }
 
 /// Whether later steps, on whatever pod, rely on this one.
@@ -341,11 +339,12 @@ fn matters(action: &Action) -> bool {
     matches!(action, Action::Commit { .. } | Action::SetAccepting { .. })
 }
 
-/// The steps that renew drains to which their pods were committed before this plan.
-fn renewals<'a>(plan: &'a Plan, seen: &Observed) -> Vec<&'a Action> {
+/// The steps that renew drains to which their pods were committed before this plan, but for those
+/// that are `done`.
+fn renewals<'a>(plan: &'a Plan, seen: &Observed, done: &[Action]) -> Vec<&'a Action> {
     let runs =
         |pod: &PodRef| seen.pods.iter().any(|known| known.uid == pod.uid && known.drain.is_some());
-    let actions = plan.actions.iter();
+    let actions = plan.actions.iter().filter(|action| !done.contains(action));
     actions.filter(|a| matches!(a, Action::StartDrain { pod, .. } if runs(pod))).collect()
 }
 

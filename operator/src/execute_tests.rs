@@ -4,7 +4,7 @@ use sluice_crds::DrainReason;
 use sluice_node_api::admin::{DrainMode, DrainRequest};
 
 use super::*;
-use crate::model::PodState;
+use crate::model::{DrainCommitment, PodState};
 
 #[test]
 fn only_drains_that_had_begun_are_renewed() {
@@ -40,5 +40,7 @@ fn only_drains_that_had_begun_are_renewed() {
     let known = |uid: &str, drain| PodState { uid: uid.into(), drain, ..PodState::default() };
     let pods = vec![known("runs", Some(commitment)), known("new", None), known("other", None)];
     let seen = Observed { statefulset: None, pods };
-    assert_eq!(renewals(&plan, &seen), [&start("runs")]);
+    assert_eq!(renewals(&plan, &seen, &[]), [&start("runs")]);
+    let done = [Action::CancelDrain { pod: pod("other") }, start("runs")];
+    assert!(renewals(&plan, &seen, &done).is_empty(), "it was told already");
 }

@@ -277,7 +277,8 @@ fn commitment<'a>(annotation: impl Fn(&str) -> Option<&'a String>) -> Option<Dra
     Some(DrainCommitment {
         reason,
         started_at,
-        deadline: time(names::DRAIN_DEADLINE).unwrap_or(started_at),
+        // Without one it would never end, or have ended already: it is decided anew.
+        deadline: time(names::DRAIN_DEADLINE)?,
         target: annotation(names::DRAIN_TARGET).cloned().unwrap_or_default(),
         initial: annotation(names::DRAIN_INITIAL).and_then(|count| count.parse().ok()),
         drained_at: time(names::DRAINED_AT),

@@ -160,6 +160,10 @@ fn a_drain_is_read_back_as_it_was_committed() {
     let annotations = crate::execute::annotations(&commitment);
     pod.metadata.annotations = Some(annotations.into_iter().map(|(k, v)| (k.into(), v)).collect());
     assert_eq!(pod_state(&pod, "chat", now()).unwrap().drain, Some(commitment));
+    let annotations = pod.metadata.annotations.as_mut().unwrap();
+    annotations.insert(names::DRAIN_DEADLINE.into(), "soon".into());
+    // Taken for over, it would let the pod go with all its clients.
+    assert_eq!(pod_state(&pod, "chat", now()).unwrap().drain, None);
 }
 
 #[test]

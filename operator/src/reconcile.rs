@@ -221,18 +221,14 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
     let desired = desired(object, cluster, rendering.as_ref().ok(), &seen);
     let plan = plan(&desired, &seen.observed, now);
 
+    let executor =
+        Executor { applier: &applier, nodes: &context.nodes, token: &token, seen: &seen };
     let outcome = match &rendering {
-        Ok(rendering) => {
-            let executor =
-                Executor { applier: &applier, nodes: &context.nodes, token: &token, seen: &seen };
-            carry_out(&executor, rendering, &plan, withheld, now, context)
-                .await
-                .map_err(Error::from)
-        }
-        Err(_) => Ok(Outcome::default()),
+        Ok(rendering) => carry_out(&executor, rendering, &plan, withheld, now, context).await,
+        // Nothing begins by a spec that can't be rendered; what is under way must not run out.
+        Err(_) => executor.renew(&plan, &[]).await.map(|()| Outcome::default()),
     };
-
-    let outcome = match outcome {
+    let outcome = match outcome.map_err(Error::from) {
         // It may be over at once, and no revision of somebody else's is worth telling of.
         Err(Error::Apply(error @ apply::Error::Contested { .. }))
             if error.trouble(failures).is_none() =>
@@ -299,7 +295,7 @@ async fn carry_out(
 ) -> Result<Outcome, apply::Error> {
     let applier = executor.applier;
     if let Some(error) = withheld {
-        executor.renew(plan).await?;
+        executor.renew(plan, &[]).await?;
         return Err(error);
     }
     let redis_auth = match applier.cluster.spec.redis.mode {
@@ -327,7 +323,7 @@ async fn carry_out(
     }
     if needed && let Some(error) = refused {
         // Nothing new begins; what is under way must not run out meanwhile.
-        executor.renew(plan).await?;
+        executor.renew(plan, &[]).await?;
         return Err(error);
     }
     let mut outcome = executor.execute(plan, rendering, now).await?;

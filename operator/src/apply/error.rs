@@ -42,6 +42,9 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// The pods could not be read.
+    #[error("failed to read the cluster's pods")]
+    Pods(#[source] Box<kube::Error>),
     /// The cluster itself could not be read.
     #[error("failed to read the ChannelCluster")]
     Cluster(#[source] Box<kube::Error>),
@@ -107,7 +110,7 @@ impl Error {
     pub fn category(&self) -> &'static str {
         match self {
             Self::Api { .. } => "apply",
-            Self::Pod { .. } => "pod",
+            Self::Pod { .. } | Self::Pods(_) => "pod",
             Self::Cluster(_) => "cluster",
             Self::Json(_) => "json",
             Self::Foreign { .. } => "foreign_object",

@@ -1,7 +1,11 @@
 //! The last look before a step that can't be taken back: whether what the plan saw still holds.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, api::DynamicObject};
+use kube::{
+    Api,
+    api::{DynamicObject, ListParams},
+};
 use sluice_crds::ChannelCluster;
 use sluice_node_api::admin::{DrainPhase, DrainStatus};
 
@@ -10,7 +14,7 @@ use crate::{
     apply::Error,
     build::Kind,
     model::{Cursor, PodState, StatefulSetState},
-    observe::{address, stateful_set_state},
+    observe::{address, pod_state, selector, stateful_set_state},
 };
 
 impl Executor<'_> {
@@ -31,6 +35,21 @@ impl Executor<'_> {
         });
         if !holds {
             tracing::info!("the spec has changed since this plan was made");
+        }
+        Ok(holds)
+    }
+
+    /// Whether the pods that are to serve while others drain are still there.
+    pub(super) async fn pods_hold(&self) -> Result<bool, Error> {
+        let name = self.applier.cluster.name;
+        let params = ListParams::default().labels(&selector(name));
+        let live =
+            self.pods().list(&params).await.map_err(|source| Error::Pods(Box::new(source)))?;
+        let now = Timestamp::now();
+        let live: Vec<_> = live.iter().filter_map(|pod| pod_state(pod, name, now)).collect();
+        let holds = serve(&self.seen.observed.pods, &live);
+        if !holds {
+            tracing::info!("a pod that was to serve does not any more: no drain begins now");
         }
         Ok(holds)
     }
@@ -75,9 +94,11 @@ impl Executor<'_> {
             .get_opt(&seen.name)
             .await
             .map_err(|source| gone_is_stale(&seen.name, source))?;
-        let Some(live) = live.filter(|live| live.metadata.uid.as_deref() == Some(&seen.uid)) else {
+        let Some(live) = live else { return Ok(false) };
+        let now = pod_state(&live, self.applier.cluster.name, Timestamp::now());
+        if !now.is_some_and(|now| still(seen, &now)) {
             return Ok(false);
-        };
+        }
         let Some(node) = &seen.node else {
             // It did not answer when the plan was made, which decided without it.
             return Ok(true);
@@ -87,6 +108,22 @@ impl Executor<'_> {
         let exit_at = self.applier.cluster.spec.drain.exit_at_connections.max(0).unsigned_abs();
         Ok(no_worse(&drain, node.drain.phase, node.connections, exit_at.into()))
     }
+}
+
+/// Whether all pods that were ready, and not going, still are.
+fn serve(seen: &[PodState], now: &[PodState]) -> bool {
+    let serves = |pod: &&PodState| pod.ready && !pod.terminating;
+    seen.iter().filter(serves).all(|pod| now.iter().filter(serves).any(|now| now.uid == pod.uid))
+}
+
+/// Whether what lets a pod go, beside its sockets, is as the plan saw it: nobody has said otherwise
+/// since, and it has not come to life.
+fn still(seen: &PodState, now: &PodState) -> bool {
+    let drains = |pod: &PodState| pod.drain.as_ref().map(|drain| drain.deadline);
+    now.uid == seen.uid
+        && now.drain_override == seen.drain_override
+        && drains(now) == drains(seen)
+        && (seen.ready || !now.ready)
 }
 
 /// Nothing that the plan relies on has changed. Counts in the status may have.
@@ -118,6 +155,7 @@ fn no_worse(now: &DrainStatus, phase: DrainPhase, connections: u64, exit_at: u64
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{DrainCommitment, DrainOverride};
 
     fn pod(ordinal: i32, revision: &str) -> PodState {
         PodState { ordinal, revision: revision.into(), ..PodState::default() }
@@ -147,5 +185,45 @@ mod tests {
         assert!(!no_worse(&now(DrainPhase::None, 0), DrainPhase::Drained, 0, 0));
         assert!(no_worse(&now(DrainPhase::Closing, 3), DrainPhase::Closing, 5, 0));
         assert!(no_worse(&now(DrainPhase::Closing, 2), DrainPhase::Drained, 0, 2));
+    }
+
+    #[test]
+    fn a_drain_begins_only_while_those_that_serve_are_there() {
+        let pod = |uid: &str, ready, terminating| PodState {
+            uid: uid.into(),
+            ready,
+            terminating,
+            ..PodState::default()
+        };
+        let seen = [pod("a", true, false), pod("b", true, false), pod("c", false, false)];
+        assert!(serve(&seen, &seen));
+        assert!(serve(&seen, &seen[..2]), "c did not serve");
+        assert!(!serve(&seen, &seen[1..]), "a is gone");
+        let anew = pod("a2", true, false);
+        assert!(!serve(&seen, &[anew, seen[1].clone()]), "another pod by the same name");
+        for (ready, terminating) in [(false, false), (true, true)] {
+            assert!(!serve(&seen, &[pod("a", ready, terminating), seen[1].clone()]));
+        }
+    }
+
+    #[test]
+    fn a_pod_stays_when_a_person_says_so_after_the_plan_was_made() {
+        let drain = DrainCommitment {
+            reason: sluice_crds::DrainReason::Rollout,
+            started_at: Timestamp::UNIX_EPOCH,
+            deadline: Timestamp::UNIX_EPOCH,
+            target: String::new(),
+            initial: None,
+            drained_at: None,
+        };
+        let seen = PodState { drain: Some(drain), ..pod(3, "old") };
+        assert!(still(&seen, &seen));
+        let cancelled = Some(DrainOverride::Cancel);
+        assert!(!still(&seen, &PodState { drain_override: cancelled, ..seen.clone() }));
+        assert!(!still(&seen, &PodState { drain: None, ..seen.clone() }));
+        assert!(!still(&seen, &PodState { uid: "another".into(), ..seen.clone() }));
+        // It could not start when the plan was made, and does now.
+        assert!(!still(&seen, &PodState { ready: true, ..seen.clone() }));
+        assert!(still(&PodState { ready: true, ..seen.clone() }, &seen));
     }
 }
