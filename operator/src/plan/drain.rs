@@ -12,7 +12,7 @@ use super::{
 use crate::model::{Action, Cursor, Desired, DrainCommitment, PodRef, PodState, StatefulSetState};
 
 /// What is done about drains.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Drains<'a> {
     /// Drains that begin.
     pub commits: Vec<(Slot<'a>, DrainCommitment)>,
@@ -59,17 +59,12 @@ pub(crate) fn decide<'a>(
 ) -> Drains<'a> {
     let spec = desired.spec;
     let (begin, undo, short) = select(spec, slots, shape, sts, cursor, now);
-    let mut d = Drains {
-        commits: vec![],
-        short,
-        renew: vec![],
-        drained: vec![],
-        cancel: vec![],
-        forget: vec![],
-    };
+    let mut d = Drains { short, ..Drains::default() };
     for (i, s) in slots.list.iter().enumerate() {
         let Some(p) = s.pod.filter(|p| !p.terminating) else { continue };
-        let going = shape.victim(i).is_some() && !s.pinned() && !undo.contains(&i);
+        // What the cursor lets go now goes: its clients are moved, not told to stay.
+        let wanted = shape.victim(i).is_some() && !s.pinned() && !undo.contains(&i);
+        let going = wanted || lets_go(cursor, sts, i, s);
         match &p.drain {
             Some(_) if !going => d.cancel.push((p.into(), true)),
             // Asked for no longer: it must not come back when the Kubernetes node is cordoned again.
@@ -117,18 +112,30 @@ pub(crate) fn decide<'a>(
     d
 }
 
-/// Renews every drain under way, decides nothing.
-pub(crate) fn renew_all(
+/// Renews every drain under way, and begins none. Those that a person forbids end, whatever else is
+/// waited for, unless the cursor has let their pods go.
+pub(crate) fn keep(
     spec: &ChannelClusterSpec,
+    sts: &StatefulSetState,
     slots: &Slots<'_>,
     now: Timestamp,
 ) -> Vec<Action> {
-    let inside = slots.list.iter().filter_map(|s| s.pod);
-    inside
-        .chain(slots.outside.iter().copied())
-        .filter_map(|p| renew(spec, p, now))
-        .map(|(pod, request)| Action::StartDrain { pod, request })
-        .collect()
+    let mut d = Drains::default();
+    for (i, s) in slots.list.iter().enumerate() {
+        match s.pod.filter(|p| !p.terminating) {
+            Some(p)
+                if p.drain.is_some()
+                    && (spec.paused || s.pinned())
+                    && (i as i32) < sts.partition =>
+            {
+                d.cancel.push((p.into(), true));
+            }
+            Some(p) => d.renew.extend(renew(spec, p, now)),
+            None => {}
+        }
+    }
+    d.renew.extend(slots.outside.iter().filter_map(|p| renew(spec, p, now)));
+    d.actions()
 }
 
 fn renew(
@@ -178,9 +185,7 @@ fn select(
         let s = &slots.list[v.index];
         let committed = s.drain().is_some();
         let evicting = v.reason == DrainReason::Eviction;
-        // Its controller would replace an old one above the partition.
-        let in_place = s.updated || stays.contains(&(v.index as i32));
-        if blocked && committed && s.available && in_place && !evicting {
+        if blocked && committed && s.available && !evicting {
             // Out of turn: it can't go before those ahead of it, and holds their slot.
             undo.push(v.index);
         }
@@ -219,6 +224,13 @@ fn select(
         }
     }
     (begin, undo, short)
+}
+
+/// Whether the StatefulSet's controller, once it sees `cursor`, deletes or replaces the pod of the
+/// slot at `index`.
+fn lets_go(cursor: Cursor, sts: &StatefulSetState, index: usize, s: &Slot<'_>) -> bool {
+    let at = index as i32 - (cursor.ordinals_start - sts.ordinals_start);
+    !(0..cursor.replicas).contains(&at) || (!s.updated && at >= cursor.partition)
 }
 
 /// A drain that closes every socket now, with code 1012.

@@ -136,7 +136,7 @@ fn create(spec: &ChannelClusterSpec, observed: &Observed) -> Plan {
     }
 }
 
-/// Decides nothing new: the cursor stays, drains under way are renewed.
+/// Decides nothing new: the cursor stays, drains under way are renewed, or undone for a person.
 fn hold(
     desired: &Desired<'_>,
     observed: &Observed,
@@ -145,7 +145,7 @@ fn hold(
 ) -> Plan {
     let slots = Slots::new(desired.name, desired.spec, observed, sts, now);
     Plan {
-        actions: drain::renew_all(desired.spec, &slots, now),
+        actions: drain::keep(desired.spec, sts, &slots, now),
         cursor: at(sts),
         requeue_after: Some(POLL),
         waiting: vec![Waiting {

@@ -111,8 +111,8 @@ impl<'a> Slots<'a> {
                 !p.terminating && !s.updated && (back || p.revision != sts.current_revision)
             });
             // Of a rollout that was not over: its pods are what a canary now keeps. Whoever goes back
-            // to the revision before wants none of them.
-            s.spare = s.superseded && !back;
+            // to the revision before wants none of them, and one that can't start is nothing to keep.
+            s.spare = s.superseded && !back && s.stuck().is_none();
             s.serving = s.available
                 && pod.is_some_and(|p| {
                     p.drain.is_none()

@@ -213,6 +213,20 @@ fn paused_mid_drain_undrains_and_begins_nothing() {
 }
 
 #[test]
+fn paused_while_the_controller_is_away_drains_end_all_the_same() {
+    let mut w = rolling_and_closing(3);
+    w.set.as_mut().expect("it is there").generation += 1;
+    w.spec.paused = true;
+    for _ in 0..3 {
+        w.reconcile(usize::MAX);
+        w.tick();
+    }
+    assert!(draining(&w).is_empty() && w.pods.values().all(|p| p.draining.is_none()));
+    w.spec.paused = false;
+    w.settle(1000);
+}
+
+#[test]
 fn paused_it_still_grows() {
     let mut w = settled(3, 4);
     w.spec.paused = true;

@@ -84,6 +84,46 @@ fn the_only_pod_goes_anyway_when_the_one_in_its_place_never_starts() {
 }
 
 #[test]
+fn a_drain_whose_time_is_over_is_not_undone_for_an_eviction() {
+    let mut w = settled(3, 4);
+    w.calm = false;
+    w.spec.drain.timeout_seconds = 10;
+    w.spec.replicas = 2;
+    until(&mut w, "a drain", |w| draining(w) == [2]);
+    // It can't be told that another goes first, until it goes itself.
+    pod(&mut w, 2).silent_until = i64::MAX;
+    evict(&mut w, 0);
+    until(&mut w, "its end", |w| {
+        let there = w.pods.get(&2);
+        assert!(there.is_none_or(|p| p.annotations.is_some()), "{}", w.brief());
+        there.is_none()
+    });
+    w.settle(500);
+}
+
+#[test]
+fn a_surplus_surge_pod_drains_to_its_deadline_though_the_only_other_is_evicted() {
+    let mut w = settled(1, 4);
+    w.spec.drain.timeout_seconds = 10;
+    w.template = 2;
+    until(&mut w, "clients on the new pod", |w| {
+        w.pods.get(&1).is_some_and(|p| (1..4).contains(&w.load(p.uid)))
+    });
+    w.calm = false;
+    pod(&mut w, 1).silent_until = i64::MAX;
+    w.spec.update_strategy.rolling_update.partition = 1;
+    until(&mut w, "its drain", |w| draining(w).contains(&1));
+    let deadline = w.pods[&1].annotations.as_ref().map(|a| a.deadline);
+    evict(&mut w, 0);
+    until(&mut w, "its end", |w| w.pods.get(&1).is_none_or(|p| p.terminating));
+    let committed = w.pods.get(&1).and_then(|p| p.annotations.as_ref());
+    assert_eq!(committed.map(|a| a.deadline), deadline, "{}", w.brief());
+    assert!(deadline.is_some_and(|end| w.now >= end), "{}", w.brief());
+    w.settle(500);
+    assert!(w.pods.values().all(|p| p.template == 1), "{}", w.brief());
+}
+
+#[test]
 fn uncordoning_undoes_the_drain_and_forgets_the_request() {
     let mut w = settled(3, 10);
     let before = uids(&w);

@@ -193,6 +193,13 @@ fn a_drain_that_a_surge_has_overtaken_gives_up_its_place() {
     run(706, 15, 1, &[first, then].concat());
 }
 
+#[test]
+fn a_canary_does_not_keep_a_pod_of_an_ended_rollout_that_can_not_start() {
+    use Event::{Evict, Partition, Steps, Template};
+    let w = run(1, 0, 1, &[Evict(0), Template(4), Steps(6), Partition(1)]);
+    assert!(w.pods.values().all(|p| p.template != 4), "{}", w.brief());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -21,9 +21,9 @@ fn on_redis(n: i32) -> World {
     w
 }
 
-/// The ordinals of the pods that take clients.
+/// The ordinals of the pods that take clients. One that is deleted keeps its label to its end.
 fn taking(w: &World) -> Vec<i32> {
-    w.pods.iter().filter(|(_, p)| p.accepting).map(|(o, _)| *o).collect()
+    w.pods.iter().filter(|(_, p)| p.accepting && !p.terminating).map(|(o, _)| *o).collect()
 }
 
 fn steps(w: &mut World, n: usize) {

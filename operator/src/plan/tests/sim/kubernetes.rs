@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use sluice_crds::TimeoutPolicy;
 
-use super::{SimPod, World};
+use super::{SimPod, World, promises::*};
 use crate::{model::DrainOverride, webhook::decide};
 
 impl World {
@@ -62,6 +62,7 @@ impl World {
             node_down_until: 0,
             silent_until: 0,
             terminating: false,
+            grace_until: 0,
             accepting: false,
             relabelled: 0,
             known: false,
@@ -72,6 +73,7 @@ impl World {
             asked: None,
             pin: None,
             draining: None,
+            at_once: false,
             shed: None,
         };
         self.pods.insert(ordinal, pod);
@@ -93,25 +95,27 @@ impl World {
                 || over
                 || p.pin == Some(DrainOverride::Release)
                 || !self.calm && !self.up(&p),
-            "chat-{ordinal} let go with {load} clients: {}",
+            "{RELEASE}: chat-{ordinal} goes with {load} clients: {}",
             self.brief()
         );
-        if let Some(p) = self.pods.get_mut(&ordinal) {
-            p.terminating = true;
-        }
+        self.kill(ordinal);
     }
 
-    /// A person deletes a pod, or it is evicted.
+    /// A pod is deleted, by whomever: its node drains by itself from now on, and ends when it has
+    /// no clients left, or its grace is over.
     pub fn kill(&mut self, ordinal: i32) {
-        if let Some(p) = self.pods.get_mut(&ordinal) {
-            p.terminating = true;
-        }
+        let (now, d) = (self.now, &self.spec.drain);
+        let grace = (d.timeout_seconds + d.initial_delay_seconds) as i64;
+        let Some(p) = self.pods.get_mut(&ordinal).filter(|p| !p.terminating) else { return };
+        (p.terminating, p.grace_until) = (true, now + grace);
+        let began = p.draining.map_or(now, |(began, _)| began);
+        p.draining = Some((began, i64::MAX));
     }
 
     /// Those who empty Kubernetes nodes ask: the webhook, then the disruption budget.
     fn evict(&mut self) {
         let (observed, now) = (self.observe(), self.timestamp());
-        for p in &observed.pods {
+        for p in observed.pods.iter().filter(|p| !p.terminating) {
             let there = self.pods.get(&p.ordinal);
             let Some(SimPod { unwanted: true, cordoned, .. }) = there else { continue };
             let answer = decide(p, Some(&self.spec), *cordoned, now);
@@ -126,13 +130,15 @@ impl World {
                     || over
                     || self.spec.paused
                     || !self.calm,
-                "chat-{} evicted with {load} clients: {}",
+                "{RELEASE}: chat-{} is evicted with {load} clients: {}",
                 p.ordinal,
                 self.brief()
             );
             if let Some(p) = self.pods.get_mut(&p.ordinal) {
                 p.asked = answer.concerns().then_some(self.now).or(p.asked);
-                p.terminating |= goes;
+            }
+            if goes {
+                self.kill(p.ordinal);
             }
         }
     }
@@ -144,13 +150,11 @@ impl World {
         let now = self.now;
         let ups: BTreeSet<u32> = self.pods.values().filter(|p| self.up(p)).map(|p| p.uid).collect();
         let bad = self.bad.clone();
-        // Gone: those that terminate. Their clients have been closed by preStop.
-        let gone: Vec<i32> = self
-            .pods
-            .iter()
-            .filter(|(_, p)| p.terminating && now >= p.node_down_until)
-            .map(|(o, _)| *o)
-            .collect();
+        let ended = |p: &SimPod| {
+            let waits = self.load(p.uid) > 0 && ups.contains(&p.uid) && now < p.grace_until;
+            p.terminating && now >= p.node_down_until && !waits
+        };
+        let gone: Vec<i32> = self.pods.iter().filter(|(_, p)| ended(p)).map(|(o, _)| *o).collect();
         for o in gone {
             if let Some(p) = self.pods.remove(&o) {
                 self.disconnect(p.uid, usize::MAX);
@@ -165,7 +169,7 @@ impl World {
             }
             let crashed = !up && now < p.down_until;
             if p.draining.is_some_and(|(_, ttl)| now >= ttl) || crashed {
-                p.draining = None;
+                (p.draining, p.at_once) = (None, false);
             }
             if p.cordon.is_some_and(|end| now >= end) || crashed {
                 p.cordon = None;
@@ -173,19 +177,15 @@ impl World {
         }
         let d = self.spec.drain.clone();
         let settled = (d.initial_delay_seconds + d.wait_seconds) as i64;
-        let closing: Vec<u32> = self
-            .pods
-            .values()
-            .filter(|p| {
-                p.draining.is_some_and(|(began, _)| {
-                    let t = now - began - settled;
-                    t >= 0 && t % i64::from(d.batch_interval_seconds()) == 0
-                })
-            })
-            .map(|p| p.uid)
-            .collect();
-        for uid in closing {
-            self.disconnect(uid, d.batch_size() as usize);
+        let due = |p: &SimPod| {
+            let t = now - p.draining?.0 - settled;
+            let batch = t >= 0 && t % i64::from(d.batch_interval_seconds()) == 0;
+            let count = if p.at_once { usize::MAX } else { d.batch_size() as usize };
+            (batch || p.at_once).then_some((p.uid, count))
+        };
+        let closing: Vec<(u32, usize)> = self.pods.values().filter_map(due).collect();
+        for (uid, count) in closing {
+            self.disconnect(uid, count);
         }
         self.shed();
         for (uid, up) in
@@ -241,7 +241,7 @@ impl World {
         self.stranded = if cordoned && targets.is_empty() { self.stranded + 1 } else { 0 };
         assert!(
             !self.calm || self.stranded <= self.lag,
-            "cordons keep everyone out for {} s: {}",
+            "{ACCEPTING}: cordons keep everyone out for {} s: {}",
             self.stranded,
             self.brief()
         );

@@ -2,8 +2,10 @@
 //! measured, nodes that drain in batches, clients that come back to accepting pods, and an
 //! executor that may die between any two steps. It checks the promises as things happen.
 
+mod checks;
 mod kubernetes;
 mod operator;
+pub mod promises;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +14,8 @@ use sluice_crds::{ChannelClusterSpec, DrainReason};
 use sluice_node_api::admin::{DrainPhase, DrainStatus, NodeStatus, PeerStatus};
 
 use crate::model::{
-    Cursor, Desired, DrainCommitment, DrainOverride, Eviction, Observed, PodState,
-    StatefulSetState, StuckReason, TemplateStep,
+    Desired, DrainCommitment, DrainOverride, Eviction, Observed, PodState, StatefulSetState,
+    StuckReason,
 };
 
 /// A pod and its node.
@@ -29,6 +31,8 @@ pub struct SimPod {
     pub node_down_until: i64,
     pub silent_until: i64,
     pub terminating: bool,
+    /// Until when its kubelet waits for it to end, once it terminates.
+    pub grace_until: i64,
     pub accepting: bool,
     /// When the label last changed, and what balancers know of it.
     pub relabelled: i64,
@@ -45,6 +49,8 @@ pub struct SimPod {
     pub pin: Option<DrainOverride>,
     /// The node's own drain: when it began, until when it lives unless renewed.
     pub draining: Option<(i64, i64)>,
+    /// That drain closes all at once.
+    pub at_once: bool,
     /// The node's shed.
     pub shed: Option<SimShed>,
 }
@@ -153,6 +159,10 @@ impl World {
     pub fn timestamp(&self) -> Timestamp {
         Timestamp::from_second(self.now).unwrap()
     }
+    /// Pods that a canary keeps.
+    pub fn partition(&self) -> i32 {
+        self.spec.update_strategy.rolling_update.partition
+    }
     pub fn desired(&self) -> Desired<'_> {
         Desired {
             name: "chat",
@@ -259,9 +269,9 @@ impl World {
         let d = &self.spec.drain;
         let (delay, wait) = (d.initial_delay_seconds as i64, d.wait_seconds as i64);
         let phase = match self.now - began {
-            t if t < delay => DrainPhase::Delay,
+            t if t < delay && !p.at_once => DrainPhase::Delay,
             _ if self.load(p.uid) == 0 => DrainPhase::Drained,
-            t if t < delay + wait => DrainPhase::Waiting,
+            t if t < delay + wait && !p.at_once => DrainPhase::Waiting,
             _ => DrainPhase::Closing,
         };
         DrainStatus { phase, ..DrainStatus::default() }
@@ -277,32 +287,24 @@ impl World {
     /// Nothing is left to do: parked, every pod wanted, ready and at the wanted revision.
     pub fn converged(&self) -> bool {
         let Some(s) = &self.set else { return false };
-        let keep = self.spec.update_strategy.rolling_update.partition;
-        let p = self.plan();
         let old = self.pods.values().filter(|p| p.template != self.template).count() as i32;
-        let still = Cursor {
-            replicas: s.replicas,
-            ordinals_start: s.start,
-            partition: s.partition,
-            template: TemplateStep::Keep,
-        };
         s.observed == s.generation
-            && p.actions.is_empty()
-            && p.cursor == still
             && s.replicas == self.spec.replicas
             && self.pods.len() as i32 == s.replicas
-            && old <= keep
+            && old <= self.partition()
             // Whoever goes back wants none of what was tried.
             && (old == 0 || s.current != self.template)
             && (old > 0 || s.partition == s.replicas)
             && self.pods.values().all(|p| {
                 p.ready_since.is_some()
+                    && !p.terminating
                     && p.annotations.is_none()
                     && p.draining.is_none()
                     && !p.unwanted
                     && p.asked.is_none()
             })
             && !self.pods.values().any(|p| self.cordoned(p))
+            && self.idle()
     }
 
     /// Steps until it has converged; the steps it took.

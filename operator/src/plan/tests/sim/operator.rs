@@ -2,84 +2,84 @@
 
 use std::collections::BTreeSet;
 
-use sluice_crds::DrainReason;
+use sluice_crds::DrainMode;
 
-use super::{Annotations, SimPod, SimSet, SimShed, World};
+use super::{Annotations, SimPod, SimSet, SimShed, World, promises::*};
 use crate::{
-    model::{Action, Cursor, DrainCommitment, DrainOverride, Observed, Plan, PodRef, TemplateStep},
+    model::{Action, Cursor, DrainCommitment, DrainOverride, Plan, PodRef, TemplateStep},
     plan::plan,
 };
 
+/// The plan's steps; labels that are set together are separate requests.
+pub(super) fn each_write(p: &Plan) -> Vec<Action> {
+    let mut each = Vec::new();
+    for a in &p.actions {
+        match a {
+            Action::SetAccepting { pods, at } => {
+                let one = |pod| Action::SetAccepting { pods: vec![pod], at: *at };
+                each.extend(pods.iter().cloned().map(one));
+            }
+            a => each.push(a.clone()),
+        }
+    }
+    each
+}
+
 impl World {
+    /// The plan, asked for twice and tried out.
     pub fn plan(&self) -> Plan {
-        let (d, o, t) = (self.desired(), self.observe(), self.timestamp());
-        let p = plan(&d, &o, t);
-        assert_eq!(p, plan(&d, &o, t), "the same observation, another plan");
-        self.check_accepting(&o, &p);
+        let p = self.plan_once();
+        assert_eq!(p, self.plan_once(), "{SAME}");
+        self.check_repeated(&p);
         p
     }
 
-    /// The accepting set is never emptied while a ready pod that does not drain exists.
-    fn check_accepting(&self, o: &Observed, p: &Plan) {
-        if !o.statefulset.as_ref().is_some_and(crate::plan::settled) {
-            return;
-        }
-        let mut on: BTreeSet<&str> =
-            o.pods.iter().filter(|p| p.accepting).map(|p| p.name.as_str()).collect();
-        let mut candidates: BTreeSet<&str> = o
-            .pods
-            .iter()
-            .filter(|p| p.ready && !p.terminating && p.drain.is_none())
-            .map(|p| p.name.as_str())
-            .collect();
-        for a in &p.actions {
-            match a {
-                Action::SetAccepting { pods, .. } => {
-                    for (r, v) in pods {
-                        if *v {
-                            on.insert(&r.name)
-                        } else {
-                            on.remove(r.name.as_str())
-                        };
-                    }
-                }
-                Action::Commit { pod, .. } => {
-                    on.remove(pod.name.as_str());
-                    candidates.remove(pod.name.as_str());
-                }
-                _ => {}
-            }
-        }
-        let s = o.statefulset.as_ref().unwrap();
-        candidates.retain(|n| {
-            let i = o.pods.iter().find(|p| p.name == *n).unwrap().ordinal - s.ordinals_start;
-            (0..s.replicas).contains(&i)
-        });
-        if p.cursor.template == TemplateStep::Keep && !candidates.is_empty() {
-            assert!(
-                candidates.iter().any(|n| on.contains(n)),
-                "nobody accepts although {candidates:?} could: {p:?}"
-            );
-        }
+    pub fn plan_once(&self) -> Plan {
+        let o = self.observe();
+        let p = plan(&self.desired(), &o, self.timestamp());
+        self.check_accepting(&o, &p);
+        self.check_undone(&p);
+        p
     }
 
-    /// One reconcile. `steps`: how many actions are done before the operator is killed.
-    pub fn reconcile(&mut self, steps: usize) {
-        let p = self.plan();
-        let (mut left, mut failed) = (steps, BTreeSet::<String>::new());
-        for a in &p.actions {
-            if left == 0 {
-                return;
-            }
-            left -= 1;
+    /// One reconcile. `writes`: after how many the operator is killed.
+    pub fn reconcile(&mut self, writes: usize) {
+        self.carry_out(&self.plan(), writes);
+    }
+
+    /// What a reconcile does once it has its plan.
+    pub fn carry_out(&mut self, p: &Plan, writes: usize) {
+        let (each, mut failed) = (each_write(p), BTreeSet::<String>::new());
+        for a in each.iter().take(writes) {
             self.act(a, &mut failed);
         }
-        if left > 0 {
+        if writes > each.len() {
             self.apply(p.cursor);
         }
     }
 
-    fn act(&mut self, a: &Action, failed: &mut BTreeSet<String>) {
+    /// Moments at which an operator that reconciles now may be killed: before each of its writes.
+    pub fn moments(&self) -> usize {
+        let p = self.plan();
+        each_write(&p).len() + usize::from(self.moved_by(&p))
+    }
+
+    /// Whether a plan moves the cursor.
+    fn moved_by(&self, p: &Plan) -> bool {
+        self.set.as_ref().is_none_or(|s| {
+            let Cursor { replicas, ordinals_start, partition, template } = p.cursor;
+            (replicas, ordinals_start, partition, template)
+                != (s.replicas, s.start, s.partition, TemplateStep::Keep)
+        })
+    }
+
+    /// The operator has nothing to do.
+    pub fn idle(&self) -> bool {
+        let p = self.plan_once();
+        p.actions.is_empty() && !self.moved_by(&p)
+    }
+
+    pub(super) fn act(&mut self, a: &Action, failed: &mut BTreeSet<String>) {
         let (now, ttl) = (self.now, 300);
         if let Action::SetAccepting { pods, .. } = a {
             for (r, on) in pods {
@@ -106,17 +106,17 @@ impl World {
         let answers = self.by(&r).cloned().is_some_and(|p| self.up(&p) && now >= p.silent_until);
         match a {
             Action::Commit { commitment, .. } => self.commit(&r, commitment),
-            Action::StartDrain { .. } => {
+            Action::StartDrain { request, .. } => {
                 assert!(
                     self.by(&r).is_none_or(|p| p.annotations.is_some()),
-                    "told a node to drain before the commitment was written"
+                    "{COMMITMENT}: it is told before it is written"
                 );
-
                 if !answers {
                     failed.insert(r.uid.clone());
                 } else if let Some(p) = self.by(&r) {
                     let began = p.draining.map_or(now, |(b, _)| b);
                     p.draining = Some((began, now + ttl));
+                    p.at_once = request.mode == DrainMode::Immediate;
                 }
             }
             Action::MarkDrained { .. } => {
@@ -128,7 +128,7 @@ impl World {
                 if !answers {
                     failed.insert(r.uid.clone());
                 } else if let Some(p) = self.by(&r) {
-                    p.draining = None;
+                    (p.draining, p.at_once) = (None, false);
                 }
             }
             Action::Shed { request, .. } => {
@@ -149,7 +149,7 @@ impl World {
             }
             Action::StripAnnotations { .. } => {
                 if let Some(p) = self.by(&r) {
-                    assert!(p.draining.is_none(), "annotations stripped from a draining node");
+                    assert!(p.draining.is_none(), "{COMMITMENT}: it is stripped too early");
                     (p.annotations, p.asked) = (None, None);
                 }
             }
@@ -165,7 +165,7 @@ impl World {
                 let others = self.pods.values().filter(|p| p.uid.to_string() != r.uid);
                 assert!(
                     others.clone().any(|p| takes(p) && !self.cordoned(p)),
-                    "a cordon leaves nobody: {}",
+                    "{ACCEPTING}: a cordon leaves nobody: {}",
                     self.brief()
                 );
                 if !answers {
@@ -180,17 +180,12 @@ impl World {
     }
 
     fn commit(&mut self, r: &PodRef, c: &DrainCommitment) {
-        let rolling = self.spec.update_strategy.rolling_update.clone();
-        let n = self.spec.replicas;
-        let limit = rolling
-            .max_surge
-            .max(rolling.max_unavailable)
-            .max(self.spec.scale_down.max_concurrent_drains);
         let (deadline, now, initial) = (c.deadline.as_second(), self.now, c.initial);
         let pin = self.by(r).and_then(|p| p.pin);
-        assert_ne!(pin, Some(DrainOverride::Cancel), "a pinned pod was chosen");
-        assert!(!self.spec.paused, "a drain began while paused");
+        assert_ne!(pin, Some(DrainOverride::Cancel), "{OBEDIENCE}: the pod is pinned");
+        assert!(!self.spec.paused, "{OBEDIENCE}: it is paused");
         let was_ready = self.by(r).is_some_and(|p| p.ready_since.is_some());
+        let again = self.by(r).is_some_and(|p| p.annotations.is_some());
         let target = c.target.clone();
         if let Some(p) = self.by(r) {
             (p.accepting, p.relabelled) = (false, now);
@@ -203,59 +198,16 @@ impl World {
                 drained: None,
             });
         }
-        let set = self.set.as_ref().unwrap();
-        let inside: Vec<&SimPod> = self
-            .pods
-            .iter()
-            .filter(|(o, _)| (set.start..set.start + set.replicas).contains(o))
-            .map(|(_, p)| p)
-            .collect();
-        // One that can't start has no clients, and holds no slot.
-        let live = |p: &&&SimPod| p.ready_since.is_some() || self.load(p.uid) > 0;
-        let draining = inside
-            .iter()
-            .filter(|p| p.annotations.is_some() && !p.terminating)
-            .filter(live)
-            .count() as i32;
-        let before = draining - 1;
-        assert!(
-            before < limit || !was_ready,
-            "{draining} drains at a time, {limit} are allowed {}",
-            self.brief()
-        );
-        let serving = inside
-            .iter()
-            .filter(|p| p.ready_since.is_some() && !p.terminating && p.annotations.is_none())
-            .count() as i32;
-        let broken = inside.iter().filter(|p| p.ready_since.is_none()).count() as i32;
-        let in_place = rolling.max_surge == 0 || !self.calm || self.edited();
-        let allowance = if in_place { rolling.max_unavailable } else { 0 };
-        // What the disruption budget of others allows.
-        let evicted = i32::from(c.reason == DrainReason::Eviction);
-        let floor = n - allowance.max(evicted) - broken;
-        assert!(
-            serving >= floor || !was_ready,
-            "{serving} pods serve, {floor} must (n {n}, broken {broken}): {}",
-            self.brief()
-        );
-    }
-
-    /// Old pods stand above new ones, or between them and those that a canary keeps: these are
-    /// replaced in place.
-    fn edited(&self) -> bool {
-        let (update, current) = self.set.as_ref().map_or((0, 0), |s| (s.update, s.current));
-        if self.pods.values().any(|p| ![update, current].contains(&p.template)) {
-            return true;
+        if !again {
+            self.check_begun(r, c.reason, was_ready);
         }
-        let order: Vec<bool> = self.pods.values().map(|p| p.template == update).collect();
-        order.windows(2).any(|w| w[0] && !w[1])
     }
 
     fn by(&mut self, r: &PodRef) -> Option<&mut SimPod> {
         self.pods.values_mut().find(|p| p.uid.to_string() == r.uid)
     }
 
-    fn apply(&mut self, c: Cursor) {
+    pub(super) fn apply(&mut self, c: Cursor) {
         let template = self.template;
         let Some(s) = &mut self.set else {
             self.set = Some(SimSet {
@@ -276,8 +228,8 @@ impl World {
         if c.template == TemplateStep::Apply {
             (s.template, s.spec_template) = (template, template);
         }
-        assert!(s.start >= before.start, "ordinals.start went back");
-        assert!((0..=s.replicas).contains(&s.partition), "partition {s:?}");
+        assert!(s.start >= before.start, "{CURSOR}: {before:?}, then {s:?}");
+        assert!((0..=s.replicas).contains(&s.partition), "{CURSOR}: {s:?}");
         if *s != before {
             s.generation += 1;
         }
