@@ -67,12 +67,12 @@ pub(crate) fn decide<'a>(
         let going = wanted || lets_go(cursor, sts, i, s);
         match &p.drain {
             Some(_) if !going => d.cancel.push((p.into(), true)),
+            // What it is committed to now is no more to be taken off.
+            None if begin.iter().any(|v| v.index == i) => {}
             // Asked for no longer: it must not come back when the Kubernetes node is cordoned again.
             None if p.eviction.is_some_and(|e| !e.wanted(now)) => d.forget.push(p.into()),
             // A drain that nobody is committed to: its annotations were stripped by hand.
-            None if p.drain_phase().is_some_and(|ph| ph != DrainPhase::None)
-                && !begin.iter().any(|v| v.index == i) =>
-            {
+            None if p.drain_phase().is_some_and(|ph| ph != DrainPhase::None) => {
                 d.cancel.push((p.into(), false));
             }
             Some(c) => {

@@ -2,6 +2,7 @@
 //! was tried by hand on a real StatefulSet controller.
 
 use super::{
+    cases::{draining, settled, until},
     sim::{SimSet, World},
     spec,
 };
@@ -74,4 +75,24 @@ fn an_uneven_load_gets_no_higher_and_only_what_is_too_much_is_moved_twice() {
         assert!(w.peak <= 150, "{loads:?}: a pod had {}", w.peak);
         assert!(moves <= 300 + 50, "{loads:?}: {moves} moves of 300 clients");
     }
+}
+
+#[test]
+fn rollouts_and_scale_downs_each_drain_as_many_at_a_time_as_their_own_limit_says() {
+    let most = |surge: i32, concurrent: i32, change: fn(&mut World)| {
+        let mut w = settled(6, 4);
+        w.spec.update_strategy.rolling_update.max_surge = surge;
+        w.spec.scale_down.max_concurrent_drains = concurrent;
+        change(&mut w);
+        let mut most = 0;
+        until(&mut w, "its end", |w| {
+            most = most.max(draining(w).len());
+            w.converged()
+        });
+        most
+    };
+    assert_eq!(most(1, 3, |w| w.template = 2), 1);
+    assert_eq!(most(3, 1, |w| w.template = 2), 3);
+    assert_eq!(most(1, 3, |w| w.spec.replicas = 2), 3);
+    assert_eq!(most(3, 1, |w| w.spec.replicas = 2), 1);
 }

@@ -18,14 +18,17 @@ use stateright::{Checker, HasDiscoveries, Model, Path};
 /// Pods, surge, unavailable, disturbances.
 type Limits = (i32, i32, i32, u8);
 
-/// As many more disturbances as `SLUICE_MODEL_DEPTH` says: each takes some thirty times as long.
-fn more() -> u8 {
-    std::env::var("SLUICE_MODEL_DEPTH").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
+/// What `name` in the environment says, or 0: the suite's own bounds, about a minute of one core.
+fn more(name: &str) -> u8 {
+    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
+/// Searches the models, with as many more pods as `SLUICE_MODEL_PODS` says: each takes some three
+/// times as long; and with as many more disturbances as `SLUICE_MODEL_DEPTH`: some forty times.
 fn search(models: &[Limits]) {
     for &(pods, surge, unavailable, disturbances) in models {
-        let disturbances = disturbances + more();
+        let pods = pods + i32::from(more("SLUICE_MODEL_PODS"));
+        let disturbances = disturbances + more("SLUICE_MODEL_DEPTH");
         let what = format!(
             "{pods} pods, surge {surge}, unavailable {unavailable}, {disturbances} disturbances"
         );
@@ -78,5 +81,5 @@ fn small_models_keep_the_promises_and_settle() {
 
 #[test]
 fn larger_models_keep_the_promises_and_settle() {
-    search(&[(3, 1, 0, 2), (3, 0, 1, 2), (4, 1, 1, 2), (4, 0, 1, 2)]);
+    search(&[(3, 1, 0, 2), (3, 0, 1, 2)]);
 }

@@ -2,36 +2,75 @@
 
 use std::collections::BTreeSet;
 
-use sluice_crds::DrainReason;
+use sluice_crds::{DrainMode, DrainReason};
 
 use super::{SimPod, World, operator::each_write, promises::*};
 use crate::model::{Action, Observed, Plan, PodRef, TemplateStep};
 
 impl World {
-    /// Each step may be repeated, and right after a plan another begins no more drains.
+    /// Each step may be repeated, and so may the whole plan; and right after it there is nothing to
+    /// do, or soon nothing more.
     pub(super) fn check_repeated(&self, p: &Plan) {
-        if self.set.is_none() {
+        if p.actions.is_empty() && !self.moved_by(p) {
             return;
         }
         let (mut once, mut twice) = (self.clone(), self.clone());
         once.carry_out(p, usize::MAX);
         let mut failed = BTreeSet::new();
-        for a in each_write(p) {
-            twice.act(&a, &mut failed);
-            // A node replaces the shed under way, so one is begun only where there is none.
-            if !matches!(a, Action::Shed { .. }) {
-                twice.act(&a, &mut failed);
+        // A node replaces the shed under way, so one is begun only where there is none.
+        let again = |a: &&Action| !matches!(a, Action::Shed { .. });
+        let each = each_write(p);
+        for a in &each {
+            twice.act(a, &mut failed);
+            if again(&a) {
+                twice.act(a, &mut failed);
             }
         }
+        each.iter().filter(again).for_each(|a| twice.act(a, &mut failed));
         twice.apply(p.cursor);
         twice.apply(p.cursor);
-        let same = (&once.pods, &once.set) == (&twice.pods, &twice.set);
-        assert!(same, "{REPEAT}: {p:?}: {}", self.brief());
-        // What is undone makes room for others.
-        let undoes = p.actions.iter().any(|a| matches!(a, Action::StripAnnotations { .. }));
-        let anew = once.plan_once();
-        let more = anew.actions.iter().any(|a| matches!(a, Action::Commit { .. }));
-        assert!(!more || undoes, "{REPEAT}: {p:?}, then {anew:?}: {}", self.brief());
+        assert!(once.is_as(&twice), "{REPEAT}: {p:?}: {}", self.brief());
+        once.check_ends(p.clone());
+    }
+
+    /// No time passes after a plan that was just carried out, and still operators begin anew: only
+    /// what this one had to wait for is left to the next.
+    fn check_ends(mut self, mut before: Plan) {
+        for _ in 0..4 {
+            let anew = self.plan_once();
+            let renews = |a: &Action| matches!(a, Action::StartDrain { .. });
+            if anew.actions.iter().all(renews) && !self.moved_by(&anew) {
+                return;
+            }
+            let mut then = self.clone();
+            then.carry_out(&anew, usize::MAX);
+            if then.is_as(&self) {
+                // A node is silent, and told again.
+                return;
+            }
+            let did = |what: fn(&Action) -> bool| before.actions.iter().any(what);
+            // What is undone makes room for others.
+            let undoes = did(|a| matches!(a, Action::StripAnnotations { .. }));
+            // Drained is who was seen so at two looks, of which an empty node that is told at once has
+            // had the first; sheds and cordons come after the labels.
+            let looks = did(|a| match a {
+                Action::StartDrain { request, .. } => request.mode == DrainMode::Immediate,
+                Action::MarkDrained { .. }
+                | Action::SetAccepting { .. }
+                | Action::Uncordon { .. } => true,
+                _ => false,
+            });
+            let more = anew.actions.iter().any(|a| matches!(a, Action::Commit { .. }));
+            let allowed = undoes || (looks && !more);
+            assert!(allowed, "{REPEAT}: {before:?}, then {anew:?}: {}", self.brief());
+            (self, before) = (then, anew);
+        }
+        panic!("{REPEAT}: there is always more: {before:?}: {}", self.brief());
+    }
+
+    /// The same as far as the operator writes it.
+    fn is_as(&self, other: &Self) -> bool {
+        (&self.pods, &self.set) == (&other.pods, &other.set)
     }
 
     /// Who is told to stay is not let go.

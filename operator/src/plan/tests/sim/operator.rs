@@ -65,7 +65,7 @@ impl World {
     }
 
     /// Whether a plan moves the cursor.
-    fn moved_by(&self, p: &Plan) -> bool {
+    pub(super) fn moved_by(&self, p: &Plan) -> bool {
         self.set.as_ref().is_none_or(|s| {
             let Cursor { replicas, ordinals_start, partition, template } = p.cursor;
             (replicas, ordinals_start, partition, template)
