@@ -178,6 +178,23 @@ fn a_partition_holds_back_pods_that_are_yet_to_come() {
 }
 
 #[test]
+fn a_canary_outlives_a_scale_down_to_one_pod_but_not_to_none() {
+    let mut w = settled(3, 4);
+    w.spec.update_strategy.rolling_update.partition = 2;
+    w.template = 2;
+    w.settle(300);
+    for (fewest, then) in [(1, [1, 1, 2]), (0, [2, 2, 2])] {
+        w.spec.replicas = fewest;
+        w.settle(300);
+        w.spec.replicas = 3;
+        w.settle(300);
+        // With no pod left to be old, the StatefulSet's controller takes its rollout for done, and
+        // forgets the revision before.
+        assert_eq!(templates(&w), then, "from {fewest} pods");
+    }
+}
+
+#[test]
 fn pods_that_serve_while_another_container_of_theirs_can_not_start_keep_their_clients() {
     let mut w = settled(3, 30);
     w.spread_evenly();
