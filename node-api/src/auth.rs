@@ -130,8 +130,8 @@ pub struct Jwks {
     /// Seconds between two fetches.
     #[serde(default = "five_minutes")]
     pub refresh_seconds: u32,
-    /// A token that names an unknown key has the set fetched at once, but not sooner than these
-    /// seconds after the last fetch.
+    /// A token that names an unknown key, or names none and was signed by an unknown one, has the set
+    /// fetched at once, but not sooner than these seconds after the last fetch.
     #[serde(default = "ten")]
     pub unknown_kid_seconds: u32,
     /// Seconds that a fetch may take.
