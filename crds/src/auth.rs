@@ -86,7 +86,7 @@ pub struct Jwks {
     /// Where it is: `https://`, or `http://` inside the Kubernetes cluster.
     #[schemars(length(min = 1, max = 2048))]
     pub url: String,
-    /// Seconds between two fetches. A token that names an unknown key has the set fetched sooner,
+    /// Seconds between two fetches. A token that an unknown key has signed has the set fetched sooner,
     /// every ten seconds at the most.
     #[serde(default = "five_minutes")]
     #[schemars(range(min = 10, max = 86400))]

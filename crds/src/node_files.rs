@@ -2,7 +2,7 @@
 //! the operator. They say what is well formed; a node checks more, and says so with the line.
 
 use schemars::{JsonSchema, generate::SchemaSettings};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sluice_node_api::config::{LiveConfig, NodeConfig};
 
 /// The schema of `--config`'s file, as text.
@@ -23,18 +23,35 @@ fn text<T: JsonSchema>(title: &str) -> String {
     format!("{schema:#}\n")
 }
 
-/// Without what only the API server of Kubernetes knows.
+/// Without what only the API server of Kubernetes knows, and with what only the files say, `x-file`.
 fn bare(node: &mut Value) {
     match node {
         Value::Object(map) => {
+            if let Some(Value::Object(own)) = map.remove("x-file") {
+                lay(map, own);
+            }
             map.retain(|key, _| !key.starts_with("x-kubernetes-"));
-            if map.get("format").and_then(Value::as_str).is_some_and(|f| f.starts_with("uint")) {
+            let format = map.get("format").and_then(Value::as_str).unwrap_or_default().to_owned();
+            if format.starts_with("uint") {
                 map.remove("format");
+            }
+            if format == "uint32" {
+                map.entry("maximum").or_insert(u32::MAX.into());
             }
             map.values_mut().for_each(bare);
         }
         Value::Array(list) => list.iter_mut().for_each(bare),
         _ => {}
+    }
+}
+
+/// Lays `own` over what is in `map`, object by object.
+fn lay(map: &mut Map<String, Value>, own: Map<String, Value>) {
+    for (key, value) in own {
+        match (map.get_mut(&key), value) {
+            (Some(Value::Object(inner)), Value::Object(own)) => lay(inner, own),
+            (_, value) => _ = map.insert(key, value),
+        }
     }
 }
 

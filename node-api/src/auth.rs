@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "schema")]
+use crate::schema::{PARAM, SOCKET_ID, URL};
+
 /// Who may connect. Empty: everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -23,23 +26,39 @@ impl Auth {
 /// of the WebSocket's subprotocol (`P-CON-6`), or as a parameter of the URL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("anyOf" = [
+    { "required": ["keys"], "properties": { "keys": { "minItems": 1 } } },
+    { "required": ["jwks"], "properties": { "jwks": { "type": "object" } } },
+])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Jwt {
     /// Keys from files and the environment, read once at the start.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 64)))]
     pub keys: Vec<JwtKey>,
     /// Keys that the issuer publishes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks: Option<Jwks>,
     /// `iss` must be one of these; empty: it is not looked at.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 64), inner(length(min = 1, max = 2048))))]
     pub issuers: Vec<String>,
     /// `aud` must name one of these; empty: it is not looked at.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 64), inner(length(min = 1, max = 2048))))]
     pub audiences: Vec<String>,
     /// Seconds by which the issuer's clock and the node's may differ.
+    #[cfg_attr(feature = "schema", schemars(range(max = 3600)))]
     pub leeway_seconds: u32,
     /// The connect parameter that bears the token.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            length(min = 1, max = 64),
+            regex(pattern = PARAM),
+            extend("not" = { "const": "vsn" })
+        )
+    )]
     pub param: String,
     /// Whether a client without a token is refused. If not, it may join what is public; a token
     /// that is wrong is refused all the same.
@@ -49,6 +68,7 @@ pub struct Jwt {
     /// The socket's id (`P-CON-10`), such as `users:{sub}`; `{claim}` stands for a claim. A
     /// broadcast of `disconnect` on it closes the user's sockets.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 255), regex(pattern = SOCKET_ID)))]
     pub socket_id: Option<String>,
 }
 
@@ -98,6 +118,24 @@ impl Algorithm {
 /// One key. It is for its algorithm alone: a token can't choose another for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend(
+    "if" = { "properties": { "algorithm": { "const": "HS256" } } },
+    "then" = {
+        "properties": { "publicKeyFile": { "type": "null" } },
+        "oneOf": [
+            { "required": ["secretFile"], "properties": { "secretFile": { "type": "string" } } },
+            { "required": ["secretEnv"], "properties": { "secretEnv": { "type": "string" } } },
+        ],
+    },
+    "else" = {
+        "required": ["publicKeyFile"],
+        "properties": {
+            "publicKeyFile": { "type": "string" },
+            "secretFile": { "type": "null" },
+            "secretEnv": { "type": "null" },
+        },
+    },
+)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JwtKey {
     /// The algorithm.
@@ -123,19 +161,30 @@ pub struct JwtKey {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Jwks {
     /// Where it is: `https://…`, or `http://…` inside a cluster.
+    #[cfg_attr(feature = "schema", schemars(length(max = 2048), regex(pattern = URL)))]
     pub url: String,
     /// Keys of other algorithms are passed over. `HS256` can't stand here.
     #[serde(default = "public_algorithms")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            length(min = 1, max = 3),
+            extend("items" = { "enum": ["RS256", "ES256", "EdDSA"] })
+        )
+    )]
     pub algorithms: Vec<Algorithm>,
     /// Seconds between two fetches.
     #[serde(default = "five_minutes")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 10, max = 86_400)))]
     pub refresh_seconds: u32,
-    /// A token that names an unknown key has the set fetched at once, but not sooner than these
-    /// seconds after the last fetch.
+    /// A token that names an unknown key, or names none and was signed by an unknown one, has the set
+    /// fetched at once, but not sooner than these seconds after the last fetch.
     #[serde(default = "ten")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 3600)))]
     pub unknown_kid_seconds: u32,
     /// Seconds that a fetch may take.
     #[serde(default = "five")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 8)))]
     pub timeout_seconds: u32,
     /// PEM file of the authorities that the server's certificate must come from; absent: those of
     /// the system.

@@ -10,6 +10,8 @@ pub use crate::history::HistoryRule;
 pub use crate::live::{ChannelRule, DrainSettings, JoinRule, Limits, LiveConfig};
 pub use crate::origin::{CheckOrigin, Origin};
 pub use crate::presence::PresenceRule;
+#[cfg(feature = "schema")]
+use crate::schema::{ADDRESS, DNS_NAME, HOST, PATH, PEER};
 pub use crate::slow::SlowConsumer;
 use crate::webhooks::Webhooks;
 
@@ -28,9 +30,33 @@ pub const PUBLISH_PORT: u16 = 4003;
 /// From the environment come what differs from pod to pod: `POD_NAME`, `POD_UID`, `POD_IP`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend(
+    "if" = {
+        "properties": {
+            "discovery": {
+                "anyOf": [
+                    { "required": ["dns"], "properties": { "dns": { "type": "object" } } },
+                    { "required": ["peers"], "properties": { "peers": { "minItems": 1 } } },
+                ],
+            },
+            "pubsub": { "properties": { "adapter": { "const": "Mesh" } } },
+        },
+        "required": ["discovery"],
+    },
+    "then" = {
+        "properties": {
+            "tokens": {
+                "required": ["meshFile"],
+                "properties": { "meshFile": { "type": "string" } },
+            },
+        },
+        "required": ["tokens"],
+    },
+)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct NodeConfig {
     /// The cluster's name, `namespace/name` in Kubernetes. Nodes of another cluster are refused.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 255)))]
     pub cluster: String,
     /// Addresses to listen on.
     pub listen: Listen,
@@ -52,6 +78,7 @@ pub struct NodeConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live_file: Option<String>,
     /// Seconds that a SIGTERM waits for its drain at the most, before the process ends.
+    #[cfg_attr(feature = "schema", schemars(range(max = 86_400)))]
     pub shutdown_seconds: u32,
 }
 
@@ -78,12 +105,16 @@ impl Default for NodeConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Listen {
     /// Clients.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = ADDRESS)))]
     pub http: String,
     /// Other nodes.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = ADDRESS)))]
     pub mesh: String,
     /// Admin API, probes, metrics.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = ADDRESS)))]
     pub admin: String,
     /// HTTP publish API.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = ADDRESS)))]
     pub publish: String,
 }
 
@@ -126,6 +157,7 @@ pub struct Discovery {
     pub dns: Option<DnsDiscovery>,
     /// A fixed list of mesh addresses, `host:port`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 1024), inner(regex(pattern = PEER))))]
     pub peers: Vec<String>,
 }
 
@@ -135,12 +167,15 @@ pub struct Discovery {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DnsDiscovery {
     /// The name, such as `chat-headless.default.svc.cluster.local`.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 253), regex(pattern = DNS_NAME)))]
     pub name: String,
     /// The mesh port of every node.
     #[serde(default = "mesh_port")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub port: u16,
     /// Seconds between two lookups.
     #[serde(default = "five")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 3600)))]
     pub interval_seconds: u32,
 }
 
@@ -182,6 +217,10 @@ impl Routing {
 /// How a broadcast reaches the other nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend(
+    "if" = { "properties": { "adapter": { "const": "Redis" } }, "required": ["adapter"] },
+    "then" = { "required": ["redis"], "properties": { "redis": { "type": "object" } } },
+)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PubSub {
     /// The adapter.
@@ -191,6 +230,7 @@ pub struct PubSub {
     #[serde(skip_serializing_if = "Routing::is_interest")]
     pub routing: Routing,
     /// Bytes that may wait for one slow peer, or for Redis; past that the oldest are dropped and counted.
+    #[cfg_attr(feature = "schema", schemars(range(min = 65_536, max = 4_294_967_296_u64)))]
     pub peer_buffer_bytes: u64,
     /// Needed with adapter `Redis`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -221,27 +261,38 @@ pub struct RedisPubSub {
 /// The client-facing socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend(
+    "if" = { "properties": { "checkOrigin": { "const": true } }, "required": ["checkOrigin"] },
+    "then" = { "required": ["host"], "properties": { "host": { "type": "string" } } },
+)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Socket {
     /// Mount path; WebSockets connect to `<path>/websocket` (`P-CON-1`).
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = PATH)))]
     pub path: String,
     /// Seconds without an inbound frame after which a socket is closed (`P-HB-2`).
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub idle_timeout_seconds: u32,
     /// Largest message, in bytes; a larger one closes the socket with 1009 (`P-CON-12`).
+    #[cfg_attr(feature = "schema", schemars(range(min = 1024, max = 16_000_000)))]
     pub max_frame_bytes: u64,
     /// Channels a socket may join (`P-CON-11`).
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub max_channels: u32,
     /// Joins that a socket may ask for in a second, a second's worth at once; more are answered with an
     /// error. Absent: as many as `maxChannels`, 100 at the least, so that a client that comes back can
     /// join all again.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100_000)))]
     pub max_joins_per_second: Option<u32>,
     /// Messages of any kind that a socket may send in a second, a second's worth at once; more are
     /// answered with an error. Heartbeats and leaves find room for as many again. Absent: 20000, which
     /// no honest client meets.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100_000)))]
     pub max_messages_per_second: Option<u32>,
     /// Connections taken a second; past that 503 with `Retry-After`.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub max_connects_per_second: u32,
     /// Whether clients may connect by HTTP requests that wait, at `<path>/longpoll`, as phoenix.js
     /// does when a WebSocket can't be opened (`P-LP-2`).
@@ -252,6 +303,7 @@ pub struct Socket {
     pub check_origin: CheckOrigin,
     /// The host that clients know; `checkOrigin: true` compares with it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = HOST)))]
     pub host: Option<String>,
 }
 

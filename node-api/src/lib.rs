@@ -12,5 +12,7 @@ mod history;
 mod live;
 mod origin;
 mod presence;
+#[cfg(feature = "schema")]
+mod schema;
 mod slow;
 pub mod webhooks;

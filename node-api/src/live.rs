@@ -15,6 +15,7 @@ use crate::webhooks::RuleWebhooks;
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LiveConfig {
     /// Topic rules; the first that matches a topic counts (`P-JOIN-1`).
+    #[cfg_attr(feature = "schema", schemars(length(max = 256)))]
     pub channels: Vec<ChannelRule>,
     /// The drain that a SIGTERM starts.
     pub drain: DrainSettings,
@@ -45,6 +46,7 @@ pub struct Limits {
     /// slowest clients miss broadcasts or are closed, by `slowConsumer`. Absent: a quarter of the
     /// memory that the container may have, 256 MiB if that has no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 16_777_216, max = 1_099_511_627_776_u64)))]
     pub max_buffered_bytes: Option<u64>,
 }
 
@@ -77,6 +79,12 @@ impl Limits {
         "message": "channels: events `phx_*` are reserved for the protocol: give yours another name",
     },
 ])))]
+#[cfg_attr(feature = "schema", schemars(extend("x-file" = {
+    "properties": {
+        "topic": { "pattern": r"^[^*]*\*?$", "not": { "const": "phoenix" } },
+        "events": { "uniqueItems": true, "items": { "not": { "pattern": "^phx_" } } },
+    },
+})))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChannelRule {
     /// A topic (`lobby`), or a prefix with one trailing `*` (`room:*`).
@@ -168,6 +176,18 @@ impl ChannelRule {
         "message": "channels: join.claim may have 255 bytes",
     },
 ])))]
+#[cfg_attr(feature = "schema", schemars(extend("x-file" = {
+    "anyOf": [
+        { "required": ["claim"], "properties": { "claim": { "type": "string" } } },
+        { "required": ["topics"], "properties": { "topics": { "minItems": 1 } } },
+    ],
+    "properties": {
+        "topics": {
+            "minItems": 0,
+            "items": { "pattern": r"^[^{}*]*(\{[^{}*]+\}[^{}*]*)*\*?$" },
+        },
+    },
+})))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JoinRule {
     /// The claim that lists what the bearer may join: topics, or prefixes with one trailing `*`.
@@ -202,16 +222,21 @@ pub struct DrainSettings {
     /// How sockets are closed.
     pub mode: DrainMode,
     /// Seconds during which nothing is closed.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 86_400)))]
     pub initial_delay_seconds: f64,
     /// Seconds after the delay during which clients may leave in their own time.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 86_400)))]
     pub wait_seconds: f64,
     /// Sockets closed at a time.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub batch_size: u32,
     /// Seconds between two batches.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 86_400)))]
     pub batch_interval_seconds: f64,
     /// Seconds after which the sockets that are left are closed together; absent: when
     /// `shutdownSeconds` are over, which count in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 86_400)))]
     pub timeout_seconds: Option<f64>,
 }
 

@@ -110,7 +110,11 @@ impl schemars::JsonSchema for CheckOrigin {
                 Or a list: `//host`, `scheme://host:port`, `//*.host` for a host and those under it.",
             "anyOf": [
                 { "type": "boolean" },
-                { "type": "array", "items": { "type": "string" }, "maxItems": 256 },
+                {
+                    "type": "array",
+                    "items": { "type": "string", "pattern": crate::schema::ORIGIN },
+                    "maxItems": 256,
+                },
             ],
         })
     }

@@ -17,6 +17,16 @@ use serde::{Deserialize, Serialize};
         "message": "channels: presence writes online_at and phx_* itself: give yours another name",
     },
 ])))]
+#[cfg_attr(feature = "schema", schemars(extend("x-file" = {
+    "not": {
+        "required": ["keyClaim", "keyParam"],
+        "properties": { "keyClaim": { "type": "string" }, "keyParam": { "type": "string" } },
+    },
+    "properties": {
+        "metaClaims": { "items": { "not": { "pattern": "^(online_at$|phx_)" } } },
+        "metaFields": { "items": { "not": { "pattern": "^(online_at$|phx_)" } } },
+    },
+})))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PresenceRule {
     /// The claim of the client's token that is its key, a text or a whole number of at most 255

@@ -3,6 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "schema")]
+use crate::schema::{HEADER, URL};
+
 /// A backend that decides and is told, over HTTP. Calls are signed by the Standard Webhooks
 /// specification: `webhook-id`, `webhook-timestamp`, `webhook-signature`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,6 +13,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Webhooks {
     /// Where calls are posted to: `https://…`, or `http://…` inside a cluster.
+    #[cfg_attr(feature = "schema", schemars(length(max = 2048), regex(pattern = URL)))]
     pub url: String,
     /// Path of a file with one signing secret a line, `whsec_…`, at most four. Each signs every call,
     /// and the file is read again when it changes: a backend may take the old one and the new one for
@@ -27,18 +31,22 @@ pub struct Webhooks {
     pub disconnect: bool,
     /// Headers of a client's request that it is shown when a client connects, such as `cookie`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 16), inner(regex(pattern = HEADER))))]
     pub headers: Vec<String>,
     /// What holds when a question is not answered.
     #[serde(default)]
     pub on_failure: OnFailure,
     /// Milliseconds after which a question counts as not answered.
     #[serde(default = "timeout")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 10, max = 8000)))]
     pub timeout_milliseconds: u32,
     /// Questions under way at a time; a quarter as many notices go out beside them.
     #[serde(default = "concurrent")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1024)))]
     pub max_concurrent: u32,
     /// Questions that may wait for one that is under way, and notices that may wait to be told.
     #[serde(default = "queued")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1_000_000)))]
     pub max_queued: u32,
 }
 
@@ -73,6 +81,16 @@ impl Webhooks {
         "message": "channels: webhooks.events may have at most 255 bytes each, and phx_* are the protocol's own",
     },
 ])))]
+#[cfg_attr(feature = "schema", schemars(extend("x-file" = {
+    "anyOf": [
+        { "required": ["join"], "properties": { "join": { "const": true } } },
+        { "required": ["leave"], "properties": { "leave": { "const": true } } },
+        { "required": ["events"], "properties": { "events": { "minItems": 1 } } },
+    ],
+    "properties": {
+        "events": { "uniqueItems": true, "items": { "not": { "pattern": "^phx_" } } },
+    },
+})))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RuleWebhooks {
     /// Whether the backend is asked about joins. Only about those that `join` of the rule lets in.

@@ -29,8 +29,8 @@ struct Args {
     /// Where other nodes connect.
     #[arg(long, requires = "secret")]
     mesh: Option<SocketAddr>,
-    /// The mesh address of another node; may be given again.
-    #[arg(long = "peer", requires = "mesh")]
+    /// The mesh addresses of other nodes; may be given again.
+    #[arg(long = "peer", num_args = 1.., value_name = "ADDR", requires = "mesh")]
     peers: Vec<SocketAddr>,
     /// What all nodes of a cluster share.
     #[arg(long)]

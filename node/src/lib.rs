@@ -54,3 +54,8 @@ mod stock;
 mod subprotocol;
 pub mod telemetry;
 pub mod webhook;
+
+/// Has the compiler read the program that the docs show.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/library.md")]
+struct Library;

@@ -185,6 +185,35 @@ async fn an_issuers_keys_rotate_and_outlive_its_failure() {
 }
 
 #[tokio::test]
+async fn an_issuers_keys_rotate_without_names_too() {
+    let dir = Dir::new();
+    let nameless = |signer: &Signer| {
+        let mut key = signer.jwk("");
+        key.as_object_mut().unwrap().remove("kid");
+        key
+    };
+    let (old, new) = (Signer::new("ES256"), Signer::new("ES256"));
+    let issuer = Issuer::start(vec![nameless(&old)]).await;
+    let jwks = format!("    jwks: {{url: '{}', unknownKidSeconds: 1}}\n", issuer.url);
+    let node = node("a", &config(&dir, &[], &jwks)).await;
+    let token = |signer: &Signer| signer.sign(&json!({ "alg": "ES256" }), &claims("anna"));
+    assert_eq!(status(&node, &token(&old)).await, 101);
+    issuer.publish(vec![nameless(&new)]);
+    let mut last = 403;
+    // Until the set may be fetched again.
+    for _ in 0..100 {
+        last = status(&node, &token(&new)).await;
+        if last == 101 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(last, 101);
+    assert_eq!(status(&node, &token(&old)).await, 403, "the old key is gone");
+    end(node).await;
+}
+
+#[tokio::test]
 async fn a_socket_is_closed_when_its_token_is_over_and_comes_back_with_a_new_one() {
     let (dir, signer) = (Dir::new(), Signer::new("HS256"));
     let node = node("a", &config(&dir, &[("HS256", &signer)], "")).await;

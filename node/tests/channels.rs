@@ -129,6 +129,55 @@ async fn p_push_4_replies_come_none_late_and_often_and_channels_do_not_wait() {
 }
 
 #[tokio::test]
+async fn p_push_4_a_reply_that_is_asked_for_no_time_never_comes() {
+    let node = node().await;
+    let mut client = joined(&node, "quiet:a").await;
+    client.send(json!(["1", "2", "quiet:a", "later", {"ms": 1, "times": 0}])).await;
+    // It would come long before this one.
+    let last = ask(&mut client, json!(["1", "3", "quiet:a", "later", {"ms": 100}])).await;
+    let response = json!({"ms": 100, "n": 1});
+    assert_eq!(last, reply("1".into(), "3".into(), "quiet:a", "ok", response));
+}
+
+#[tokio::test]
+async fn p_v2_3_json_comes_back_as_it_was_written_at_any_depth() {
+    let node = node().await;
+    let mut client = joined(&node, "quiet:a").await;
+    // Each is more than a machine's word, or than most parsers take.
+    let deep = format!("{}1{}", "[".repeat(1000), "]".repeat(1000));
+    let big = r#"{"x":12345678901234567890123,"y":0.1234567890123456789012}"#;
+    let user = format!(r#"{{"topic":"quiet:a","event":"said","payload":{big}}}"#);
+    let later = format!(r#"{{"ms":0,"with":{big}}}"#);
+    let say = async |event: &str, payload: &str, client: &mut Client| {
+        let text = format!(r#"["1","2","quiet:a","{event}",{payload}]"#);
+        client.raw(Message::text(text)).await;
+        let answer = client.message().await.into_text().expect("text").to_string();
+        assert!(!answer.contains("phx_error"), "{event}");
+        answer
+    };
+    for payload in [&deep, big] {
+        assert!(say("echo", payload, &mut client).await.contains(payload));
+        assert!(say("fail", payload, &mut client).await.contains(payload));
+    }
+    assert!(say("later", &later, &mut client).await.contains(big));
+    for (event, payload) in [("push_me", big), ("publish", &user), ("broadcast", big)] {
+        assert!(say(event, payload, &mut client).await.contains(big), "{event}");
+        if event != "push_me" {
+            assert_eq!(client.next().await, ok("1", "2", "quiet:a"));
+        }
+    }
+    say("new_msg", big, &mut client).await;
+    let news = client.message().await.into_text().expect("text");
+    assert!(news.contains(r#""x":12345678901234567890123"#), "{news}");
+    for (what, status) in [("reply", "ok"), ("refuse", "error")] {
+        let join = format!(r#"["3","3","quiet:b","phx_join",{{"do":"{what}","with":{big}}}]"#);
+        client.raw(Message::text(join)).await;
+        let answer = client.message().await.into_text().expect("text");
+        assert!(answer.contains(big) && answer.contains(status), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn p_leave_1_p_close_1_an_end_is_answered_then_closed_and_last_words_may_follow() {
     let node = node().await;
     let mut client = joined(&node, "room:a").await;
@@ -186,6 +235,22 @@ async fn p_bc_5_a_plain_broadcast_precedes_the_reply_and_an_intercepted_one_foll
 }
 
 #[tokio::test]
+async fn p_bc_3_a_broadcast_passes_by_channels_that_are_busy() {
+    let node = node().await;
+    let (mut busy, mut other) = (joined(&node, "quiet:a").await, joined(&node, "quiet:a").await);
+    busy.send(json!(["1", "2", "quiet:a", "sleep", {"ms": 60_000}])).await;
+    busy.is_quiet().await;
+    let said = ask(&mut other, json!(["1", "2", "quiet:a", "new_msg", {}])).await;
+    assert_eq!(said, ok("1", "2", "quiet:a"));
+    assert_eq!(other.next().await[3], "new_msg");
+    other.send(json!(["1", "3", "quiet:a", "broadcast_from", {"x": 1}])).await;
+    // Not what is intercepted, which waits for the channel, nor a reply of it.
+    let shout = json!([null, null, "quiet:a", "shout", {"x": 1}]);
+    assert_eq!(busy.next().await, shout);
+    busy.is_quiet().await;
+}
+
+#[tokio::test]
 async fn p_bin_1_to_4_bytes_go_both_ways() {
     let node = node().await;
     let mut client = joined(&node, "quiet:a").await;
@@ -220,17 +285,6 @@ async fn p_v1_2_objects_without_a_join_ref() {
         .await;
     let pushed = json!({"topic": "quiet:a", "event": "pushed", "payload": {"x": 1}, "ref": null});
     assert_eq!(client.next().await, pushed);
-}
-
-#[tokio::test]
-async fn p_err_5_p_drain_3_a_drained_socket_closes_with_1012_and_its_channels_say_nothing() {
-    let node = node().await;
-    let mut client = joined(&node, "room:a").await;
-    client.is_quiet().await;
-    node.shutdown.cancel();
-    assert!(
-        matches!(client.message().await, Message::Close(Some(frame)) if u16::from(frame.code) == 1012)
-    );
 }
 
 #[tokio::test]

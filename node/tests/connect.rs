@@ -72,6 +72,23 @@ async fn p_con_4_the_connect_callback_refuses_with_403_and_p_con_3_sees_all_para
 }
 
 #[tokio::test]
+async fn p_con_1_the_headers_are_looked_at_last() {
+    let node = node().await;
+    let asked = async |user: &str| {
+        let url = format!("http://{}/space/a/websocket?vsn=2.0.0{user}", node.address);
+        let answer = reqwest::get(url).await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("text"))
+    };
+    // No upgrade at all: who would be refused is refused for that.
+    for refused in ["", "&user=busy", "&user=anna&vsn=9.0.0"] {
+        assert_eq!(asked(refused).await, (403, String::new()), "{refused}");
+    }
+    assert_eq!(asked("&user=broken").await.0, 500, "the callback has run");
+    let (status, text) = asked("&user=anna").await;
+    assert!(status == 400 && (1..200).contains(&text.len()), "{status} {text}");
+}
+
+#[tokio::test]
 async fn a_connect_callback_that_panics_refuses_that_client_alone() {
     let node = node().await;
     assert_eq!(refusal(Client::connect(&user(&node, "broken")).await).0, 500);

@@ -9,14 +9,19 @@ use std::time::Duration;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use plane::{Client, Node, PATIENCE, ok};
 use serde_json::json;
-use sluice_node::hub::Reason;
-use sluice_node_api::config::{ChannelRule, HistoryRule, Socket};
+use sluice_node::{
+    channel::{self, Answer, Channel, Ctx, Handled, JoinError, Mount, Payload, Router},
+    hub::Reason,
+    server::Builder,
+};
+use sluice_node_api::config::{ChannelRule, HistoryRule, NodeConfig, Socket};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
 use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
 
 /// Sends `bytes` as far as they are taken, and reads to the end.
 async fn exchange(node: &Node, bytes: &[u8]) -> String {
@@ -175,14 +180,37 @@ async fn json_is_relayed_as_it_came_up_to_a_depth_and_refused_past_it() {
     serves(&node).await;
 }
 
+/// Reads what it is sent, and broadcasts it.
+struct Reader;
+
+impl Channel for Reader {
+    type Info = ();
+
+    async fn join(payload: Payload, _: &Ctx) -> Result<(Self, Payload), JoinError> {
+        payload.value()?;
+        Ok((Self, Payload::empty()))
+    }
+
+    async fn handle_in(&mut self, message: channel::Message, ctx: &Ctx) -> Handled {
+        ctx.broadcast("said", message.payload.value()?)?;
+        Ok(Answer::ok(()))
+    }
+}
+
 #[tokio::test]
 async fn json_that_is_too_deep_to_be_read_ends_one_channel_and_none_is_broadcast() {
-    let node = conformance::node().await;
+    let mut config = NodeConfig::default();
+    config.listen.http = "127.0.0.1:0".into();
+    let mount = Mount::open("/socket").channels(Router::new().channel::<Reader>("*"));
+    let shutdown = CancellationToken::new();
+    let builder = Builder::new(&config).mount(mount).shards(1);
+    let (hub, address) = builder.start(shutdown.clone()).await.expect("a free port");
+    let node = Node { hub, address, shutdown };
     let mut other = conformance::joined(&node, "quiet:a").await;
     let mut client = conformance::joined(&node, "quiet:b").await;
     for levels in [128, 1_000_000] {
         conformance::join(&mut client, "quiet:a").await;
-        push_nested(&mut client, "quiet:a", "new_msg", levels).await;
+        push_nested(&mut client, "quiet:a", "say", levels).await;
         let reason = json!({"reason": "channel_crash"});
         assert_eq!(client.next().await, json!(["1", "1", "quiet:a", "phx_error", reason]));
         push_nested(&mut client, "quiet:a", "phx_join", levels).await;
@@ -190,7 +218,8 @@ async fn json_that_is_too_deep_to_be_read_ends_one_channel_and_none_is_broadcast
         let refused = conformance::reply("1".into(), "2".into(), "quiet:a", "error", reason);
         assert_eq!(client.next().await, refused);
     }
-    client.send(json!(["1", "3", "quiet:b", "ack", {}])).await;
+    client.send(json!(["1", "3", "quiet:b", "say", {}])).await;
+    assert_eq!(client.next().await, json!([null, null, "quiet:b", "said", {}]));
     assert_eq!(client.next().await, ok("1", "3", "quiet:b"));
     other.is_quiet().await;
 }

@@ -75,6 +75,35 @@ async fn p_pres_1_to_5_track_update_untrack_and_list() {
 }
 
 #[tokio::test]
+async fn p_pres_6_ones_own_diff_comes_first_and_diffs_come_in_their_order_on_every_node() {
+    const UPDATES: u64 = 100;
+    let [(one, _mesh), (two, _other)] = pair().await;
+    let (mut near, mut far) = (joined(&one, TOPIC).await, joined(&two, TOPIC).await);
+    assert_eq!((&near.next().await[4], &far.next().await[4]), (&json!({}), &json!({})));
+    // Its own diff precedes the state, as `present` asserts.
+    let (mut anna, first) = present(&one, "anna").await;
+    let mut held = Vec::new();
+    for watcher in [&mut near, &mut far] {
+        held.push(diff(watcher).await["joins"]["anna"]["metas"][0].take());
+        assert_eq!(held.last().expect("one")["phx_ref"], first);
+    }
+    for n in 1..=UPDATES {
+        let update = json!({"key": "anna", "meta": {"n": n}});
+        anna.send(json!(["1", "2", TOPIC, "update", update])).await;
+    }
+    for (watcher, mut held) in [&mut near, &mut far].into_iter().zip(held) {
+        while held["n"] != UPDATES {
+            let change = diff(watcher).await;
+            assert_eq!(change["leaves"]["anna"]["metas"], json!([held]), "what there was");
+            let joins = &change["joins"]["anna"]["metas"];
+            assert_eq!(joins[0]["phx_ref_prev"], held["phx_ref"]);
+            assert!(joins[0]["n"].as_u64() > held["n"].as_u64(), "{joins} after {held}");
+            held = joins[0].clone();
+        }
+    }
+}
+
+#[tokio::test]
 async fn p_pres_7_the_end_of_a_channel_ends_its_presences_and_it_is_not_told() {
     let node = node().await;
     let mut watcher = joined(&node, TOPIC).await;

@@ -1,11 +1,32 @@
-//! `docs/protocol.md` against the tests: every test that it names is there, every rule that a test names is in its
-//! row, and a rule or a limit without a test says why.
+//! `docs/protocol.md` against the rules and the tests: every rule has a row, every test that it names is where it says,
+//! every rule that a test names is in its row, and a rule or a limit without a test says why.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
 };
+
+/// The areas of what a Phoenix does on the wire, and how many rules each has.
+const RULES: [(&str, u32); 17] = [
+    ("V1", 3),
+    ("V2", 3),
+    ("RPL", 1),
+    ("BIN", 8),
+    ("CON", 12),
+    ("HB", 4),
+    ("JOIN", 5),
+    ("PUSH", 5),
+    ("LEAVE", 2),
+    ("CLOSE", 1),
+    ("ERR", 5),
+    ("BC", 6),
+    ("LP", 13),
+    ("CODE", 6),
+    ("CLI", 11),
+    ("PRES", 9),
+    ("DRAIN", 6),
+];
 
 /// The files whose tests stand for rules.
 fn sources(folder: &Path, all: &mut Vec<String>) {
@@ -76,10 +97,33 @@ fn named(row: &str) -> impl Iterator<Item = &str> {
     row.split('`').skip(1).step_by(2).filter(|name| name.starts_with("p_"))
 }
 
+/// Asserts that each function named in a row is in the file that stands in brackets after it.
+fn assert_where(what: &str, row: &str) {
+    for part in row.split("; ") {
+        let file = part.split(['(', ')']).find(|text| text.ends_with(".rs"));
+        let Some(file) = file else { continue };
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{what}: {file}: {e}"));
+        let is_name = |name: &&str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        for name in part.split('`').skip(1).step_by(2).filter(is_name) {
+            assert!(text.contains(&format!("fn {name}(")), "{what}: {file} has no {name}");
+        }
+    }
+}
+
+#[test]
+fn every_rule_has_a_row_and_no_other_has() {
+    let number =
+        |(area, last): (&'static str, u32)| (1..=last).map(move |n| format!("P-{area}-{n}"));
+    let rules: BTreeSet<_> = RULES.into_iter().flat_map(number).collect();
+    assert_eq!(rules, table().into_keys().collect());
+}
+
 #[test]
 fn every_test_that_the_table_names_is_there() {
     let tests = tests();
     for (rule, row) in table() {
+        assert_where(&rule, &row);
         for name in named(&row) {
             let found = match name.strip_suffix('…') {
                 Some(begin) => tests.iter().any(|test| test.starts_with(begin)),
@@ -114,6 +158,7 @@ fn every_limit_has_its_test_or_says_why_not() {
         let names: Vec<_> = proof.split('`').skip(1).step_by(2).collect();
         let why = proof.strip_prefix("– ").is_some_and(|why| why.len() > 10);
         assert!(why || !names.is_empty(), "{limit}: {proof}");
+        assert_where(&limit, &proof);
         for name in names {
             assert!(functions.contains(name), "{limit}: there is no test {name}");
         }

@@ -11,8 +11,11 @@ use plane::{Client, Node, ok, refusal};
 use serde_json::json;
 use sluice_node::pubsub::{Adapter, Broadcast, Kind, Local};
 use sluice_node_api::config::{ChannelRule, LiveConfig, Socket};
-use tokio::sync::Notify;
-use tokio_tungstenite::tungstenite::Message;
+use tokio::{io::AsyncWriteExt, sync::Notify};
+use tokio_tungstenite::{
+    MaybeTlsStream,
+    tungstenite::{Message, client::IntoClientRequest, http::HeaderValue},
+};
 
 fn broadcast(topic: &str, event: &str, payload: &'static str) -> Broadcast {
     Broadcast {
@@ -129,6 +132,27 @@ async fn p_con_12_a_message_over_the_limit_ends_the_connection_with_1009() {
     let mut client = node.client().await;
     client.raw(Message::text("x".repeat(1001))).await;
     assert_eq!(client.close_code().await, Some(1009));
+}
+
+#[tokio::test]
+async fn p_con_12_compression_is_not_agreed_on_and_a_compressed_frame_is_an_error() {
+    let node = Node::start().await;
+    let mut request = node.url().into_client_request().expect("a URL");
+    let offer = HeaderValue::from_static("permessage-deflate; client_max_window_bits");
+    request.headers_mut().insert("sec-websocket-extensions", offer);
+    let (socket, answer) = tokio_tungstenite::connect_async(request).await.expect("let in");
+    assert!(!answer.headers().contains_key("sec-websocket-extensions"));
+    let mut client = Client(socket);
+    client.join("room:1").await;
+    let text = "a".repeat(10_000);
+    client.send(json!(["1", "2", "room:1", "hi", {"text": text}])).await;
+    assert_eq!(client.next().await[4]["text"], text, "as it is");
+    assert_eq!(client.next().await, ok("1", "2", "room:1"));
+    // A text frame, masked by zeros, with the bit that says that it is compressed.
+    let frame = [0xc1, 0x82, 0, 0, 0, 0, b'[', b']'];
+    let MaybeTlsStream::Plain(stream) = client.0.get_mut() else { panic!("no TLS here") };
+    stream.write_all(&frame).await.expect("open");
+    assert_eq!(client.close_code().await, Some(1002));
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
-//! The conformance app: mounts, connect callback and topics. What each does is said in the table
-//! of `docs/library.md`; the same cases pass on a Phoenix 1.8.
+//! The conformance app: mounts, connect callback and topics; what a channel does is in `room.rs`. The
+//! same cases pass on a Phoenix 1.8 that offers the same.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use sluice_node::channel::{Accept, Connect, Mount, Origins, Refused, Router, UserSocket};
 
+#[path = "asked.rs"]
+mod asked;
 #[path = "room.rs"]
 mod room;
 
@@ -95,9 +97,4 @@ fn told(connect: &Connect) -> Value {
             "query": connect.uri.query().unwrap_or_default(),
         },
     })
-}
-
-/// A topic that a client names.
-fn topic(payload: &Value) -> Arc<str> {
-    payload["topic"].as_str().unwrap_or_default().into()
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
 use sluice_node::channel::{
-    Answer, Channel, Crash, Ctx, End, Handled, JoinError, Message, Payload, PresenceError, ReplyTo,
-    Status,
+    Answer, Channel, Ctx, End, Handled, JoinError, Message, Payload, PresenceError, ReplyTo, Status,
 };
 
-use super::{told, topic};
+use super::{asked::Asked, told};
 
 /// `room:*`.
 pub const ROOM: u8 = 0;
@@ -34,10 +36,10 @@ pub struct Room<const KIND: u8>;
 
 /// What a room tells itself.
 pub enum Info {
-    /// The join with this payload is accepted.
-    Joined(Value),
+    /// The join is accepted, which asked for this.
+    Joined(Asked),
     /// Reply once more.
-    Later { to: ReplyTo, payload: Value, n: u64 },
+    Later { to: ReplyTo, asked: Asked, n: u64 },
 }
 
 impl<const KIND: u8> Channel for Room<KIND> {
@@ -45,15 +47,15 @@ impl<const KIND: u8> Channel for Room<KIND> {
     const INTERCEPT: &'static [&'static str] = &["new_msg"];
 
     async fn join(payload: Payload, ctx: &Ctx<Info>) -> Result<(Self, Payload), JoinError> {
-        let asked = payload.value()?;
-        let with = || Payload::from(asked["with"].clone());
-        let response = match asked["do"].as_str() {
+        let asked = Asked::of(&payload);
+        let with = || Payload::from(asked.raw("with").unwrap_or_else(null));
+        let response = match asked.get::<String>("do").as_deref() {
             Some("refuse") => return Err(JoinError::Refused(with())),
             Some("crash") => return Err("asked to crash".into()),
             Some("reply") => with(),
             Some("binary") => Payload::binary(vec![9, 9]),
             Some("slow") => {
-                tokio::time::sleep(millis(&asked["ms"])).await;
+                tokio::time::sleep(wait(&asked)).await;
                 Payload::empty()
             }
             _ => Payload::empty(),
@@ -64,19 +66,18 @@ impl<const KIND: u8> Channel for Room<KIND> {
 
     async fn handle_in(&mut self, message: Message, ctx: &Ctx<Info>) -> Handled {
         let Message { event, payload, reply_to } = message;
-        let asked = payload.value()?;
+        let asked = Asked::of(&payload);
         match event.as_str() {
             "echo" => return Ok(Answer::ok(payload)),
             "fail" => return Ok(Answer::error(payload)),
             "ack" => {}
             "silent" => return Ok(Answer::None),
             "later" => {
-                let later = Info::Later { to: reply_to, payload: asked.clone(), n: 1 };
-                ctx.send_after(millis(&asked["ms"]), later);
+                again(ctx, reply_to, asked, 1);
                 return Ok(Answer::None);
             }
             "sleep" => {
-                tokio::time::sleep(millis(&asked["ms"])).await;
+                tokio::time::sleep(wait(&asked)).await;
                 return Ok(Answer::ok(payload));
             }
             "info" => return Ok(Answer::ok(told(&ctx.socket().connect))),
@@ -93,24 +94,25 @@ impl<const KIND: u8> Channel for Room<KIND> {
             "broadcast_from" => ctx.broadcast_from("shout", payload)?,
             "broadcast_local" => ctx.broadcast_local("shout", payload)?,
             "publish" => {
-                let event = asked["event"].as_str().ok_or("no event")?;
-                let payload = asked.get("payload").cloned().unwrap_or_else(|| json!({}));
-                ctx.publish(&topic(&asked), event, payload)?;
+                let topic: String = asked.get("topic").unwrap_or_default();
+                let event: String = asked.get("event").ok_or("no event")?;
+                let payload = asked.raw("payload").map_or_else(Payload::empty, Payload::from);
+                ctx.publish(&topic.into(), &event, payload)?;
             }
             "track" => {
-                return presence(ctx.track(&key(&asked)?, meta(&asked)?));
+                return presence(ctx.track(&asked.key()?, asked.meta()?));
             }
             "update" => {
-                return presence(ctx.update(&key(&asked)?, meta(&asked)?));
+                return presence(ctx.update(&asked.key()?, asked.meta()?));
             }
-            "untrack" => ctx.untrack(&key(&asked)?),
+            "untrack" => ctx.untrack(&asked.key()?),
             "list" => return Ok(Answer::ok(ctx.presences())),
             "boom" => return Err("asked to crash".into()),
             "vanish" => {
                 ctx.kill();
                 std::future::pending::<()>().await;
             }
-            "stop" if asked["reply"] == true => {
+            "stop" if asked.get("reply") == Some(true) => {
                 return Ok(Answer::StopWith(Status::Ok, json!({"bye": true}).into()));
             }
             "stop" => return Ok(Answer::Stop),
@@ -120,33 +122,28 @@ impl<const KIND: u8> Channel for Room<KIND> {
     }
 
     async fn handle_out(&mut self, event: &str, payload: Payload, ctx: &Ctx<Info>) -> Handled {
-        let mut said = payload.value()?;
-        said["transport"] = ctx.socket().transport().name().into();
-        ctx.push(event, said)?;
+        let transport = to_raw_value(ctx.socket().transport().name())?;
+        ctx.push(event, Asked::of(&payload).with("transport", transport)?)?;
         Ok(Answer::None)
     }
 
     async fn handle_info(&mut self, info: Info, ctx: &Ctx<Info>) -> Handled {
         match info {
             Info::Joined(asked) if KIND == ROOM => {
-                ctx.broadcast("user_entered", json!({ "user": asked["user"] }))?;
+                let user = asked.raw("user").unwrap_or_else(null);
+                ctx.broadcast("user_entered", Asked::default().with("user", user)?)?;
                 ctx.push("joined", json!({"status": "connected"}))?;
             }
             Info::Joined(asked) if KIND == PRESENCE => {
-                if asked.get("key").is_some() {
-                    ctx.track(&key(&asked)?, meta(&asked)?)?;
+                if asked.raw("key").is_some() {
+                    ctx.track(&asked.key()?, asked.meta()?)?;
                 }
                 ctx.push("presence_state", ctx.presences())?;
             }
             Info::Joined(_) => {}
-            Info::Later { to, payload, n } => {
-                let mut said = payload.clone();
-                said["n"] = n.into();
-                ctx.reply(&to, Status::Ok, said);
-                if n < payload["times"].as_u64().unwrap_or(1) {
-                    let later = Info::Later { to, n: n + 1, payload: payload.clone() };
-                    ctx.send_after(millis(&payload["ms"]), later);
-                }
+            Info::Later { to, asked, n } => {
+                ctx.reply(&to, Status::Ok, asked.clone().with("n", to_raw_value(&n)?)?);
+                again(ctx, to, asked, n + 1);
             }
         }
         Ok(Answer::None)
@@ -160,20 +157,10 @@ impl<const KIND: u8> Channel for Room<KIND> {
     }
 }
 
-/// A presence key: a string, or a number as one.
-fn key(asked: &Value) -> Result<String, Crash> {
-    match &asked["key"] {
-        Value::String(key) => Ok(key.clone()),
-        Value::Number(key) => Ok(key.to_string()),
-        _ => Err("no key".into()),
-    }
-}
-
-fn meta(asked: &Value) -> Result<Map<String, Value>, Crash> {
-    match &asked["meta"] {
-        Value::Null => Ok(Map::new()),
-        Value::Object(meta) => Ok(meta.clone()),
-        _ => Err("the meta is no object".into()),
+/// Has the `n`th reply come in its time, if so many are asked for.
+fn again(ctx: &Ctx<Info>, to: ReplyTo, asked: Asked, n: u64) {
+    if n <= asked.get("times").unwrap_or(1) {
+        ctx.send_after(wait(&asked), Info::Later { to, asked, n });
     }
 }
 
@@ -184,6 +171,10 @@ fn presence(tracked: Result<String, PresenceError>) -> Handled {
     })
 }
 
-fn millis(value: &Value) -> Duration {
-    Duration::from_millis(value.as_u64().unwrap_or(0))
+fn wait(asked: &Asked) -> Duration {
+    Duration::from_millis(asked.get("ms").unwrap_or(0))
+}
+
+fn null() -> Box<RawValue> {
+    RawValue::NULL.to_owned()
 }

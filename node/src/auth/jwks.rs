@@ -1,6 +1,6 @@
 //! The keys that an issuer publishes, kept up to date: fetched at the start and every so often, and
-//! at once for a token that names a key that is not there (rotation), though not more often than the
-//! configuration says. One task fetches; all others wait for it, for a bounded time. A fetch that
+//! at once for a token that no key of the set can have signed (rotation), though not more often than
+//! the configuration says. One task fetches; all others wait for it, for a bounded time. A fetch that
 //! fails changes nothing and is counted.
 
 use std::sync::Arc;

@@ -1,9 +1,11 @@
 //! When the key set is fetched, in tokio's paused time.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use parking_lot::Mutex;
 use sluice_node_api::auth::Algorithm;
 
 use super::*;
+use crate::auth::Denied;
 
 const GOOD: &str = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "a",
     "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}, {"kty": "oct", "k": "AAAA"}, 7]}"#;
@@ -98,4 +100,38 @@ async fn an_issuer_that_never_answers_holds_nobody_for_long() {
     assert!(start.elapsed() <= Duration::from_secs(5));
     stop.cancel();
     task.await.expect("ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signature_that_is_wrong_has_it_fetched_unless_the_token_names_a_key_that_is_there() {
+    let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("a key");
+    let coded = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let token = |kid: &str| {
+        let signed = format!("{}.e30", coded(format!(r#"{{"alg":"EdDSA"{kid}}}"#).as_bytes()));
+        let signature = coded(pair.sign(signed.as_bytes()).as_ref());
+        format!("{signed}.{signature}")
+    };
+    let issuer = issuer(Ok(GOOD));
+    let (jwt, source) = (sluice_node_api::auth::Jwt::default(), http(&settings()).expect("a URL"));
+    let bearer = crate::auth::Bearer(Arc::new(crate::auth::Shared {
+        jwt,
+        keys: Keys::default(),
+        jwks: Some((issuer.jwks.clone(), source)),
+        socket_id: None,
+        denied: Family::default(),
+    }));
+    pass(20).await;
+    let forged = token(r#","kid":"a""#);
+    assert_eq!(bearer.verify(&forged).await, Err(Denied::Signature));
+    assert_eq!(*issuer.asked.lock(), [0], "the key that it names is there");
+    assert_eq!(bearer.verify(&token("")).await, Err(Denied::Signature));
+    assert_eq!(*issuer.asked.lock(), [0, 20]);
+    let x = coded(ring::signature::KeyPair::public_key(&pair).as_ref());
+    let set = format!(r#"{{"keys": [{{"kty": "OKP", "crv": "Ed25519", "x": "{x}"}}]}}"#);
+    *issuer.answer.lock() = Ok(set.leak());
+    assert_eq!(bearer.verify(&token("")).await, Err(Denied::Signature), "asked just now");
+    pass(11).await;
+    assert!(bearer.verify(&token("")).await.is_ok());
+    assert!(bearer.verify(&forged).await.is_ok(), "a key without a name may have any");
+    assert_eq!(*issuer.asked.lock(), [0, 20, 31]);
 }

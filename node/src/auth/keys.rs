@@ -182,6 +182,12 @@ impl Keys {
         Ok(Self(keys))
     }
 
+    /// Whether one of these keys is the one that the token names.
+    pub(super) fn names(&self, token: &Token<'_>) -> bool {
+        let named = |key: &Key| key.kid == token.kid && key.algorithm() == token.algorithm;
+        token.kid.is_some() && self.0.iter().any(named)
+    }
+
     /// Whether one of these keys signed the token; none if none of them could have.
     pub(super) fn verify(&self, token: &Token<'_>) -> Option<bool> {
         let fits = |key: &&Key| {

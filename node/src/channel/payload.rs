@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use crate::{message, pubsub::Kind};
 
@@ -86,6 +86,13 @@ impl Payload {
 impl From<Value> for Payload {
     fn from(value: Value) -> Self {
         Self::json_text(value.to_string().into())
+    }
+}
+
+impl From<Box<RawValue>> for Payload {
+    /// The JSON as it is written: no number of it changes.
+    fn from(json: Box<RawValue>) -> Self {
+        Self::json_text(String::from(Box::<str>::from(json)).into())
     }
 }
 

@@ -16,6 +16,15 @@ fn status(body: &str) -> u16 {
     parse(body.as_bytes()).map_or_else(|e| e.status().as_u16(), |_| 202)
 }
 
+/// Whether the published description lets `body` pass as `schema`.
+fn fits(schema: &str, body: &str) -> bool {
+    let mut doc: Value = serde_json::from_str(control::OPENAPI).unwrap();
+    let name = format!("#/components/schemas/{schema}");
+    let schema = json!({ "$ref": name, "components": doc["components"].take() });
+    let body = serde_json::from_str(body);
+    body.is_ok_and(|body| jsonschema::draft202012::is_valid(&schema, &body))
+}
+
 #[test]
 fn one_message_or_several_in_order() {
     let one = parse(br#"{"topic":"room:1","event":"msg","payload":{"a":1}}"#).unwrap();
@@ -73,8 +82,15 @@ fn what_is_wrong_is_refused_with_its_status() {
         (r#"{"payloadBase64":"","messages":[]}"#, 422),
         (r#"{"messages":[]}"#, 422),
         (r#"{"messages":[{"topic":"a","event":"x","payload":{}},{"topic":"a"}]}"#, 422),
+        (r#"{"topic":"a","topics":["b"],"event":"x","payload":{}}"#, 422),
+        (r#"{"event":"x","payload":{}}"#, 422),
+        (r#"{"topic":"a","payload":{}}"#, 422),
+        (r#"{"topic":"a","event":"x","payload":{}}"#, 202),
+        (r#"{"topics":["a"],"event":"x","payloadBase64":"/wAB+g=="}"#, 202),
+        (r#"{"messages":[{"topic":"a","event":"x","payloadBase64":""}]}"#, 202),
     ] {
         assert_eq!(status(body), want, "{body}");
+        assert_eq!(fits("Call", body), want == 202, "{body}");
     }
     let message = r#"{"topic":"a","event":"x","payload":{}}"#;
     let many = |n: usize| format!(r#"{{"messages":[{}]}}"#, vec![message; n].join(","));
@@ -166,6 +182,7 @@ async fn ids_are_disconnected_and_topics_listed_in_pages() {
     assert_eq!(*said.lock(), [disconnect("users:anna"), disconnect("users:bert")]);
     for bad in ["{}", r#"{"ids": []}"#, r#"{"id": ""}"#, r#"{"id": "a", "ids": ["b"]}"#] {
         assert_eq!(call(&router, "post", "/api/disconnect", true, bad).await.0, 422, "{bad}");
+        assert!(!fits("Ids", bad), "{bad}");
     }
     let page = |path: &'static str| call(&router, "get", path, true, "");
     let first = page("/api/topics?prefix=a:&limit=1").await;
@@ -213,10 +230,19 @@ async fn the_openapi_document_is_about_the_calls_that_there_are() {
             assert!(answers.contains_key(&bare.to_string()), "{method} {path} {bare}");
             let open = operation["security"].as_array().is_some_and(Vec::is_empty);
             assert_eq!(bare != 401, open, "{method} {path}");
+            for (method, path, want) in [("patch", path, 405), (method, &format!("{path}/x"), 404)]
+            {
+                let (status, answer) = call(&router, method, path, true, "").await;
+                assert!(status == want && answer["error"].is_string(), "{method} {path} {status}");
+                assert!(answers.contains_key(&want.to_string()), "{method} {path} {want}");
+            }
+            assert!(answers.contains_key("408"), "{method} {path}");
             let content = &operation["requestBody"]["content"]["application/json"];
             let mut used = BTreeSet::new();
             for (name, example) in content["examples"].as_object().into_iter().flatten() {
                 let body = &example["value"];
+                let named = content["schema"]["$ref"].as_str().unwrap().rsplit('/').next();
+                assert!(fits(named.unwrap(), &body.to_string()), "{path} {name}");
                 used.extend(body.as_object().unwrap().keys());
                 let (status, answer) = call(&router, method, path, true, &body.to_string()).await;
                 assert_eq!(status, 202, "{path} {name} {answer}");
@@ -232,12 +258,41 @@ async fn the_openapi_document_is_about_the_calls_that_there_are() {
             // Every property that is described is in an example that was taken.
             let schema = content["schema"]["$ref"].as_str().and_then(|path| path.strip_prefix('#'));
             let schema = schema.and_then(|path| doc.pointer(path));
-            let properties = schema.and_then(|schema| schema["properties"].as_object());
-            assert_eq!(used, properties.into_iter().flatten().map(|(key, _)| key).collect());
+            let forms = schema.into_iter().flat_map(|schema| match &schema["oneOf"][0]["$ref"] {
+                Value::String(_) => schema["oneOf"].as_array().unwrap().iter().collect(),
+                _ => vec![schema],
+            });
+            let forms = forms.map(|form| match form["$ref"].as_str() {
+                Some(path) => doc.pointer(path.strip_prefix('#').unwrap()).unwrap(),
+                None => form,
+            });
+            let properties = forms.filter_map(|form| form["properties"].as_object()).flatten();
+            assert_eq!(used, properties.map(|(key, _)| key).collect());
         }
     }
     let routes = routes();
     assert_eq!(described, routes.iter().map(|(method, path, _)| (*method, *path)).collect());
     let (status, served) = call(&router, "get", "/api/openapi.json", false, "").await;
     assert_eq!((status, served), (200, doc));
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_arrive_in_time_is_answered_408() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let request = std::time::Duration::from_millis(50);
+    let limits = api::serve::Limits { connections: 1, per_ip: 1, request };
+    let stop = tokio_util::sync::CancellationToken::new();
+    let server = tokio::spawn(api::serve::serve(listener, api().0, limits, stop.clone()));
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = "POST /api/publish HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+        authorization: Bearer secret\r\ncontent-length: 9\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains(r#"{"error":"#), "{answer}");
+    stop.cancel();
+    server.await.unwrap();
 }

@@ -113,7 +113,7 @@ pub(super) fn admission(said: &Said) -> Result<Verdict<Admission>, Failure> {
 
 /// Reads the answer to a join: what the client is told, if not what the rule says.
 pub(super) fn join(said: &Said) -> Result<Verdict<Option<Payload>>, Failure> {
-    decided(said, |Welcome { response }| Some(response.map(json)))
+    decided(said, |Welcome { response }| Some(response.map(Payload::from)))
 }
 
 /// Reads the answer to an event; `may_be_named` tells what another may be called.
@@ -157,7 +157,7 @@ fn spread(raw: &RawValue, may_be_named: impl Fn(&str) -> bool) -> Option<Spread>
         serde_json::from_str(raw.get()).ok()?;
     let payload = match (payload, payload_base64) {
         (Some(_), Some(_)) => return None,
-        (Some(raw), None) => Some(json(raw)),
+        (Some(raw), None) => Some(Payload::from(raw)),
         (None, Some(text)) => Some(Payload::binary(STANDARD.decode(text).ok()?)),
         (None, None) => None,
     };
@@ -178,12 +178,7 @@ fn answered(raw: &RawValue) -> Option<Option<(Status, Payload)>> {
         Word::Ok => Status::Ok,
         Word::Error => Status::Error,
     };
-    Some(Some((status, response.map_or_else(Payload::empty, json))))
-}
-
-/// As the backend has written it.
-fn json(raw: Box<RawValue>) -> Payload {
-    Payload::json_text(String::from(Box::<str>::from(raw)).into())
+    Some(Some((status, response.map_or_else(Payload::empty, Payload::from))))
 }
 
 #[cfg(test)]

@@ -113,12 +113,20 @@ type Served = (Arc<Mutex<Option<Value>>>, Arc<AtomicUsize>);
 
 impl Issuer {
     pub async fn start(keys: Vec<Value>) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/jwks.json", listener.local_addr().unwrap());
+        Self::on(url, listener, keys)
+    }
+
+    pub fn on<L>(url: String, listener: L, keys: Vec<Value>) -> Self
+    where
+        L: axum::serve::Listener,
+        L::Addr: std::fmt::Debug,
+    {
         async fn serve(State((answer, asked)): State<Served>) -> Result<String, StatusCode> {
             asked.fetch_add(1, Ordering::SeqCst);
             answer.lock().as_ref().map(Value::to_string).ok_or(StatusCode::BAD_GATEWAY)
         }
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/jwks.json", listener.local_addr().unwrap());
         let answer = Arc::new(Mutex::new(Some(json!({ "keys": keys }))));
         let asked = Arc::<AtomicUsize>::default();
         let router = Router::new().route("/jwks.json", get(serve));
