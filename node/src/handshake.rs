@@ -1,12 +1,7 @@
 //! The client-facing HTTP: routing and the WebSocket handshake. After it the shard takes over the
 //! raw TCP stream; no HTTP state is kept for an open socket.
 
-use std::{
-    net::SocketAddr,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -92,7 +87,7 @@ async fn websocket(
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     mut request: Request,
 ) -> Response {
-    if let Err(refusal) = plane.door.admit(plane.others(), Instant::now()) {
+    if let Err(refusal) = plane.admit() {
         plane.metrics.refuse(refusal.reason());
         return busy(refusal);
     }

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    accept::Door,
+    accept::{Door, Refusal},
     arrivals::{Arrivals, DISCONNECT},
     drain::{Drain, Shed},
     history::History,
@@ -34,6 +34,9 @@ use crate::{
     },
     webhook::Webhook,
 };
+
+/// Open files where there is no limit to them: as many as Linux lets a process have by default.
+const UNLIMITED: u64 = 1 << 20;
 
 /// The socket settings of a node.
 pub(crate) struct Settings {
@@ -176,13 +179,19 @@ impl Plane {
         streams.max(self.connections())
     }
 
-    /// Connections that the node would hold; 0 when it is not known.
+    /// Connections that the node holds, long-poll sessions among them: these take no file each, and
+    /// are as many at the most all the same.
     pub(crate) fn capacity(&self) -> u64 {
-        let files = getrlimit(Resource::Nofile).current;
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(UNLIMITED);
         match u64::from(self.door.most()) {
-            0 => files.unwrap_or(0),
-            most => files.map_or(most, |files| files.min(most)),
+            0 => files,
+            most => files.min(most),
         }
+    }
+
+    /// Asks the door for the connection that asks.
+    pub(crate) fn admit(&self) -> Result<(), Refusal> {
+        self.door.admit(self.others(), self.capacity(), Instant::now())
     }
 
     /// Puts a live configuration in force.

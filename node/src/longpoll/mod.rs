@@ -104,7 +104,7 @@ async fn serve(
                     _ => true,
                 },
             };
-            match plane.door.admit(plane.others(), Instant::now()) {
+            match plane.admit() {
                 Ok(()) => {}
                 Err(_) if gone => return status(410),
                 Err(refusal) => {
