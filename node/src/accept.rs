@@ -156,6 +156,10 @@ pub(crate) async fn accept(listener: TcpListener, plane: Arc<Plane>, shutdown: C
 }
 
 fn hand_over(plane: &Plane, stream: std::net::TcpStream, peer: SocketAddr) {
+    if plane.streams() >= plane.files.taken {
+        // Those who say nothing count as well. There is no file left with which to tell it.
+        return plane.metrics.refuse("files");
+    }
     let least = plane.shards.iter().min_by_key(|shard| shard.sockets.load(Ordering::Relaxed));
     let Some(shard) = least else { return };
     shard.sockets.fetch_add(1, Ordering::Relaxed);

@@ -195,7 +195,9 @@ pub(crate) fn busy(refusal: Refusal) -> Response {
         Refusal::Closed(_) => "2",
         Refusal::Rate | Refusal::Full => "1",
     };
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, seconds)]).into_response()
+    // Whoever is refused shall not keep the connection that others wait for.
+    let headers = [(header::RETRY_AFTER, seconds), (header::CONNECTION, "close")];
+    (StatusCode::SERVICE_UNAVAILABLE, headers).into_response()
 }
 
 /// `P-CON-2`; the last `vsn` counts, and one that is not a plain string is refused.

@@ -9,7 +9,6 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use rustix::process::{Resource, getrlimit};
 use sluice_node_api::config::{self, SlowConsumer};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +17,7 @@ use crate::{
     accept::{Door, Refusal},
     arrivals::{Arrivals, DISCONNECT},
     drain::{Drain, Shed},
+    files::Files,
     history::History,
     hub::HubMetrics,
     interest::Interest,
@@ -34,9 +34,6 @@ use crate::{
     },
     webhook::Webhook,
 };
-
-/// Open files where there is no limit to them: as many as Linux lets a process have by default.
-const UNLIMITED: u64 = 1 << 20;
 
 /// The socket settings of a node.
 pub(crate) struct Settings {
@@ -109,6 +106,8 @@ pub(crate) struct Plane {
     pub(crate) history: History,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) door: Door,
+    /// What its clients may have open.
+    pub(crate) files: Files,
     /// What may wait for clients.
     pub(crate) bound: Bound,
     pub(crate) metrics: HubMetrics,
@@ -147,6 +146,7 @@ impl Plane {
             presence: Presence::new(instance),
             history: History::default(),
             shards: (0..shards).map(|_| ShardHandle::default()).collect(),
+            files: Files::of_process(shards),
             door: Door::new(socket.max_connects_per_second, Instant::now()),
             bound: Bound::new(),
             metrics: HubMetrics::default(),
@@ -173,19 +173,22 @@ impl Plane {
 
     /// Connections beside the one that asks: long-poll sessions among them, and handshakes, so that
     /// many at once do not slip past a limit.
-    pub(crate) fn others(&self) -> u64 {
+    fn others(&self) -> u64 {
+        self.streams().saturating_sub(1).max(self.connections())
+    }
+
+    /// TCP connections of clients, channel sockets or not.
+    pub(crate) fn streams(&self) -> u64 {
         let all: usize = self.shards.iter().map(|s| s.sockets.load(Ordering::Relaxed)).sum();
-        let streams = u64::try_from(all).unwrap_or(u64::MAX).saturating_sub(1);
-        streams.max(self.connections())
+        u64::try_from(all).unwrap_or(u64::MAX)
     }
 
     /// Connections that the node holds, long-poll sessions among them: these take no file each, and
     /// are as many at the most all the same.
     pub(crate) fn capacity(&self) -> u64 {
-        let files = getrlimit(Resource::Nofile).current.unwrap_or(UNLIMITED);
         match u64::from(self.door.most()) {
-            0 => files,
-            most => files.min(most),
+            0 => self.files.held,
+            most => self.files.held.min(most),
         }
     }
 
