@@ -21,6 +21,7 @@ use super::{
     question::{Answer, Question},
     served::{Served, here},
     token::Session,
+    upload::Uploads,
 };
 use crate::{plane::Plane, pubsub::Instance};
 
@@ -38,6 +39,8 @@ const REPLIES: usize = 16;
 pub(crate) struct Polls {
     waiting: Mutex<Waiting>,
     pub(super) served: Served,
+    /// What is being read of posts, whether they are for sessions here or elsewhere.
+    pub(super) uploads: Uploads,
 }
 
 #[derive(Default)]

@@ -12,6 +12,7 @@ pub(crate) mod served;
 #[cfg(test)]
 mod tests;
 mod token;
+mod upload;
 
 use std::{
     net::SocketAddr,
@@ -20,7 +21,6 @@ use std::{
 };
 
 use axum::{
-    body::to_bytes,
     extract::{ConnectInfo, Query, RawPathParams, Request, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
 };
@@ -32,6 +32,7 @@ use ask::ask;
 pub(crate) use body::Posted;
 use question::{Answer, Question};
 use token::Session;
+use upload::Unread;
 #[cfg(any(test, fuzzing))]
 pub(crate) use {body::messages, token::judge as judge_token};
 
@@ -197,8 +198,13 @@ async fn open(
 async fn post(place: &Place, session: Session, window: Duration, request: Request) -> Response {
     let kind = request.headers().get(header::CONTENT_TYPE).cloned();
     let limit = place.mount.max_frame.unwrap_or_default();
-    let Ok(body) = to_bytes(request.into_body(), limit).await else {
-        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    let body = upload::read(&place.plane, session, window, limit, request.into_body()).await;
+    let body = match body {
+        Ok(body) => body,
+        Err(Unread::Gone) => return status(410),
+        Err(Unread::Late) => return status(408),
+        Err(Unread::TooLarge) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(Unread::Broken) => return StatusCode::BAD_REQUEST.into_response(),
     };
     let Ok(messages) = body::messages(kind.as_ref().map(HeaderValue::as_bytes), body) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();

@@ -14,7 +14,7 @@ const LIFE: u64 = 14 * 24 * 3600;
 const BODY: usize = 16 + 2 + 4 + 8 + 8;
 
 /// Where a session is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Session {
     pub(crate) node: Instance,
     pub(crate) shard: u16,

@@ -28,6 +28,8 @@ pub(super) struct Polled {
     /// The poll that waits.
     waiting: RefCell<Option<oneshot::Sender<Vec<String>>>>,
     posts: RefCell<VecDeque<Post>>,
+    /// Those whose messages are being read.
+    uploads: RefCell<Vec<oneshot::Sender<()>>>,
 }
 
 struct Post {
@@ -67,6 +69,18 @@ impl Shard {
             let _ = older.send(Vec::new());
         }
         self.answer(&conn);
+    }
+
+    /// Messages of the client begin to arrive: who reads them is told when the session ends.
+    pub(super) fn upload(&self, at: (Slot, u64), upload: oneshot::Sender<()>) {
+        let Some(conn) = self.polled(at) else { return };
+        let Some(polled) = &conn.polled else { return };
+        let mut uploads = polled.uploads.borrow_mut();
+        uploads.retain(|upload| !upload.is_closed());
+        if uploads.len() >= MAX_POSTS {
+            return self.plane.metrics.drop("longpoll", 1);
+        }
+        uploads.push(upload);
     }
 
     /// Messages of the client.
@@ -151,6 +165,7 @@ impl Shard {
             let _ = poll.send(Vec::new());
         }
         polled.posts.take();
+        polled.uploads.take();
         self.remove(conn);
     }
 }

@@ -89,6 +89,7 @@ impl Shard {
                 Task::OpenPoll(opening, opened) => self.open_poll(&opening, opened),
                 Task::Poll(at, answer) => self.poll(at, answer),
                 Task::Post(at, messages, taken) => self.post(at, messages, taken),
+                Task::Uploads(at, upload) => self.upload(at, upload),
                 Task::Said(address, said) => self.said(address, said),
                 Task::Topics(query, answer) => {
                     // Who asked may be gone.
