@@ -21,6 +21,7 @@ use super::{
     question::{Answer, Question},
     served::{Served, here},
     token::Session,
+    unread::Answers,
     upload::Uploads,
 };
 use crate::{plane::Plane, pubsub::Instance};
@@ -41,6 +42,8 @@ pub(crate) struct Polls {
     pub(super) served: Served,
     /// What is being read of posts, whether they are for sessions here or elsewhere.
     pub(super) uploads: Uploads,
+    /// What is being written to their clients.
+    pub(super) answers: Answers,
 }
 
 #[derive(Default)]

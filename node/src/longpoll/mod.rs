@@ -12,6 +12,7 @@ pub(crate) mod served;
 #[cfg(test)]
 mod tests;
 mod token;
+mod unread;
 mod upload;
 
 use std::{
@@ -32,6 +33,7 @@ use ask::ask;
 pub(crate) use body::Posted;
 use question::{Answer, Question};
 use token::Session;
+pub(crate) use unread::Answering;
 use upload::Unread;
 #[cfg(any(test, fuzzing))]
 pub(crate) use {body::messages, token::judge as judge_token};
@@ -101,7 +103,13 @@ async fn serve(
             let gone = match session {
                 None => false,
                 Some((token, session)) => match ask(plane, session, Question::Poll(window)).await {
-                    Answer::Messages(messages) => return messages_of(&token, messages),
+                    Answer::Messages(messages) => {
+                        let answering = request.extensions().get::<Answering>();
+                        if let Some(answering) = answering.filter(|_| !messages.is_empty()) {
+                            answering.begin(plane, session, messages.len() as u64);
+                        }
+                        return messages_of(&token, messages);
+                    }
                     _ => true,
                 },
             };
