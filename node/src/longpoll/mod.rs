@@ -95,8 +95,11 @@ async fn serve(
         plane.metrics.refuse("origin");
         return status(403);
     }
-    let query = query.map(|Query(pairs)| pairs).ok();
+    let mut query = query.map(|Query(pairs)| pairs).ok();
     let session = session(plane, request.headers(), query.as_deref().unwrap_or_default());
+    if let Some(query) = query.as_mut().filter(|_| !request.headers().contains_key(TOKEN)) {
+        take_token(query, session.is_some());
+    }
     match *request.method() {
         Method::OPTIONS => StatusCode::OK.into_response(),
         Method::GET => {
@@ -151,6 +154,18 @@ fn session(
     let named = || query.iter().rev().find(|(name, _)| name == "token");
     let token = header.or_else(|| named().map(|(_, token)| token.as_str()))?;
     token::read(token, &plane.secret, Instant::now(), now())
+}
+
+/// Takes the token of a session out of the parameters. phoenix.js appends it to those of its user, one of
+/// which may be named `token` as well: that is what the connect callback is to see. One that is not `known`
+/// may be of a secret that is no more, or the user's own if there is no other.
+fn take_token(query: &mut Pairs, known: bool) {
+    let mut tokens = query.iter().enumerate().rev().filter(|(_, (name, _))| name == "token");
+    if let Some((last, (_, token))) = tokens.next()
+        && (known || tokens.next().is_some() && token::is_one(token))
+    {
+        query.remove(last);
+    }
 }
 
 /// Opens a session (`P-LP-2`).
