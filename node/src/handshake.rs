@@ -87,6 +87,9 @@ async fn websocket(
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     mut request: Request,
 ) -> Response {
+    if is_nowhere(&segments) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
     if let Err(refusal) = plane.admit() {
         plane.metrics.refuse(refusal.reason());
         return busy(refusal);
@@ -146,6 +149,12 @@ async fn websocket(
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     response
+}
+
+/// Whether a parameter of the path is empty: `/space//websocket` has one segment less than
+/// `/space/{space}/websocket`.
+pub(crate) fn is_nowhere(segments: &RawPathParams) -> bool {
+    segments.iter().any(|(_, segment)| segment.is_empty())
 }
 
 /// Why the connect callback let nobody in.

@@ -40,7 +40,7 @@ pub(crate) use {body::messages, token::judge as judge_token};
 
 use crate::{
     channel::{Connect, Transport, params},
-    handshake::{Opening, Place, busy, vsn},
+    handshake::{Opening, Place, busy, is_nowhere, vsn},
     plane::Plane,
     shard::inbox::Task,
 };
@@ -88,7 +88,7 @@ async fn serve(
     request: Request,
 ) -> Response {
     let Place { plane, mount } = place;
-    let Some(window) = mount.longpoll else {
+    let Some(window) = mount.longpoll.filter(|_| !is_nowhere(segments)) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     if !mount.origins.as_ref().is_none_or(|origins| origins.admits(request.headers())) {
