@@ -3,7 +3,7 @@
 mod conformance;
 mod plane;
 
-use conformance::node;
+use conformance::{node, pair};
 use plane::{Node, PATIENCE, session::Session};
 use sluice_node::{
     hub::Reason,
@@ -63,4 +63,17 @@ async fn of_the_answers_of_a_session_that_nobody_reads_only_the_last_is_held() {
     say(&node, "six");
     assert!(rest(poll(&node, &session).await).await > LARGE);
     assert_eq!(dropped(), 1);
+}
+
+#[tokio::test]
+async fn p_lp_3_what_waits_is_told_in_portions_that_another_node_can_carry() {
+    let [(one, _one), (two, _two)] = pair().await;
+    let here = Session::open(one.address, "/socket").await;
+    here.join("quiet:a").await;
+    for text in ["one", "two", "six"] {
+        say(&one, text);
+    }
+    let told = here.at(two.address, "/socket").messages(3).await;
+    let begins = told.iter().map(|message| &message[4]["text"].as_str().expect("text")[..3]);
+    assert_eq!(begins.collect::<Vec<_>>(), ["one", "two", "six"]);
 }

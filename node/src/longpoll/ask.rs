@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    letter::{Letter, send},
+    letter::{Letter, MAX_LETTER, send},
     question::{Answer, Question},
     served::{Served, here},
     token::Session,
@@ -91,8 +91,11 @@ pub(crate) async fn ask(plane: &Plane, session: Session, question: Question) -> 
         Question::Post(..) => (false, Answer::Late),
     };
     let mut asked = Asked::new(plane, session.node);
-    let letter = Letter::question(asked.number, at, &question).seal(plane);
+    let letter = Letter::question(asked.number, at, &question).seal_question(&question, plane);
     drop(question);
+    if letter.as_ref().is_some_and(|letter| letter.len() > MAX_LETTER) {
+        return Answer::TooLarge;
+    }
     let Some(letter) = letter.filter(|letter| asked.hold(letter.len())) else {
         return Answer::Gone;
     };

@@ -235,6 +235,7 @@ async fn post(place: &Place, session: Session, window: Duration, request: Reques
     match ask(&place.plane, session, Question::Post(messages, window)).await {
         Answer::Taken => status(200),
         Answer::Late => status(408),
+        Answer::TooLarge => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
         Answer::Gone | Answer::Messages(_) => status(410),
     }
 }
