@@ -94,7 +94,8 @@ async fn no_more_is_read_for_a_session_at_once_than_two_of_its_largest_messages(
     let (refused, _, others) = futures::future::select_all(ends).await;
     // What was not read may take the answer with it.
     assert!(refused.is_empty() || refused.contains(r#"{"status":410}"#), "{refused}");
-    assert_eq!(dropped(), 1);
+    // Others that come at the same moment may find no room either.
+    assert!(dropped() > 0);
     drop(others);
     // The session itself lives, and others are as free as before.
     let heartbeat = json!([null, "2", "phoenix", "heartbeat", {}]).to_string();

@@ -51,10 +51,11 @@ impl Held<'_> {
     fn grow(&mut self, bytes: usize, most: usize) -> bool {
         let mut uploads = self.plane.polls.uploads.0.lock();
         let all = uploads.entry(self.session).or_default();
-        *all += bytes;
-        self.bytes += bytes;
-        let fits = *all <= most;
-        if !fits {
+        let fits = bytes <= most.saturating_sub(*all);
+        if fits {
+            *all += bytes;
+            self.bytes += bytes;
+        } else {
             self.plane.metrics.drop("longpoll", 1);
         }
         fits
