@@ -92,7 +92,7 @@ pub struct Limits {
     /// Connections that one pod holds; past that it answers 503 with `Retry-After`, and the client
     /// tries again, most likely at another pod. From four fifths of it on the condition
     /// `CapacityPressure` is True. Leave room for a deploy: while one of n pods drains, the others
-    /// carry its clients too. Absent: as many as the container may open files.
+    /// carry its clients too. Absent: as many as the limit of open files has room for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections: Option<i32>,

@@ -199,8 +199,8 @@ pub struct NodeStatus {
     pub started_at: Option<Timestamp>,
     /// Channel sockets now open (not TCP connections).
     pub connections: u64,
-    /// Connections that the node would hold: `limits.maxConnections`, or fewer if the limit of open
-    /// files is lower; 0 when it is not known.
+    /// Connections that the node holds, long-poll sessions among them: `limits.maxConnections`, or
+    /// fewer if the limit of open files leaves room for no more; 0 when it is not known.
     #[serde(default)]
     pub capacity: u64,
     /// Channels now joined, over all sockets.

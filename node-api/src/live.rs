@@ -39,8 +39,8 @@ impl Default for LiveConfig {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections held at a time; past that 503 with `Retry-After`. 0: as many as there may be
-    /// open files. A lower limit than there are connections closes none.
+    /// Connections held at a time; past that 503 with `Retry-After`. 0: as many as the
+    /// limit of open files has room for. A lower limit than there are connections closes none.
     pub max_connections: u32,
     /// Bytes of memory that messages which wait for clients may take, over all clients; past that the
     /// slowest clients miss broadcasts or are closed, by `slowConsumer`. Absent: a quarter of the

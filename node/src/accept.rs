@@ -51,7 +51,7 @@ enum Cordon {
 pub(crate) struct Door {
     cordon: Mutex<Cordon>,
     draining: AtomicBool,
-    /// Most connections; 0 is no limit.
+    /// Most connections; 0: as many as the node can hold.
     most: AtomicU32,
     rate: u32,
     pace: Mutex<Pace>,
@@ -70,16 +70,15 @@ impl Door {
         }
     }
 
-    /// Asks for one connection, with `held` of them there already.
-    pub(crate) fn admit(&self, held: u64, now: Instant) -> Result<(), Refusal> {
+    /// Asks for one connection, with `held` of the `capacity` there already.
+    pub(crate) fn admit(&self, held: u64, capacity: u64, now: Instant) -> Result<(), Refusal> {
         if self.draining() {
             return Err(Refusal::Closed("drain"));
         }
         if self.cordoned(now) {
             return Err(Refusal::Closed("cordon"));
         }
-        let most = self.most();
-        if most > 0 && held >= u64::from(most) {
+        if held >= capacity {
             return Err(Refusal::Full);
         }
         if !self.pace.lock().take(self.rate, now) {
@@ -122,7 +121,7 @@ impl Door {
         }
     }
 
-    /// Lets in no more than `most` connections; 0 is no limit.
+    /// Lets in no more than `most` connections; 0: as many as the node can hold.
     pub(crate) fn limit(&self, most: u32) {
         self.most.store(most, Ordering::Release);
     }
@@ -157,6 +156,10 @@ pub(crate) async fn accept(listener: TcpListener, plane: Arc<Plane>, shutdown: C
 }
 
 fn hand_over(plane: &Plane, stream: std::net::TcpStream, peer: SocketAddr) {
+    if plane.streams() >= plane.files.taken {
+        // Those who say nothing count as well. There is no file left with which to tell it.
+        return plane.metrics.refuse("files");
+    }
     let least = plane.shards.iter().min_by_key(|shard| shard.sockets.load(Ordering::Relaxed));
     let Some(shard) = least else { return };
     shard.sockets.fetch_add(1, Ordering::Relaxed);
@@ -174,9 +177,9 @@ mod tests {
     fn the_door_lets_in_its_rate_a_second() {
         let start = Instant::now();
         let door = Door::new(3, start);
-        let taken = |at| (0..10).filter(|_| door.admit(0, at).is_ok()).count();
+        let taken = |at| (0..10).filter(|_| door.admit(0, 9, at).is_ok()).count();
         assert_eq!(taken(start), 3);
-        assert_eq!(door.admit(0, start), Err(Refusal::Rate));
+        assert_eq!(door.admit(0, 9, start), Err(Refusal::Rate));
         assert_eq!(taken(start + Duration::from_millis(700)), 2);
         assert_eq!(taken(start + Duration::from_secs(60)), 3, "no more than a second's worth");
     }
@@ -185,13 +188,9 @@ mod tests {
     fn a_full_house_lets_nobody_in_until_there_is_room() {
         let start = Instant::now();
         let door = Door::new(9, start);
-        door.limit(2);
-        assert_eq!(door.admit(1, start), Ok(()));
-        assert_eq!(door.admit(2, start), Err(Refusal::Full));
-        door.limit(3);
-        assert_eq!(door.admit(2, start), Ok(()));
-        door.limit(0);
-        assert_eq!(door.admit(1_000_000, start), Ok(()));
+        assert_eq!(door.admit(1, 2, start), Ok(()));
+        assert_eq!(door.admit(2, 2, start), Err(Refusal::Full));
+        assert_eq!(door.admit(2, 3, start), Ok(()));
     }
 
     #[test]
@@ -199,12 +198,12 @@ mod tests {
         let start = Instant::now();
         let door = Door::new(3, start);
         door.cordon(None, start);
-        assert_eq!(door.admit(0, start), Err(Refusal::Closed("cordon")));
+        assert_eq!(door.admit(0, 9, start), Err(Refusal::Closed("cordon")));
         door.set_draining(true);
         door.uncordon();
-        assert_eq!(door.admit(0, start), Err(Refusal::Closed("drain")));
+        assert_eq!(door.admit(0, 9, start), Err(Refusal::Closed("drain")));
         door.set_draining(false);
-        assert_eq!(door.admit(0, start), Ok(()));
+        assert_eq!(door.admit(0, 9, start), Ok(()));
     }
 
     #[test]
@@ -213,11 +212,11 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let door = Door::new(3, start);
         door.cordon(Some(Duration::from_secs(10)), start);
-        assert_eq!(door.admit(0, at(9)), Err(Refusal::Closed("cordon")));
+        assert_eq!(door.admit(0, 9, at(9)), Err(Refusal::Closed("cordon")));
         assert_eq!(door.cordon_left(at(9)), Some(Duration::from_secs(1)));
         door.cordon(Some(Duration::from_secs(10)), at(9));
         assert!(door.cordoned(at(18)));
-        assert_eq!((door.admit(0, at(19)), door.cordon_left(at(19))), (Ok(()), None));
+        assert_eq!((door.admit(0, 9, at(19)), door.cordon_left(at(19))), (Ok(()), None));
         door.cordon(Some(Duration::MAX), at(19));
         assert!(door.cordoned(at(1 << 30)) && door.cordon_left(at(19)).is_none());
     }

@@ -1,12 +1,7 @@
 //! The client-facing HTTP: routing and the WebSocket handshake. After it the shard takes over the
 //! raw TCP stream; no HTTP state is kept for an open socket.
 
-use std::{
-    net::SocketAddr,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -92,7 +87,10 @@ async fn websocket(
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     mut request: Request,
 ) -> Response {
-    if let Err(refusal) = plane.door.admit(plane.others(), Instant::now()) {
+    if is_nowhere(&segments) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    if let Err(refusal) = plane.admit() {
         plane.metrics.refuse(refusal.reason());
         return busy(refusal);
     }
@@ -153,6 +151,12 @@ async fn websocket(
     response
 }
 
+/// Whether a parameter of the path is empty: `/space//websocket` has one segment less than
+/// `/space/{space}/websocket`.
+pub(crate) fn is_nowhere(segments: &RawPathParams) -> bool {
+    segments.iter().any(|(_, segment)| segment.is_empty())
+}
+
 /// Why the connect callback let nobody in.
 pub(crate) enum Unlet {
     Refused(Refused),
@@ -200,7 +204,9 @@ pub(crate) fn busy(refusal: Refusal) -> Response {
         Refusal::Closed(_) => "2",
         Refusal::Rate | Refusal::Full => "1",
     };
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, seconds)]).into_response()
+    // Whoever is refused shall not keep the connection that others wait for.
+    let headers = [(header::RETRY_AFTER, seconds), (header::CONNECTION, "close")];
+    (StatusCode::SERVICE_UNAVAILABLE, headers).into_response()
 }
 
 /// `P-CON-2`; the last `vsn` counts, and one that is not a plain string is refused.

@@ -93,7 +93,7 @@ impl Hub {
         self.plane.instance
     }
 
-    /// Connections that the node would hold; 0 when it is not known.
+    /// Connections that the node holds, long-poll sessions among them.
     pub fn capacity(&self) -> u64 {
         self.plane.capacity()
     }

@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod config;
 pub mod discovery;
 pub mod drain;
+mod files;
 pub mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

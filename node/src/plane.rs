@@ -9,15 +9,15 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use rustix::process::{Resource, getrlimit};
 use sluice_node_api::config::{self, SlowConsumer};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    accept::Door,
+    accept::{Door, Refusal},
     arrivals::{Arrivals, DISCONNECT},
     drain::{Drain, Shed},
+    files::Files,
     history::History,
     hub::HubMetrics,
     interest::Interest,
@@ -106,6 +106,8 @@ pub(crate) struct Plane {
     pub(crate) history: History,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) door: Door,
+    /// What its clients may have open.
+    pub(crate) files: Files,
     /// What may wait for clients.
     pub(crate) bound: Bound,
     pub(crate) metrics: HubMetrics,
@@ -144,6 +146,7 @@ impl Plane {
             presence: Presence::new(instance),
             history: History::default(),
             shards: (0..shards).map(|_| ShardHandle::default()).collect(),
+            files: Files::of_process(shards),
             door: Door::new(socket.max_connects_per_second, Instant::now()),
             bound: Bound::new(),
             metrics: HubMetrics::default(),
@@ -170,19 +173,28 @@ impl Plane {
 
     /// Connections beside the one that asks: long-poll sessions among them, and handshakes, so that
     /// many at once do not slip past a limit.
-    pub(crate) fn others(&self) -> u64 {
-        let all: usize = self.shards.iter().map(|s| s.sockets.load(Ordering::Relaxed)).sum();
-        let streams = u64::try_from(all).unwrap_or(u64::MAX).saturating_sub(1);
-        streams.max(self.connections())
+    fn others(&self) -> u64 {
+        self.streams().saturating_sub(1).max(self.connections())
     }
 
-    /// Connections that the node would hold; 0 when it is not known.
+    /// TCP connections of clients, channel sockets or not.
+    pub(crate) fn streams(&self) -> u64 {
+        let all: usize = self.shards.iter().map(|s| s.sockets.load(Ordering::Relaxed)).sum();
+        u64::try_from(all).unwrap_or(u64::MAX)
+    }
+
+    /// Connections that the node holds, long-poll sessions among them: these take no file each, and
+    /// are as many at the most all the same.
     pub(crate) fn capacity(&self) -> u64 {
-        let files = getrlimit(Resource::Nofile).current;
         match u64::from(self.door.most()) {
-            0 => files.unwrap_or(0),
-            most => files.map_or(most, |files| files.min(most)),
+            0 => self.files.held,
+            most => self.files.held.min(most),
         }
+    }
+
+    /// Asks the door for the connection that asks.
+    pub(crate) fn admit(&self) -> Result<(), Refusal> {
+        self.door.admit(self.others(), self.capacity(), Instant::now())
     }
 
     /// Puts a live configuration in force.

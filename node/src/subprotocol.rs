@@ -14,7 +14,7 @@ const LENIENT: GeneralPurposeConfig =
 
 /// What a client offers.
 pub(crate) struct Offer<'a> {
-    /// The header is there.
+    /// The header is there, and does not say a token alone.
     made: bool,
     names: Vec<&'a str>,
     token: Option<&'a str>,
@@ -28,13 +28,14 @@ impl<'a> Offer<'a> {
     /// Reads the offer; with `auth_token` one token is taken out of it, of two none is used.
     pub(crate) fn read(headers: &'a HeaderMap, auth_token: bool) -> Self {
         let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
-        let made = values.iter().next().is_some();
+        let mut made = values.iter().next().is_some();
         let values = values.iter().filter_map(|value| value.to_str().ok());
         let mut names: Vec<_> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
         let tokens: Vec<_> = names.iter().filter_map(|name| name.strip_prefix(TOKEN)).collect();
         let token = match tokens[..] {
             [token] if auth_token => {
                 names.retain(|name| !name.starts_with(TOKEN));
+                made = !names.is_empty();
                 Some(token)
             }
             _ => None,
@@ -97,6 +98,15 @@ mod tests {
         let offer = Offer::read(&headers, true);
         assert_eq!(offer.token(), Ok(None));
         assert_eq!(offer.agree(&phoenix()), Ok(Some(HeaderValue::from_static("phoenix"))));
+    }
+
+    #[test]
+    fn p_con_9_a_token_alone_offers_no_subprotocol() {
+        let headers = headers(&format!("{TOKEN}YQ"));
+        let offer = Offer::read(&headers, true);
+        assert_eq!((offer.token(), offer.agree(&phoenix())), (Ok(Some("a".into())), Ok(None)));
+        let offer = Offer::read(&headers, false);
+        assert_eq!(offer.agree(&phoenix()), Err(Unacceptable), "here it is a name like others");
     }
 
     #[test]

@@ -8,7 +8,10 @@ mod tokens;
 use std::path::PathBuf;
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
-use plane::{Client, refusal};
+use plane::{
+    Client, refusal,
+    session::{Session, answer},
+};
 use serde_json::{Value, json};
 use sluice_node::run::Node;
 use support::{Dir, end, node, publish, until};
@@ -249,6 +252,38 @@ async fn p_con_10_a_user_is_disconnected_by_a_publish_to_the_id_from_a_claim() {
     assert_eq!(anna.close_code().await, Some(1001));
     bert.is_quiet().await;
     nobody.is_quiet().await;
+    end(node).await;
+}
+
+#[tokio::test]
+async fn p_lp_8_a_dead_session_is_followed_by_one_of_the_same_user() {
+    let (dir, signer) = (Dir::new(), Signer::new("HS256"));
+    let more = "    socketId: 'users:{sub}'\n";
+    let node = node("a", &config(&dir, &[("HS256", &signer)], more)).await;
+    let jwt = signer.sign(&json!({"alg": "HS256"}), &claims("anna"));
+    let url = format!("http://{}/socket/longpoll?token={jwt}&vsn=2.0.0", node.addresses.http);
+    let opened = answer(reqwest::Client::new().get(&url)).await;
+    assert_eq!(opened["status"], 410);
+    let mut token = opened["token"].as_str().unwrap().to_owned();
+    let call = json!({"topic": "users:anna", "event": "disconnect", "payload": {}});
+    assert_eq!(publish(&node, call.to_string()).await.0, 202);
+    until("the session is gone", || node.hub.counts().connections == 0).await;
+    // Once with a token that is ours, once with one of a secret that is not known any more.
+    for _ in 0..2 {
+        let again = answer(reqwest::Client::new().get(format!("{url}&token={token}"))).await;
+        assert_eq!(again["status"], 410, "{again}");
+        let session = Session {
+            http: reqwest::Client::new(),
+            url: url.clone(),
+            token: again["token"].as_str().unwrap().to_owned(),
+        };
+        let heartbeat = json!([null, "1", "phoenix", "heartbeat", {}]).to_string();
+        assert_eq!(session.post(&[heartbeat]).await, 200, "it lives");
+        let first = if token.starts_with('A') { "B" } else { "A" };
+        token.replace_range(..1, first);
+    }
+    let alone = url.replace(&jwt, &token);
+    assert_eq!(answer(reqwest::Client::new().get(alone)).await, json!({"status": 403}));
     end(node).await;
 }
 

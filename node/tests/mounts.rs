@@ -144,3 +144,15 @@ async fn p_hb_2_p_hb_3_a_mounts_idle_timeout_closes_with_a_code_to_come_back_aft
     let mut client = connect(&node, "/quick/websocket", &[]).await.2.expect("let in");
     assert_eq!(client.close_code().await, Some(1002));
 }
+
+#[tokio::test]
+async fn p_con_1_an_empty_segment_is_none() {
+    let node = node().await;
+    for way in ["websocket", "websocket/", "longpoll", "longpoll/"] {
+        let there = format!("http://{}/space/a/{way}?vsn=2.0.0", node.address);
+        let there = reqwest::get(there).await.expect("an answer");
+        assert_ne!(there.status(), 404, "{way}");
+        let nowhere = format!("/space//{way}?vsn=2.0.0");
+        assert_eq!(connect(&node, &nowhere, &[]).await.0, 404, "{way}");
+    }
+}

@@ -37,6 +37,14 @@ pub struct Limits {
     pub request: Duration,
 }
 
+impl Limits {
+    /// The same, with no more connections than `most`.
+    pub fn within(self, most: usize) -> Self {
+        let connections = self.connections.min(most);
+        Self { connections, per_ip: self.per_ip.min(connections), ..self }
+    }
+}
+
 /// Serves until `stop`, then lets requests under way end.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
     let places = Places::new(limits.connections, limits.per_ip);

@@ -2,7 +2,7 @@
 //! the time is an argument. Nothing of a token is ever in an error or a log.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::{Map, Value};
 use sluice_node_api::auth::{Algorithm, Jwt};
 
@@ -66,7 +66,13 @@ pub(super) struct Token<'a> {
 struct Header {
     alg: String,
     kid: Option<String>,
-    crit: Option<IgnoredAny>,
+    /// Extensions, whatever they are. `null` is none that can be understood either (RFC 7515 4.1.11).
+    #[serde(default, deserialize_with = "present")]
+    crit: bool,
+}
+
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(value).map(|_| true)
 }
 
 impl<'a> Token<'a> {
@@ -81,7 +87,7 @@ impl<'a> Token<'a> {
         let header: Header =
             serde_json::from_slice(&part(header)?).map_err(|_| Denied::Malformed)?;
         let algorithm = Algorithm::named(&header.alg).ok_or(Denied::Algorithm)?;
-        if header.crit.is_some() {
+        if header.crit {
             return Err(Denied::Algorithm);
         }
         let (payload, signature) = (part(payload)?, part(signature)?);
@@ -192,8 +198,10 @@ mod tests {
         for alg in ["none", "None", "", "hs256", "HS384", "RS512", "PS256"] {
             assert_eq!(of(json!({ "alg": alg }), "e30."), Some(Denied::Algorithm), "{alg}");
         }
-        let crit = json!({"alg": "HS256", "crit": ["b64"], "b64": false});
-        assert_eq!(of(crit, "e30.AA"), Some(Denied::Algorithm));
+        for crit in [json!(["b64"]), json!([]), json!(null), json!(false)] {
+            let header = json!({"alg": "HS256", "crit": crit, "b64": false});
+            assert_eq!(of(header, "e30.AA"), Some(Denied::Algorithm), "{crit}");
+        }
         for rest in ["e30", "e30.AA.AA", "e30=.AA", "+/.AA", "e30.A A"] {
             assert_eq!(of(json!({"alg": "HS256"}), rest), Some(Denied::Malformed), "{rest}");
         }

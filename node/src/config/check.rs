@@ -1,7 +1,7 @@
 //! What a configuration must mean beyond being well formed. Pure; finds every problem at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use sluice_node_api::config::{
     Adapter, ChannelRule, CheckOrigin, HistoryRule, LiveConfig, NodeConfig, Origin, PresenceRule,
@@ -158,7 +158,7 @@ fn check_history(at: &str, history: Option<&HistoryRule>, out: &mut Out) {
 }
 
 fn listen(c: &NodeConfig, out: &mut Out) {
-    let mut seen = BTreeMap::new();
+    let mut seen: Vec<(SocketAddr, &str)> = Vec::new();
     for (field, value) in [
         ("listen.http", &c.listen.http),
         ("listen.mesh", &c.listen.mesh),
@@ -168,13 +168,21 @@ fn listen(c: &NodeConfig, out: &mut Out) {
         match value.parse::<SocketAddr>() {
             Err(_) => out.add(field, format!("{value:?} is no address: write `ip:port`")),
             Ok(a) if a.port() != 0 => {
-                if let Some(other) = seen.insert(a, field) {
-                    out.add(field, format!("{value} is taken by {other}"));
+                if let Some((taken, other)) = seen.iter().find(|(other, _)| overlap(a, *other)) {
+                    out.add(field, format!("{value} is taken by {other}, {taken}"));
                 }
+                seen.push((a, field));
             }
             Ok(_) => {}
         }
     }
+}
+
+/// Whether not both can be listened on. `[::]` takes the addresses of IPv4 as well.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let (a_ip, b_ip) = (a.ip().to_canonical(), b.ip().to_canonical());
+    let all = |ip: IpAddr, of: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || of.is_ipv4());
+    a.port() == b.port() && (a_ip == b_ip || all(a_ip, b_ip) || all(b_ip, a_ip))
 }
 
 fn discovery(c: &NodeConfig, out: &mut Out) {

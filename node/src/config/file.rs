@@ -8,7 +8,10 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use sha2::{Digest, Sha256};
 use sluice_node_api::config::{LiveConfig, NodeConfig};
 
-use super::{locate::locate, small_file};
+use super::{
+    locate::{field_at, locate},
+    small_file,
+};
 
 /// Largest file, in bytes: a ConfigMap's limit.
 const MAX_FILE: u64 = 1 << 20;
@@ -132,6 +135,24 @@ fn parse<T: DeserializeOwned + Default>(path: &Path, text: &str) -> Result<T, Co
         let line = e.location().map(|l| l.line());
         // The library's own words are for who programs with it.
         let told = e.render_with_formatter(&serde_saphyr::UserMessageFormatter);
-        ConfigError::one(path, line, told.lines().next().unwrap_or_default().to_owned())
+        let told = in_words(told.lines().next().unwrap_or_default());
+        let field = e.location().and_then(|at| field_at(text, at.line(), at.column()));
+        ConfigError::one(path, line, field.map_or(told.clone(), |field| format!("{field}: {told}")))
     })
+}
+
+/// What is wrong with a value, without the names of types.
+fn in_words(told: &str) -> String {
+    let Some((kind, at)) = told.strip_prefix("invalid ").and_then(|told| told.split_once(' '))
+    else {
+        return told.to_owned();
+    };
+    let must = match kind {
+        "u16" => format!("must be a whole number from 0 to {}", u16::MAX),
+        "u32" => format!("must be a whole number from 0 to {}", u32::MAX),
+        "u64" => "must be a whole number, 0 or more".to_owned(),
+        "f64" => "must be a number".to_owned(),
+        _ => return told.to_owned(),
+    };
+    format!("{must}, {at}")
 }

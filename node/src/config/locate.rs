@@ -29,6 +29,42 @@ pub(super) fn locate(text: &str, field: &str) -> Option<u64> {
     found.map(|i| i as u64 + 1)
 }
 
+/// The field whose value begins at `line` and `column`, both from 1; `None` where that is not plain to see.
+pub(super) fn field_at(text: &str, line: u64, column: u64) -> Option<String> {
+    let lines: Vec<&str> = text.lines().take(usize::try_from(line).ok()?).collect();
+    let (last, above) = lines.split_last()?;
+    let column = usize::try_from(column).ok()?.checked_sub(1)?;
+    let before: String = last.chars().take(column).collect();
+    let mut names = Vec::new();
+    for (at, char) in before.char_indices() {
+        match char {
+            '{' => names.push(key_before(&before[..at])?),
+            '}' => _ = names.pop(),
+            _ => {}
+        }
+    }
+    names.push(key_before(&before)?);
+    let mut depth = key_indent(last);
+    for line in above.iter().rev() {
+        if let Some(key) = key_of(line).filter(|_| key_indent(line) < depth) {
+            names.insert(0, key);
+            depth = key_indent(line);
+        }
+    }
+    Some(names.join("."))
+}
+
+/// The key that `text` ends with.
+fn key_before(text: &str) -> Option<&str> {
+    let text = text.trim_end().strip_suffix(':')?.trim_end_matches('"');
+    let key = text.rsplit(|c: char| !c.is_ascii_alphanumeric()).next();
+    key.filter(|key| !key.is_empty())
+}
+
+fn key_indent(line: &str) -> usize {
+    line.len() - line.trim_start().trim_start_matches("- ").trim_start().len()
+}
+
 fn indent(line: &str) -> usize {
     line.len() - line.trim_start().len()
 }
@@ -73,6 +109,22 @@ channels:
   topic: b
 socket: {path: x}
 ";
+
+    #[test]
+    fn names_the_field_of_a_value() {
+        let text = "a: -1\nb:\n  c: {d: {e: 1}, \"f\": -1}\n  g:\n  - h: 1\n    i: -1\n  - -1\n";
+        for (line, column, field) in [
+            (1, 4, Some("a")),
+            (3, 23, Some("b.c.f")),
+            (3, 14, Some("b.c.d.e")),
+            (6, 8, Some("b.g.i")),
+            (7, 5, None),
+            (1, 0, None),
+            (9, 9, None),
+        ] {
+            assert_eq!(field_at(text, line, column).as_deref(), field, "{line}:{column}");
+        }
+    }
 
     #[test]
     fn finds_fields_items_and_nearest_parents() {

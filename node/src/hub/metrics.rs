@@ -26,7 +26,7 @@ pub struct Code {
 pub struct HubMetrics {
     /// Channel sockets open.
     pub connections: Gauge,
-    /// Connections that the node would hold; 0 when it is not known.
+    /// Connections that the node holds, long-poll sessions among them.
     pub capacity: Gauge,
     /// Channels joined.
     pub channels: Gauge,
@@ -70,7 +70,7 @@ impl HubMetrics {
     pub fn register(&self, registry: &mut Registry) {
         let m = self.clone();
         registry.register("sluice_connections", "Channel sockets open", m.connections);
-        registry.register("sluice_capacity", "Connections that the node would hold", m.capacity);
+        registry.register("sluice_capacity", "Connections that the node holds", m.capacity);
         registry.register("sluice_channels", "Channels joined", m.channels);
         registry.register("sluice_frames_in", "WebSocket messages received", m.frames_in);
         registry.register("sluice_frames_out", "WebSocket messages sent", m.frames_out);

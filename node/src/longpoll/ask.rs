@@ -17,10 +17,12 @@ use tokio::{
 };
 
 use super::{
-    letter::{Letter, send},
+    letter::{Letter, MAX_LETTER, send},
     question::{Answer, Question},
     served::{Served, here},
     token::Session,
+    unread::Answers,
+    upload::Uploads,
 };
 use crate::{plane::Plane, pubsub::Instance};
 
@@ -38,6 +40,10 @@ const REPLIES: usize = 16;
 pub(crate) struct Polls {
     waiting: Mutex<Waiting>,
     pub(super) served: Served,
+    /// What is being read of posts, whether they are for sessions here or elsewhere.
+    pub(super) uploads: Uploads,
+    /// What is being written to their clients.
+    pub(super) answers: Answers,
 }
 
 #[derive(Default)]
@@ -85,8 +91,11 @@ pub(crate) async fn ask(plane: &Plane, session: Session, question: Question) -> 
         Question::Post(..) => (false, Answer::Late),
     };
     let mut asked = Asked::new(plane, session.node);
-    let letter = Letter::question(asked.number, at, &question).seal(plane);
+    let letter = Letter::question(asked.number, at, &question).seal_question(&question, plane);
     drop(question);
+    if letter.as_ref().is_some_and(|letter| letter.len() > MAX_LETTER) {
+        return Answer::TooLarge;
+    }
     let Some(letter) = letter.filter(|letter| asked.hold(letter.len())) else {
         return Answer::Gone;
     };

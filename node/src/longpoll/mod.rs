@@ -12,6 +12,8 @@ pub(crate) mod served;
 #[cfg(test)]
 mod tests;
 mod token;
+mod unread;
+mod upload;
 
 use std::{
     net::SocketAddr,
@@ -20,7 +22,6 @@ use std::{
 };
 
 use axum::{
-    body::to_bytes,
     extract::{ConnectInfo, Query, RawPathParams, Request, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
 };
@@ -32,12 +33,14 @@ use ask::ask;
 pub(crate) use body::Posted;
 use question::{Answer, Question};
 use token::Session;
+pub(crate) use unread::Answering;
+use upload::Unread;
 #[cfg(any(test, fuzzing))]
 pub(crate) use {body::messages, token::judge as judge_token};
 
 use crate::{
     channel::{Connect, Transport, params},
-    handshake::{Opening, Place, busy, vsn},
+    handshake::{Opening, Place, busy, is_nowhere, vsn},
     plane::Plane,
     shard::inbox::Task,
 };
@@ -85,26 +88,35 @@ async fn serve(
     request: Request,
 ) -> Response {
     let Place { plane, mount } = place;
-    let Some(window) = mount.longpoll else {
+    let Some(window) = mount.longpoll.filter(|_| !is_nowhere(segments)) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     if !mount.origins.as_ref().is_none_or(|origins| origins.admits(request.headers())) {
         plane.metrics.refuse("origin");
         return status(403);
     }
-    let query = query.map(|Query(pairs)| pairs).ok();
+    let mut query = query.map(|Query(pairs)| pairs).ok();
     let session = session(plane, request.headers(), query.as_deref().unwrap_or_default());
+    if let Some(query) = query.as_mut().filter(|_| !request.headers().contains_key(TOKEN)) {
+        take_token(query, session.is_some());
+    }
     match *request.method() {
         Method::OPTIONS => StatusCode::OK.into_response(),
         Method::GET => {
             let gone = match session {
                 None => false,
                 Some((token, session)) => match ask(plane, session, Question::Poll(window)).await {
-                    Answer::Messages(messages) => return messages_of(&token, messages),
+                    Answer::Messages(messages) => {
+                        let answering = request.extensions().get::<Answering>();
+                        if let Some(answering) = answering.filter(|_| !messages.is_empty()) {
+                            answering.begin(plane, session, messages.len() as u64);
+                        }
+                        return messages_of(&token, messages);
+                    }
                     _ => true,
                 },
             };
-            match plane.door.admit(plane.others(), Instant::now()) {
+            match plane.admit() {
                 Ok(()) => {}
                 Err(_) if gone => return status(410),
                 Err(refusal) => {
@@ -142,6 +154,18 @@ fn session(
     let named = || query.iter().rev().find(|(name, _)| name == "token");
     let token = header.or_else(|| named().map(|(_, token)| token.as_str()))?;
     token::read(token, &plane.secret, Instant::now(), now())
+}
+
+/// Takes the token of a session out of the parameters. phoenix.js appends it to those of its user, one of
+/// which may be named `token` as well: that is what the connect callback is to see. One that is not `known`
+/// may be of a secret that is no more, or the user's own if there is no other.
+fn take_token(query: &mut Pairs, known: bool) {
+    let mut tokens = query.iter().enumerate().rev().filter(|(_, (name, _))| name == "token");
+    if let Some((last, (_, token))) = tokens.next()
+        && (known || tokens.next().is_some() && token::is_one(token))
+    {
+        query.remove(last);
+    }
 }
 
 /// Opens a session (`P-LP-2`).
@@ -197,8 +221,13 @@ async fn open(
 async fn post(place: &Place, session: Session, window: Duration, request: Request) -> Response {
     let kind = request.headers().get(header::CONTENT_TYPE).cloned();
     let limit = place.mount.max_frame.unwrap_or_default();
-    let Ok(body) = to_bytes(request.into_body(), limit).await else {
-        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    let body = upload::read(&place.plane, session, window, limit, request.into_body()).await;
+    let body = match body {
+        Ok(body) => body,
+        Err(Unread::Gone) => return status(410),
+        Err(Unread::Late) => return status(408),
+        Err(Unread::TooLarge) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(Unread::Broken) => return StatusCode::BAD_REQUEST.into_response(),
     };
     let Ok(messages) = body::messages(kind.as_ref().map(HeaderValue::as_bytes), body) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
@@ -206,6 +235,7 @@ async fn post(place: &Place, session: Session, window: Duration, request: Reques
     match ask(&place.plane, session, Question::Post(messages, window)).await {
         Answer::Taken => status(200),
         Answer::Late => status(408),
+        Answer::TooLarge => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
         Answer::Gone | Answer::Messages(_) => status(410),
     }
 }

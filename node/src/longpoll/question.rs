@@ -34,4 +34,6 @@ pub(crate) enum Answer {
     Late,
     /// There is no such session.
     Gone,
+    /// They are too many bytes for another node; no other says so.
+    TooLarge,
 }

@@ -5,6 +5,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     future::pending,
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     ask::{DEAD, Reply},
-    letter::{At, Letter, messages, window},
+    letter::{At, Letter, MAX_LETTER, bulk, messages, send, window},
     question::{Answer, Question},
 };
 use crate::{plane::Plane, pubsub::Instance, shard::inbox::Task};
@@ -95,7 +96,7 @@ impl Served {
 
 /// A letter of another node.
 pub(crate) fn receive(plane: &Arc<Plane>, from: Instance, letter: &[u8]) {
-    let Ok(letter) = serde_json::from_slice::<Letter>(letter) else {
+    let Some((letter, rest)) = Letter::open(letter) else {
         return plane.metrics.drop("longpoll", 1);
     };
     let (number, at, question) = match letter {
@@ -103,6 +104,10 @@ pub(crate) fn receive(plane: &Arc<Plane>, from: Instance, letter: &[u8]) {
         Letter::Post { number, at, millis, messages: texts } => {
             (number, at, Question::Post(messages(texts), window(millis)))
         }
+        Letter::Bulk { number, at, millis, messages } => match bulk(messages, rest) {
+            Some(messages) => (number, at, Question::Post(messages, window(millis))),
+            None => return plane.metrics.drop("longpoll", 1),
+        },
         Letter::Known(number) => return plane.polls.reply(number, Reply::Known),
         Letter::Answer(number, answer) => {
             return plane.polls.reply(number, Reply::Answer(answer));
@@ -131,13 +136,25 @@ pub(crate) fn receive(plane: &Arc<Plane>, from: Instance, letter: &[u8]) {
             () = plane.stopped() => Answer::Gone,
         };
         let kept = plane.polls.served.end((from, number), &answer);
-        Letter::Answer(number, answer).send(&plane, from, life);
+        answer_with(&plane, from, number, answer, life);
         drop(open);
         if kept {
             sleep_until(end).await;
             plane.polls.served.forget((from, number));
         }
     });
+}
+
+/// Answers a question. What no letter can carry is lost to the client, who is to know it: it comes back.
+fn answer_with(plane: &Plane, to: Instance, number: u64, answer: Answer, life: Duration) {
+    let letter = Letter::Answer(number, answer).seal(plane);
+    match letter.filter(|letter| letter.len() <= MAX_LETTER) {
+        Some(letter) => send(plane, to, letter, life),
+        None => {
+            plane.metrics.drop("longpoll", 1);
+            Letter::Answer(number, Answer::Gone).send(plane, to, life);
+        }
+    }
 }
 
 /// Asks a session of this node; a poll ends early with `enough`.

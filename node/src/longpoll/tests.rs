@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     keys::Keys,
+    mesh::codec::encode_signal,
     plane::Plane,
     pubsub::{Adapter, Broadcast, Instance, Signal},
     shard::inbox::Task,
@@ -51,6 +52,8 @@ impl Adapter for Wire {
         assert!(until.is_some(), "no letter may be late");
         let one_less = |n: usize| n.checked_sub(1);
         let lost = self.lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok();
+        // As between real nodes.
+        let lost = lost || encode_signal(signal).is_none();
         if let (Signal::Poll(letter), Some(to)) = (signal, self.to.upgrade())
             && !lost
             && self.is_up()
@@ -227,20 +230,22 @@ async fn a_poll_that_nobody_waits_for_takes_no_message_away() {
 async fn what_is_asked_of_another_node_and_has_not_arrived_is_bounded() {
     let pair = Pair::new();
     pair.to_far.away.store(true, Ordering::SeqCst);
-    let first = pair.post(40 << 20);
+    let first = pair.post(15 << 20);
+    let others = [(); 3].map(|()| pair.post(15 << 20));
     sleep(Duration::from_secs(1)).await;
     let begun = Instant::now();
-    assert_eq!(pair.post(40 << 20).await.expect("an answer"), Answer::Gone);
+    assert_eq!(pair.post(15 << 20).await.expect("an answer"), Answer::Gone);
     assert_eq!(begun.elapsed(), Duration::ZERO);
+    others.iter().for_each(JoinHandle::abort);
     pair.to_far.away.store(false, Ordering::SeqCst);
     let taken = pair.posted().await;
+    pair.to_far.away.store(true, Ordering::SeqCst);
     // It has arrived: there is room again.
-    let second = pair.post(40 << 20);
-    pair.posted().await.send(()).expect("waits");
+    let more = [(); 4].map(|()| pair.post(15 << 20));
+    sleep(Duration::from_secs(1)).await;
+    assert!(more.iter().all(|post| !post.is_finished()));
     taken.send(()).expect("waits");
-    for post in [first, second] {
-        assert_eq!(post.await.expect("an answer"), Answer::Taken);
-    }
+    assert_eq!(first.await.expect("an answer"), Answer::Taken);
 }
 
 #[tokio::test(start_paused = true)]
@@ -253,4 +258,36 @@ async fn what_other_nodes_have_asked_is_answered_before_a_node_ends() {
     pair.far.polls.served().await;
     assert_eq!(poll.await.expect("an answer"), Answer::Gone);
     drop(answer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p_lp_7_the_largest_message_reaches_a_session_elsewhere_and_larger_ones_are_refused() {
+    let pair = Pair::new();
+    // The largest that a client may be allowed: in base64 it fits no frame.
+    let largest = 16_000_000;
+    let text = Bytes::from(vec![b'x'; largest - 3]);
+    let messages = [(true, Bytes::from_static(b"abc")), (false, text)];
+    let messages = messages.map(|(binary, bytes)| Posted { binary, bytes }).to_vec();
+    let post = pair.ask(Question::Post(messages.clone(), WINDOW));
+    let [Task::Post((1, 2), posted, taken)] = pair.next().await else { panic!("no post") };
+    assert!(posted == messages, "as they were");
+    taken.send(()).expect("waits");
+    assert_eq!(post.await.expect("an answer"), Answer::Taken);
+    let begun = Instant::now();
+    assert_eq!(pair.post(17 << 20).await.expect("an answer"), Answer::TooLarge);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p_lp_7_an_answer_that_no_letter_can_carry_ends_the_session_at_once_and_is_counted() {
+    let pair = Pair::new();
+    let dropped = || {
+        let reason = crate::hub::Reason { reason: "longpoll" };
+        pair.far.metrics.dropped.get_or_create(&reason).get()
+    };
+    let (begun, poll) = (Instant::now(), pair.poll());
+    // As JSON in JSON it is twice as long.
+    pair.polled().await.send(vec!["\"".repeat(8 << 20)]).expect("waits");
+    assert_eq!(poll.await.expect("an answer"), Answer::Gone);
+    assert_eq!((begun.elapsed(), dropped()), (Duration::ZERO, 1));
 }

@@ -12,9 +12,10 @@ use crate::{keys::Keys, pubsub::Instance};
 /// How long a token is good, in seconds: 14 days.
 const LIFE: u64 = 14 * 24 * 3600;
 const BODY: usize = 16 + 2 + 4 + 8 + 8;
+const CODE: usize = 32;
 
 /// Where a session is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Session {
     pub(crate) node: Instance,
     pub(crate) shard: u16,
@@ -24,7 +25,7 @@ pub(crate) struct Session {
 
 /// Signs; `now` is seconds of the Unix epoch.
 pub(crate) fn sign(session: &Session, secret: &[u8], now: u64) -> String {
-    let mut bytes = Vec::with_capacity(BODY + 32);
+    let mut bytes = Vec::with_capacity(BODY + CODE);
     bytes.extend_from_slice(&session.node);
     bytes.extend_from_slice(&session.shard.to_be_bytes());
     bytes.extend_from_slice(&session.slot.to_be_bytes());
@@ -62,6 +63,11 @@ pub(crate) fn read(token: &str, keys: &Keys, at: Instant, now: u64) -> Option<(S
     }
     let session = keys.taken(at).iter().find_map(|secret| verify(token, secret, now))?;
     Some((sign(&session, &signing, now), session))
+}
+
+/// Whether it has the form of a token, of whatever secret. No JSON Web Token has: these have dots.
+pub(crate) fn is_one(text: &str) -> bool {
+    URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == BODY + CODE)
 }
 
 /// A token that is taken is one that was signed, to the letter.

@@ -21,6 +21,7 @@ use crate::api::serve::{Limits, serve};
 use crate::channel::Mount;
 use crate::config::{Env, Loaded, live};
 use crate::discovery::{self, DiscoveryMetrics, View, dns::Dns};
+use crate::files;
 use crate::hub::{Hub, PresenceQuery};
 use crate::keys::Keys;
 use crate::links::Links;
@@ -191,6 +192,7 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
         webhook.register(ours);
     }
 
+    let files = files::of_server();
     let token = Token::new(tokens.admin.clone());
     // A node that does not reach its peers yet is not ready: whoever publishes by a Service is not led
     // to one that must refuse.
@@ -205,7 +207,12 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
         formed.clone(),
     );
     let (stop_admin, last) = (CancellationToken::new(), TaskTracker::new());
-    last.spawn(serve(admin_listener, admin.clone().router(), ADMIN, stop_admin.clone()));
+    last.spawn(serve(
+        admin_listener,
+        admin.clone().router(),
+        ADMIN.within(files),
+        stop_admin.clone(),
+    ));
 
     let sink = hub.clone();
     let token = Token::new(tokens.publish.clone());
@@ -225,7 +232,12 @@ pub async fn start(loaded: Loaded, shards: usize) -> anyhow::Result<Node> {
             formed.store(true, Ordering::Release);
         }
     });
-    intake.spawn(serve(publish_listener, publish.router(), PUBLISH, stop_intake.clone()));
+    intake.spawn(serve(
+        publish_listener,
+        publish.router(),
+        PUBLISH.within(files),
+        stop_intake.clone(),
+    ));
 
     for (name, token) in [("admin", &tokens.admin), ("publish", &tokens.publish)] {
         if token.is_none() {

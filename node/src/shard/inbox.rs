@@ -67,6 +67,8 @@ pub(crate) enum Task {
     Poll((Slot, u64), oneshot::Sender<Vec<String>>),
     /// Take what was posted, and tell when it is done.
     Post((Slot, u64), Vec<Posted>, oneshot::Sender<()>),
+    /// Drop the sender when the session ends: something for it is being read.
+    Uploads((Slot, u64), oneshot::Sender<()>),
     /// Close so many sockets with 1012, counting them.
     Close(u64, Arc<AtomicU64>),
     /// Count the subscribers of topics.
@@ -82,7 +84,7 @@ impl Task {
             },
             Self::Post(_, messages, _) => messages.iter().map(|one| one.bytes.len()).sum(),
             Self::Socket(..) | Self::Close(..) | Self::Said(..) => 0,
-            Self::OpenPoll(..) | Self::Poll(..) | Self::Topics(..) => 0,
+            Self::OpenPoll(..) | Self::Poll(..) | Self::Uploads(..) | Self::Topics(..) => 0,
         }
     }
 
@@ -93,7 +95,7 @@ impl Task {
             Self::Close(..) => true,
             Self::Said(_, said) => !matches!(said, Said::Send(_)),
             Self::Socket(..) | Self::Fanout(_) | Self::Topics(..) => false,
-            Self::OpenPoll(..) | Self::Poll(..) | Self::Post(..) => false,
+            Self::OpenPoll(..) | Self::Poll(..) | Self::Uploads(..) | Self::Post(..) => false,
         }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod inbox;
 mod input;
 mod named;
 pub(crate) mod outbox;
+mod patient;
 mod poll;
 mod pressure;
 mod serve;

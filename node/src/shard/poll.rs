@@ -10,6 +10,7 @@ use super::{
     conn::Conn,
     input::{Input, MAX_HEEDED},
     table::Slot,
+    waiting::Frame,
 };
 use crate::{
     frame::{self, code},
@@ -22,12 +23,28 @@ const MAX_POSTED: usize = 16 << 20;
 /// Requests whose messages wait.
 const MAX_POSTS: usize = 64;
 
+/// Bytes of messages in one answer, unless the first has more; the rest waits for the next poll. The answer
+/// must fit between two nodes, and JSON in JSON may take twice as many.
+const MAX_ANSWER: usize = 4 << 20;
+
+/// How many of these frames, at least one, go with one answer.
+fn portion(frames: &VecDeque<Frame>) -> usize {
+    let mut bytes = 0;
+    let fits = frames.iter().take_while(|frame| {
+        bytes += frame.bytes.len();
+        bytes <= MAX_ANSWER
+    });
+    fits.count().max(1)
+}
+
 /// The requests of a session.
 #[derive(Default)]
 pub(super) struct Polled {
     /// The poll that waits.
     waiting: RefCell<Option<oneshot::Sender<Vec<String>>>>,
     posts: RefCell<VecDeque<Post>>,
+    /// Those whose messages are being read.
+    uploads: RefCell<Vec<oneshot::Sender<()>>>,
 }
 
 struct Post {
@@ -67,6 +84,18 @@ impl Shard {
             let _ = older.send(Vec::new());
         }
         self.answer(&conn);
+    }
+
+    /// Messages of the client begin to arrive: who reads them is told when the session ends.
+    pub(super) fn upload(&self, at: (Slot, u64), upload: oneshot::Sender<()>) {
+        let Some(conn) = self.polled(at) else { return };
+        let Some(polled) = &conn.polled else { return };
+        let mut uploads = polled.uploads.borrow_mut();
+        uploads.retain(|upload| !upload.is_closed());
+        if uploads.len() >= MAX_POSTS {
+            return self.plane.metrics.drop("longpoll", 1);
+        }
+        uploads.push(upload);
     }
 
     /// Messages of the client.
@@ -118,28 +147,30 @@ impl Shard {
         if waiting.as_ref().is_none_or(oneshot::Sender::is_closed) {
             return;
         }
-        let frames = conn.take_frames();
-        if frames.is_empty() {
-            return;
+        let mut frames = conn.take_frames();
+        while !frames.is_empty() && waiting.is_some() {
+            let rest = frames.split_off(portion(&frames));
+            let mut unfit = 0;
+            let texts = frames.iter().filter_map(|frame| {
+                // P-LP-12: bytes travel as text, if they are.
+                let text = std::str::from_utf8(frame::payload(&frame.bytes)).ok();
+                unfit += u64::from(text.is_none());
+                text.map(str::to_owned)
+            });
+            let texts: Vec<_> = texts.collect();
+            if !texts.is_empty()
+                && let Some(poll) = waiting.take()
+                && poll.send(texts).is_err()
+            {
+                frames.extend(rest);
+                break;
+            }
+            let bytes = frames.iter().map(|frame| frame.bytes.len() as u64).sum();
+            self.tally.wrote(frames.len() as u64, bytes);
+            self.plane.metrics.drop("binary_longpoll", unfit);
+            frames = rest;
         }
-        let mut unfit = 0;
-        let texts = frames.iter().filter_map(|frame| {
-            // P-LP-12: bytes travel as text, if they are.
-            let text = std::str::from_utf8(frame::payload(&frame.bytes)).ok();
-            unfit += u64::from(text.is_none());
-            text.map(str::to_owned)
-        });
-        let texts: Vec<_> = texts.collect();
-        if !texts.is_empty()
-            && let Some(poll) = waiting.take()
-            && poll.send(texts).is_err()
-        {
-            drop(waiting);
-            frames.into_iter().for_each(|frame| _ = conn.push(frame));
-            return;
-        }
-        self.tally.wrote(frames.len() as u64, frames.iter().map(|f| f.bytes.len() as u64).sum());
-        self.plane.metrics.drop("binary_longpoll", unfit);
+        frames.into_iter().for_each(|frame| _ = conn.push(frame));
     }
 
     /// The session has ended: its poll is released at once (G-6), its posts are told.
@@ -151,6 +182,7 @@ impl Shard {
             let _ = poll.send(Vec::new());
         }
         polled.posts.take();
+        polled.uploads.take();
         self.remove(conn);
     }
 }

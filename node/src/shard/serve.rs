@@ -20,12 +20,14 @@ use super::{
     BURST, MANY, Shard,
     conn::{self, Conn},
     inbox::Task,
+    patient::Patient,
     talk::Talk,
 };
 use crate::{
     arrivals::Arrival,
     frame::code,
     handshake::{Opening, Ticket},
+    longpoll::Answering,
     plane::Plane,
 };
 
@@ -89,6 +91,7 @@ impl Shard {
                 Task::OpenPoll(opening, opened) => self.open_poll(&opening, opened),
                 Task::Poll(at, answer) => self.poll(at, answer),
                 Task::Post(at, messages, taken) => self.post(at, messages, taken),
+                Task::Uploads(at, upload) => self.upload(at, upload),
                 Task::Said(address, said) => self.said(address, said),
                 Task::Topics(query, answer) => {
                     // Who asked may be gone.
@@ -131,8 +134,6 @@ impl Shard {
 
     /// Makes a socket of an upgraded connection.
     fn open(self: &Rc<Self>, stream: TcpStream, opening: Opening, early: Vec<u8>, served: Served) {
-        // Without it a stalled client hides megabytes in the kernel. Not every kernel has it.
-        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_LOWAT);
         let Some(conn) = self.enter(Some(stream), &opening) else { return };
         let shard = self.clone();
         tokio::task::spawn_local(async move {
@@ -184,9 +185,13 @@ impl Drop for Served {
 /// Serves requests until the client goes, or becomes a channel socket.
 async fn http(served: Served, stream: TcpStream, peer: SocketAddr, routes: Router) {
     let _ = stream.set_nodelay(true);
-    let ticket = Ticket::default();
+    // Without it a stalled client hides megabytes in the kernel. Not every kernel has it.
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_LOWAT);
+    let (ticket, answering) = (Ticket::default(), Answering::default());
+    let stream = Patient::new(stream, answering.clone());
     let service = service_fn(|mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ticket.clone());
+        request.extensions_mut().insert(answering.clone());
         request.extensions_mut().insert(ConnectInfo(peer));
         routes.clone().call(request)
     });
@@ -200,10 +205,11 @@ async fn http(served: Served, stream: TcpStream, peer: SocketAddr, routes: Route
     }
     let Some((upgrade, opening)) = ticket.take() else { return };
     let Ok(upgraded) = upgrade.await else { return };
-    match Upgraded::downcast::<TokioIo<TcpStream>>(upgraded) {
+    match Upgraded::downcast::<TokioIo<Patient<TcpStream>>>(upgraded) {
         Ok(parts) => {
             let shard = served.0.clone();
-            shard.open(parts.io.into_inner(), opening, parts.read_buf.to_vec(), served);
+            let stream = parts.io.into_inner().into_inner();
+            shard.open(stream, opening, parts.read_buf.to_vec(), served);
         }
         Err(_) => tracing::error!("an upgraded connection is no TCP stream"),
     }

@@ -28,6 +28,7 @@ pub fn program() -> Command {
 /// The running program; killed by its id if the test does not end it.
 pub struct Running {
     pub child: Child,
+    addresses: String,
     lines: mpsc::Receiver<String>,
 }
 
@@ -41,9 +42,27 @@ impl Drop for Running {
 impl Running {
     /// Starts it with a configuration that has `more`; where its clients connect.
     pub fn start(dir: &Dir, more: &str) -> (Self, SocketAddr) {
-        let mut child = program()
-            .arg("--config")
-            .arg(dir.config(more))
+        let mut command = program();
+        command.arg("--config").arg(dir.config(more));
+        let this = Self::spawn(command);
+        let http = this.address("http");
+        (this, http)
+    }
+
+    /// Starts it with at most `files` open files.
+    pub fn start_with_files(dir: &Dir, files: u32) -> Self {
+        let program = program();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n $0 && exec \"$@\""]).arg(files.to_string());
+        shell.arg(program.get_program()).arg("--config").arg(dir.config(""));
+        for (key, _) in program.get_envs() {
+            shell.env_remove(key);
+        }
+        Self::spawn(shell)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command
             .env("SLUICE_LOG_FORMAT", "json")
             .env("SLUICE_SHARDS", "1")
             .stdout(Stdio::null())
@@ -55,12 +74,17 @@ impl Running {
         std::thread::spawn(move || {
             stderr.lines().map_while(Result::ok).all(|l| send.send(l).is_ok())
         });
-        let this = Self { child, lines };
+        let mut this = Self { child, lines, addresses: String::new() };
         let line = this.line("the node serves");
         let value: serde_json::Value = serde_json::from_str(&line).expect("a line is JSON");
-        let addresses = value["addresses"].as_str().unwrap();
-        let http = addresses.split("http: ").nth(1).unwrap().split(',').next().unwrap();
-        (this, http.parse().unwrap())
+        this.addresses = value["addresses"].as_str().unwrap().to_owned();
+        this
+    }
+
+    /// Where it listens for `whom`.
+    pub fn address(&self, whom: &str) -> SocketAddr {
+        let after = self.addresses.split(&format!("{whom}: ")).nth(1).expect(whom);
+        after.split([',', ' ']).next().unwrap().parse().unwrap()
     }
 
     /// The next line of its log that has `with`.

@@ -1,0 +1,104 @@
+//! What is posted by long-poll and does not come: how long and how much of it a node holds.
+
+mod conformance;
+mod plane;
+
+use conformance::{node, pair};
+use plane::{Node, PATIENCE, session::Session};
+use serde_json::json;
+use sluice_node::{
+    hub::Reason,
+    pubsub::{Broadcast, Kind},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// The largest message of a mount.
+const LARGEST: usize = 8_000_000;
+
+/// A request of a session, of whose body less comes than it announces.
+async fn post(node: &Node, path: &str, session: &Session, comes: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(node.address).await.expect("taken");
+    let head = format!(
+        "POST {path}/longpoll?token={} HTTP/1.1\r\nhost: a\r\ncontent-length: {LARGEST}\r\n\r\n",
+        session.token
+    );
+    stream.write_all(head.as_bytes()).await.expect("taken");
+    // What is refused may be read to no end.
+    let _ = timeout(PATIENCE, stream.write_all(&vec![b' '; comes])).await.expect("taken");
+    stream
+}
+
+/// The end of a connection, with what was said on it.
+async fn said(mut stream: TcpStream) -> String {
+    let mut said = Vec::new();
+    let _ = timeout(PATIENCE * 3 / 4, stream.read_to_end(&mut said)).await.expect("an end");
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+#[tokio::test]
+async fn p_lp_4_a_body_that_does_not_come_is_late() {
+    let [(one, _one), (two, _two)] = pair().await;
+    let session = Session::open(one.address, "/quick").await;
+    for node in [&one, &two] {
+        let post = post(node, "/quick", &session, 9).await;
+        let polled = async {
+            loop {
+                session.poll().await;
+            }
+        };
+        let said = tokio::select! {
+            said = said(post) => said,
+            () = polled => unreachable!("it polls for ever"),
+        };
+        assert!(said.contains(r#"{"status":408}"#), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_read_no_longer_than_its_session_lives() {
+    let node = node().await;
+    let mut session = Session::open(node.address, "/socket").await;
+    // Another session, that of a user.
+    let url = format!("{}&user=anna", session.url);
+    let opened = plane::session::answer(session.http.get(url)).await;
+    session.token = opened["token"].as_str().expect("a token").to_owned();
+    let waits = post(&node, "/socket", &session, 9).await;
+    session.join("quiet:a").await;
+    node.hub.broadcast(Broadcast {
+        topic: "users:anna".into(),
+        event: "disconnect".into(),
+        kind: Kind::Json,
+        payload: "{}".into(),
+    });
+    let said_then = said(waits).await;
+    assert!(said_then.contains(r#"{"status":410}"#), "{said_then}");
+    let late = said(post(&node, "/socket", &session, 9).await).await;
+    assert!(late.contains(r#"{"status":410}"#), "{late}");
+}
+
+#[tokio::test]
+async fn no_more_is_read_for_a_session_at_once_than_two_of_its_largest_messages() {
+    let node = node().await;
+    let session = Session::open(node.address, "/socket").await;
+    let dropped = || {
+        let reason = Reason { reason: "longpoll" };
+        node.hub.metrics().dropped.get_or_create(&reason).get()
+    };
+    let posts = [(); 3].map(|()| post(&node, "/socket", &session, LARGEST - 9));
+    let posts = futures::future::join_all(posts).await;
+    let ends = posts.into_iter().map(|post| Box::pin(said(post)));
+    let (refused, _, others) = futures::future::select_all(ends).await;
+    // What was not read may take the answer with it.
+    assert!(refused.is_empty() || refused.contains(r#"{"status":410}"#), "{refused}");
+    // Others that come at the same moment may find no room either.
+    assert!(dropped() > 0);
+    drop(others);
+    // The session itself lives, and others are as free as before.
+    let heartbeat = json!([null, "2", "phoenix", "heartbeat", {}]).to_string();
+    let taken = async { while session.post(std::slice::from_ref(&heartbeat)).await != 200 {} };
+    timeout(PATIENCE, taken).await.expect("room again");
+}
