@@ -6,7 +6,9 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use sluice_crds::names;
 
-use super::{Cluster, Error, Kind, Object, meta::redis_selector, network::port, pods};
+use super::{
+    Cluster, Error, Kind, Object, meta::redis_selector, network::port, pods, workload::REVISIONS,
+};
 
 /// Secret key: the password.
 pub const PASSWORD: &str = "password";
@@ -119,6 +121,7 @@ fn stateful_set(cluster: &Cluster<'_>, name: &str) -> Result<Object, Error> {
         // By the other policy a pod that can't start is never replaced by one that could
         // (kubernetes/kubernetes#67250).
         "podManagementPolicy": "Parallel",
+        "revisionHistoryLimit": REVISIONS,
         // Left out, somebody's `OnDelete` would stay, and no change of Redis would reach its pod.
         "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "partition": 0 } },
         "selector": { "matchLabels": redis_selector(cluster.name) },
