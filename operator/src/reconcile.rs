@@ -257,7 +257,7 @@ async fn pass(
     let hint = if hint.is_empty() { late.unwrap_or_default() } else { hint };
     let unloaded = hash.and_then(|hash| settings::pending(&seen.observed, hash));
     let unloaded = unloaded.unwrap_or_default();
-    let redis = redis_pod::read(&context.client, &cluster, &seen.observed, now).await;
+    let redis = redis_pod::read(&context.client, &cluster, &context.stores, now).await;
     let image = image(&cluster, &seen, &plan);
     let service = context.stores.get(Kind::Service, cluster.namespace, cluster.name);
     let unaddressed = service.and_then(|service| unaddressed(&service.data)).unwrap_or_default();
