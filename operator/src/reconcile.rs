@@ -44,7 +44,7 @@ use crate::{
     status::{self, Facts},
     stores::Stores,
     telemetry,
-    template::{Fight, PAUSE},
+    template::Fight,
     tokens::Tokens,
 };
 
@@ -53,8 +53,6 @@ pub type Guarded = DeserializeGuard<ChannelCluster>;
 
 /// After something changed between plan and step.
 pub(crate) const STALE: Duration = Duration::from_millis(500);
-/// After an object changed under a write, again and again.
-const CONTENDED: Duration = Duration::from_secs(15);
 /// Between two looks at the pods of a cluster that is being deleted.
 const LEAVING: Duration = Duration::from_secs(2);
 /// A pass that takes longer hangs, and would keep its place from others.
@@ -160,11 +158,8 @@ struct Passed {
 pub fn error_policy(object: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
     match error {
         error if error.awaits_change() => Action::await_change(),
-        Error::Apply(apply::Error::NotLeading) => Action::requeue(STALE),
-        Error::Apply(apply::Error::Contested { .. }) => Action::requeue(PAUSE),
-        Error::Apply(apply::Error::Stale(_)) => {
-            let wait = context.backoff.failed(ObjectRef::from_obj(&*object));
-            Action::requeue(wait.min(CONTENDED))
+        Error::Apply(error) => {
+            Action::requeue(pace::wait(error, ObjectRef::from_obj(&*object), &context.backoff))
         }
         _ => Action::requeue(context.backoff.failed(ObjectRef::from_obj(&*object))),
     }
@@ -266,7 +261,8 @@ async fn pass(
 
     rendering?;
     let outcome = outcome?;
-    let wait = outcome.refused.is_some().then(|| context.backoff.failed(reference.clone()));
+    let refused = outcome.refused.as_ref();
+    let wait = refused.map(|error| pace::wait(error, reference.clone(), &context.backoff));
     let soon = seen.denied() || !facts.unloaded.is_empty();
     let again = if outcome.stale { STALE } else { pace::next(&plan, soon, wait) };
     Ok(Passed { next: Action::requeue(again), refused: outcome.refused })

@@ -1,9 +1,12 @@
-//! When a cluster is looked at again after a pass that got to its end. Pure.
+//! When a cluster is looked at again after a pass.
 
-use std::time::Duration;
+use std::{hash::Hash, time::Duration};
 
-use crate::model::Plan;
+use super::STALE;
+use crate::{apply::Error, backoff::Backoff, model::Plan, template::PAUSE};
 
+/// After an object changed under a write, again and again.
+const CONTENDED: Duration = Duration::from_secs(15);
 /// How often a cluster is looked at when nothing happens: counts of connections are told by no
 /// watch.
 const STEADY: Duration = Duration::from_secs(15);
@@ -17,6 +20,16 @@ pub(super) fn next(plan: &Plan, soon: bool, failed: Option<Duration>) -> Duratio
     let idle = failed.unwrap_or(if soon { SOON } else { STEADY });
     let asked = plan.requeue_after.and_then(|after| Duration::try_from(after).ok());
     asked.unwrap_or(idle).min(idle)
+}
+
+/// How long to wait after something could not be written.
+pub(super) fn wait<K: Hash + Eq>(error: &Error, object: K, backoff: &Backoff<K>) -> Duration {
+    match error {
+        Error::NotLeading => STALE,
+        Error::Contested { .. } => PAUSE,
+        Error::Stale(_) => backoff.failed(object).min(CONTENDED),
+        _ => backoff.failed(object),
+    }
 }
 
 #[cfg(test)]
@@ -45,5 +58,16 @@ mod tests {
         assert_eq!(next(&plan(Some(1)), false, None), Duration::from_secs(1));
         assert_eq!(next(&plan(Some(300)), false, None), STEADY);
         assert_eq!(next(&plan(Some(10)), true, None), SOON);
+    }
+
+    #[test]
+    fn who_writes_at_the_same_time_is_not_waited_for_as_long_as_a_refusal() {
+        let backoff = Backoff::default();
+        let long = |error: &Error| (0..20).map(|_| wait(error, "chat", &backoff)).max();
+        assert!(long(&Error::Stale("Service chat".into())) <= Some(CONTENDED));
+        let contested = Error::Contested { name: "chat".into(), added: "x".into(), times: 1 };
+        assert_eq!(long(&contested), Some(PAUSE));
+        let gone = Error::Foreign { kind: crate::build::Kind::Service, name: "chat".into() };
+        assert!(long(&gone) > Some(CONTENDED));
     }
 }
