@@ -295,7 +295,13 @@ async fn carry_out(
         return Err(error);
     }
     let redis_auth = match applier.cluster.spec.redis.mode {
-        RedisMode::Managed => Some(applier.ensure_redis_secret().await?),
+        RedisMode::Managed => match applier.ensure_redis_secret().await {
+            Ok(digest) => Some(digest),
+            Err(error) => {
+                executor.renew(plan, &[]).await?;
+                return Err(error);
+            }
+        },
         _ => None,
     };
     let mut refused: Option<apply::Error> = None;
