@@ -1,12 +1,16 @@
 //! What to do about an object that an apply can't bring back. The API server merges the applied ports
 //! of a Service by number: a port that somebody renumbered is taken for another one, and the two then
 //! collide by name or by node port, again and again. And what somebody added, an apply leaves: a port
-//! that lets clients in where they must not come, an address from outside, the other bound of a
-//! disruption budget, which may have one only. Pure.
+//! that lets clients in where they must not come, an address from outside, who may come through a
+//! balancer, the other bound of a disruption budget, which may have one only. Pure.
 
 use serde_json::{Map, Value, json};
 
 use crate::build::Kind;
+
+/// What decides where a Service's traffic goes, or comes from, and is absent by default: rendered, it
+/// would have a value to be taken for.
+const ABSENT: [&str; 3] = ["externalIPs", "loadBalancerSourceRanges", "trafficDistribution"];
 
 /// Whether an answer of the API server to an apply may come from such a collision.
 pub fn may_collide(code: u16) -> bool {
@@ -43,7 +47,7 @@ fn budget_patch(rendered: &Value, live: &Value) -> Option<Value> {
 }
 
 /// A merge patch that makes of `live` what was rendered where an apply does not, and fails if `live`
-/// has changed; or nothing, when neither ports nor outside addresses are in the way.
+/// has changed; or nothing, when neither ports nor any of [`ABSENT`] are in the way.
 ///
 /// All else stays, the cluster's address above all; and a node port that was chosen by Kubernetes
 /// stays with the port of the same name.
@@ -53,10 +57,14 @@ pub fn service_patch(rendered: &Value, live: &Value) -> Option<Value> {
     if let Some(ports) = ports(rendered, live) {
         spec.insert("ports".into(), ports);
     }
-    let asked_for = &rendered["spec"]["externalIPs"];
-    let there = live["spec"]["externalIPs"].as_array();
-    if asked_for.is_null() && there.is_some_and(|there| !there.is_empty()) {
-        spec.insert("externalIPs".into(), Value::Null);
+    let is_set = |value: &Value| match value {
+        Value::Array(values) => !values.is_empty(),
+        value => !value.is_null(),
+    };
+    for field in ABSENT {
+        if !is_set(&rendered["spec"][field]) && is_set(&live["spec"][field]) {
+            spec.insert(field.into(), Value::Null);
+        }
     }
     let metadata = json!({ "resourceVersion": version });
     (!spec.is_empty()).then(|| json!({ "metadata": metadata, "spec": spec }))
@@ -140,14 +148,27 @@ mod tests {
     }
 
     #[test]
-    fn an_outside_address_that_was_added_is_taken_away() {
+    fn what_leads_traffic_otherwise_is_taken_away() {
         let http = json!({ "name": "http", "port": 80, "protocol": "TCP" });
-        let mut added = live(&json!([{ "name": "http", "port": 80, "nodePort": 30001 }]));
-        added["spec"]["externalIPs"] = json!(["192.0.2.1"]);
-        assert_eq!(
-            service_patch(&rendered("NodePort", &http), &added).unwrap(),
-            json!({ "metadata": { "resourceVersion": "7" }, "spec": { "externalIPs": null } })
-        );
+        for (field, value) in [
+            ("externalIPs", json!(["192.0.2.1"])),
+            ("loadBalancerSourceRanges", json!(["192.0.2.0/24"])),
+            ("trafficDistribution", json!("PreferClose")),
+        ] {
+            let mut added = live(&json!([{ "name": "http", "port": 80, "nodePort": 30001 }]));
+            added["spec"][field] = value;
+            // Also on the way to a type that does not go with it.
+            for kind in ["LoadBalancer", "ClusterIP"] {
+                assert_eq!(
+                    service_patch(&rendered(kind, &http), &added).unwrap(),
+                    json!({ "metadata": { "resourceVersion": "7" }, "spec": { field: null } })
+                );
+            }
+            for none in [json!([]), Value::Null] {
+                added["spec"][field] = none;
+                assert_eq!(service_patch(&rendered("NodePort", &http), &added), None, "{field}");
+            }
+        }
     }
 
     #[test]

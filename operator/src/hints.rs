@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A pod that was just made has nothing to tell.
-const GRACE: SignedDuration = SignedDuration::from_secs(5);
+pub(crate) const GRACE: SignedDuration = SignedDuration::from_secs(5);
 /// The most events that are read of one object; Kubernetes merges those that repeat.
 const MOST: u32 = 100;
 

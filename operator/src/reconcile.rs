@@ -5,6 +5,7 @@
 //! requests.
 
 mod error;
+mod pace;
 mod wanted;
 
 pub use error::Error;
@@ -50,11 +51,6 @@ use crate::{
 /// The watched kind: an object that can't be read fails alone, not the whole watch.
 pub type Guarded = DeserializeGuard<ChannelCluster>;
 
-/// How often a cluster is looked at when nothing happens: counts of connections are told by no
-/// watch.
-const STEADY: Duration = Duration::from_secs(15);
-/// While a node does not take the token or has not loaded the live settings: it reads them soon.
-const SOON: Duration = Duration::from_secs(3);
 /// After something changed between plan and step.
 pub(crate) const STALE: Duration = Duration::from_millis(500);
 /// After an object changed under a write, again and again.
@@ -100,16 +96,17 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
             see_off(&context, &reference).await
         }
         Ok(cluster) => {
-            let failures = context.backoff.failures(&reference);
             let span = tracing::info_span!(
                 "reconcile",
                 namespace = reference.namespace.as_deref(),
                 cluster = reference.name
             );
-            let passed =
-                tokio::time::timeout(PATIENCE, pass(cluster, &context, failures).instrument(span))
-                    .await
-                    .unwrap_or(Err(Error::TooLong));
+            let passed = tokio::time::timeout(
+                PATIENCE,
+                pass(cluster, &context, &reference).instrument(span),
+            )
+            .await
+            .unwrap_or(Err(Error::TooLong));
             match passed {
                 Err(Error::NamespaceGoes) => see_off(&context, &reference).await,
                 Err(Error::Apply(error)) | Ok(Passed { refused: Some(error), .. })
@@ -133,8 +130,6 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
                 error = telemetry::told(error),
                 "not all could be written"
             );
-            // Only counted: what goes on sets the pace.
-            context.backoff.failed(reference);
             error.category()
         }
         Err(error) => error.category(),
@@ -175,8 +170,13 @@ pub fn error_policy(object: Arc<Guarded>, error: &Error, context: Arc<Context>) 
     }
 }
 
-/// `failures`: how many passes before this one have failed, in a row.
-async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Result<Passed, Error> {
+async fn pass(
+    object: &ChannelCluster,
+    context: &Context,
+    reference: &ObjectRef<Guarded>,
+) -> Result<Passed, Error> {
+    // How many passes before this one have failed, in a row.
+    let failures = context.backoff.failures(reference);
     let cluster = Cluster::new(object, &context.defaults)?;
     let applier = Applier {
         client: &context.client,
@@ -257,7 +257,7 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
     let hint = if hint.is_empty() { late.unwrap_or_default() } else { hint };
     let unloaded = hash.and_then(|hash| settings::pending(&seen.observed, hash));
     let unloaded = unloaded.unwrap_or_default();
-    let redis = redis_pod::read(&context.client, &cluster, &seen.observed, now).await;
+    let redis = redis_pod::read(&context.client, &cluster, &context.stores, now).await;
     let image = image(&cluster, &seen, &plan);
     let service = context.stores.get(Kind::Service, cluster.namespace, cluster.name);
     let unaddressed = service.and_then(|service| unaddressed(&service.data)).unwrap_or_default();
@@ -266,9 +266,9 @@ async fn pass(object: &ChannelCluster, context: &Context, failures: u32) -> Resu
 
     rendering?;
     let outcome = outcome?;
-    let again = plan.requeue_after.and_then(|after| Duration::try_from(after).ok());
-    let steady = if seen.denied() || !facts.unloaded.is_empty() { SOON } else { STEADY };
-    let again = if outcome.stale { STALE } else { again.unwrap_or(steady).min(steady) };
+    let wait = outcome.refused.is_some().then(|| context.backoff.failed(reference.clone()));
+    let soon = seen.denied() || !facts.unloaded.is_empty();
+    let again = if outcome.stale { STALE } else { pace::next(&plan, soon, wait) };
     Ok(Passed { next: Action::requeue(again), refused: outcome.refused })
 }
 

@@ -1,5 +1,5 @@
 //! The Secrets of a cluster: tokens, and the password of a managed Redis. Made once, by chance;
-//! what exists is kept, what is missing is filled in.
+//! what exists is kept, what is missing is filled in. What was made of the password follows it.
 //!
 //! It must never change a token that exists, and no token may reach a log, an event or an error.
 
@@ -17,7 +17,7 @@ use sluice_crds::names;
 
 use crate::{
     apply::{Applier, Error},
-    build::{AUTH_CONF, Kind, PASSWORD, URL, auth_conf, sha256_hex, url},
+    build::{AUTH_CONF, Cluster, Kind, PASSWORD, URL, auth_conf, made_here, sha256_hex, url},
     diff::first_difference,
 };
 
@@ -68,11 +68,7 @@ impl Applier<'_> {
     /// Answers a digest of what Redis reads of it: when that changes, Redis starts anew.
     pub async fn ensure_redis_secret(&self) -> Result<String, Error> {
         let name = names::redis(self.cluster.name);
-        let fill = |data: &mut Data| {
-            let password = fill(data, PASSWORD, random_token);
-            fill_with(data, URL, url(&self.cluster, &password));
-            fill_with(data, AUTH_CONF, auth_conf(&password));
-        };
+        let fill = |data: &mut Data| fill_redis(data, &self.cluster);
         let (data, _) = self.ensure_secret(&name, names::COMPONENT_REDIS, fill).await?;
         Ok(sha256_hex(data.get(AUTH_CONF).map(|file| file.0.as_slice()).unwrap_or_default()))
     }
@@ -130,16 +126,32 @@ fn fill_tokens(data: &mut Data) {
     }
 }
 
-fn fill(data: &mut Data, key: &str, make: impl Fn() -> String) -> String {
-    let value = data.get(key).map(|value| String::from_utf8_lossy(&value.0).trim().to_owned());
-    match value {
-        Some(value) if !value.is_empty() => value,
-        _ => {
-            let value = make();
-            fill_with(data, key, value.clone());
-            value
+/// What nodes and Redis read follows the password, unless somebody has brought it.
+fn fill_redis(data: &mut Data, cluster: &Cluster<'_>) {
+    let password = fill(data, PASSWORD, random_token);
+    let follows = made_here(cluster, &text(data, URL), &text(data, AUTH_CONF));
+    for (key, value) in [(URL, url(cluster, &password)), (AUTH_CONF, auth_conf(&password))] {
+        if follows {
+            data.insert(key.into(), ByteString(value.into_bytes()));
+        } else {
+            fill_with(data, key, value);
         }
     }
+}
+
+/// What the key holds, without blanks around it; empty without the key.
+fn text(data: &Data, key: &str) -> String {
+    let value = data.get(key).map(|value| value.0.as_slice()).unwrap_or_default();
+    String::from_utf8_lossy(value).trim().to_owned()
+}
+
+fn fill(data: &mut Data, key: &str, make: impl Fn() -> String) -> String {
+    let mut value = text(data, key);
+    if value.is_empty() {
+        value = make();
+        fill_with(data, key, value.clone());
+    }
+    value
 }
 
 fn fill_with(data: &mut Data, key: &str, value: String) {
@@ -165,6 +177,7 @@ fn random_token() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::build::Defaults;
 
     #[test]
     fn tokens_are_made_once_and_what_is_missing_is_filled() {
@@ -188,6 +201,62 @@ mod tests {
         fill_tokens(&mut data);
         assert_eq!(data[names::ADMIN_TOKEN].0.len(), 32);
         assert_eq!(AdminToken::of(&data, "1").expose().len(), 32);
+    }
+
+    #[test]
+    fn what_redis_and_its_clients_read_follows_the_password() {
+        let spec = serde_saphyr::from_str("{}").unwrap();
+        let defaults = Defaults {
+            node_image: "node:1".into(),
+            redis_image: "redis:8".into(),
+            cluster_domain: "cluster.local".into(),
+        };
+        let cluster = Cluster {
+            namespace: "team",
+            name: "chat",
+            uid: "1",
+            generation: Some(1),
+            spec: &spec,
+            defaults: &defaults,
+        };
+        let filled = |entries: &[(&str, &str)]| {
+            let mut data = Data::new();
+            for (key, value) in entries {
+                data.insert((*key).into(), ByteString(value.as_bytes().to_vec()));
+            }
+            fill_redis(&mut data, &cluster);
+            let once = data.clone();
+            fill_redis(&mut data, &cluster);
+            assert_eq!(data, once, "nothing is written when nothing changed");
+            [URL, AUTH_CONF].map(|key| String::from_utf8(data[key].0.clone()).unwrap())
+        };
+        let host = "chat-redis.team.svc.cluster.local:6379";
+        let new = [format!("redis://:new-1@{host}"), "requirepass new-1\n".to_owned()];
+        assert_eq!(filled(&[(PASSWORD, "new-1\n")]), new);
+        let old = format!("redis://:old@{host}");
+        assert_eq!(
+            filled(&[(PASSWORD, "new-1"), (URL, &old), (AUTH_CONF, "requirepass old\n")]),
+            new
+        );
+
+        // Whatever letters it has; those of a time before are not left as they were.
+        let bad = format!("redis://:p@ss w/rd@{host}");
+        let entries = [(PASSWORD, "p@ss w/rd"), (URL, &*bad), (AUTH_CONF, "requirepass p@ss w/rd")];
+        assert_eq!(
+            filled(&entries),
+            [
+                format!("redis://:p%40ss%20w%2Frd@{host}"),
+                "requirepass \"p\\x40ss\\x20w\\x2Frd\"\n".to_owned()
+            ]
+        );
+
+        // One's own stays, and what it may fit.
+        let file = "requirepass old\nmaxclients 50\n";
+        let own = filled(&[(PASSWORD, "new-1"), (URL, &old), (AUTH_CONF, file)]);
+        assert_eq!(own, [old, file.to_owned()]);
+        let with_user = format!("redis://me:mine@{host}");
+        let own = filled(&[(PASSWORD, "new-1"), (URL, &with_user), (AUTH_CONF, &new[1])]);
+        assert_eq!(own[0], with_user);
     }
 
     #[test]

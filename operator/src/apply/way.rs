@@ -2,7 +2,10 @@
 //! ones collide with. It takes them out, makes an object anew that can't be changed any more, and finds
 //! out whether the spec or what stands there is to blame when an apply is refused.
 
-use kube::api::{DeleteParams, DynamicObject, Patch, PostParams, Preconditions};
+use kube::{
+    api::{DeleteParams, DynamicObject, Patch, PostParams, Preconditions},
+    core::Status,
+};
 use serde_json::Value;
 use sluice_crds::names;
 
@@ -63,17 +66,23 @@ impl Applier<'_> {
     }
 
     /// What a refused apply of `object` comes to. The API server is asked whether it would take the
-    /// same under another name: then the spec is right, and what stands there is in the way.
+    /// same under another name: then the spec is right, and what stands there, if something does, is
+    /// in the way.
     pub(super) async fn refused(&self, object: &Object, source: kube::Error) -> Error {
         let Object { kind, name, .. } = object;
-        let invalid = matches!(&source, kube::Error::Api(answer) if answer.code == 422);
-        let in_the_way = invalid && self.would_do_elsewhere(object).await;
+        let in_the_way = matches!(&source, kube::Error::Api(answer) if may_be_in_the_way(answer))
+            && self.stands_there(object).await
+            && self.would_do_elsewhere(object).await;
         match source {
             kube::Error::Api(answer) if in_the_way => {
                 Error::InTheWay { kind: *kind, name: name.clone(), answer }
             }
             source => Error::api("apply", *kind, name, source),
         }
+    }
+
+    async fn stands_there(&self, object: &Object) -> bool {
+        matches!(self.live(object.kind, &object.name).await, Ok(Some(_)))
     }
 
     async fn would_do_elsewhere(&self, object: &Object) -> bool {
@@ -86,5 +95,35 @@ impl Applier<'_> {
         let Ok(object) = serde_json::from_value::<DynamicObject>(value) else { return false };
         let params = PostParams { dry_run: true, field_manager: Some(names::FIELD_MANAGER.into()) };
         self.may_write().is_ok() && self.api(*kind).create(&params, &object).await.is_ok()
+    }
+}
+
+/// Whether an answer may come from what stands there. A node port that can't be had is the spec's:
+/// a dry run, which gives none away, does not look at their range.
+fn may_be_in_the_way(answer: &Status) -> bool {
+    let causes = answer.details.iter().flat_map(|details| &details.causes);
+    answer.code == 422 && !causes.into_iter().any(|cause| cause.field.ends_with(".nodePort"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn answer(code: u16, field: &str) -> Status {
+        let causes = json!([{ "reason": "FieldValueInvalid", "message": "no", "field": field }]);
+        let details = json!({ "name": "chat", "kind": "Service", "causes": causes });
+        let status = json!({ "status": "Failure", "code": code, "details": details });
+        serde_json::from_value(status).unwrap()
+    }
+
+    #[test]
+    fn a_node_port_that_cannot_be_had_is_the_specs() {
+        assert!(!may_be_in_the_way(&answer(422, "spec.ports[0].nodePort")));
+        for field in ["spec.clusterIPs[0]", "spec.healthCheckNodePort", "spec.ports[0].port"] {
+            assert!(may_be_in_the_way(&answer(422, field)), "{field}");
+        }
+        assert!(!may_be_in_the_way(&answer(403, "spec.clusterIPs[0]")));
     }
 }

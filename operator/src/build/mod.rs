@@ -19,7 +19,9 @@ use sluice_crds::{ChannelCluster, ChannelClusterSpec, PodDisruptionBudgetMode, R
 
 pub use config::{CONFIG_PATH, GRACE_SECONDS, SHUTDOWN_SECONDS};
 pub use meta::{HASH, NODE_CONFIG, TEMPLATE, node_selector, redis_selector};
-pub use redis::{AUTH_CONF, PASSWORD, URL, auth_conf, url, uses_managed_redis, with_redis_auth};
+pub use redis::{
+    AUTH_CONF, PASSWORD, URL, auth_conf, made_here, url, uses_managed_redis, with_redis_auth,
+};
 pub use workload::{Cut, Workload};
 
 /// What the operator's release and arguments say, for all clusters.

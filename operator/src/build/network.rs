@@ -2,7 +2,7 @@
 //! rendered even at its default: a field that is left out, an apply leaves to whoever changed it.
 
 use serde_json::{Value, json};
-use sluice_crds::{ServiceType, SessionAffinity, names};
+use sluice_crds::{ExternalTrafficPolicy, ServiceType, SessionAffinity, names};
 
 use super::{Cluster, Kind, Object, node_selector};
 
@@ -77,7 +77,9 @@ pub(super) fn client_service(cluster: &Cluster<'_>) -> Object {
         },
         "ports": [http],
     });
-    if let Some(policy) = service.external_traffic_policy {
+    // It does not go with another type: there it is refused.
+    if service.type_ != ServiceType::ClusterIP {
+        let policy = service.external_traffic_policy.unwrap_or(ExternalTrafficPolicy::Cluster);
         spec["externalTrafficPolicy"] = json!(policy);
     }
     let mut metadata = cluster.metadata(cluster.name, names::COMPONENT_NODE);

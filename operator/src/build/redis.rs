@@ -6,7 +6,9 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use sluice_crds::names;
 
-use super::{Cluster, Error, Kind, Object, meta::redis_selector, network::port, pods};
+use super::{
+    Cluster, Error, Kind, Object, meta::redis_selector, network::port, pods, workload::REVISIONS,
+};
 
 /// Secret key: the password.
 pub const PASSWORD: &str = "password";
@@ -16,19 +18,48 @@ pub const URL: &str = "url";
 /// password stands in no argument and no environment variable.
 pub const AUTH_CONF: &str = "auth.conf";
 
+const URL_START: &str = "redis://:";
+const AUTH_START: &str = "requirepass ";
 const PORT: u16 = 6379;
 const CONTAINER: &str = "redis";
 
 /// The content of [`URL`].
 pub fn url(cluster: &Cluster<'_>, password: &str) -> String {
-    let host = names::redis(cluster.name);
-    let domain = &cluster.defaults.cluster_domain;
-    format!("redis://:{password}@{host}.{}.svc.{domain}:{PORT}", cluster.namespace)
+    format!("{URL_START}{}@{}", escaped(password, "%"), host(cluster))
 }
 
-/// The content of [`AUTH_CONF`].
+/// The content of [`AUTH_CONF`]. Quoted only where it must be: another text starts Redis anew.
 pub fn auth_conf(password: &str) -> String {
-    format!("requirepass {password}\n")
+    let quote = if password.bytes().all(is_plain) { "" } else { "\"" };
+    format!("{AUTH_START}{quote}{}{quote}\n", escaped(password, "\\x"))
+}
+
+/// Whether both are such as are made of a password here, or are not there. Of one's own, each may
+/// say what the other must fit.
+pub fn made_here(cluster: &Cluster<'_>, url: &str, auth_conf: &str) -> bool {
+    let host = format!("@{}", host(cluster));
+    let of_url = url.is_empty() || (url.starts_with(URL_START) && url.ends_with(&host));
+    let of_file = auth_conf.is_empty()
+        || (auth_conf.starts_with(AUTH_START) && auth_conf.lines().count() == 1);
+    of_url && of_file
+}
+
+fn host(cluster: &Cluster<'_>) -> String {
+    let (name, domain) = (names::redis(cluster.name), &cluster.defaults.cluster_domain);
+    format!("{name}.{}.svc.{domain}:{PORT}", cluster.namespace)
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+}
+
+/// The text with each byte that could mean something else as `escape` and its two hex digits.
+fn escaped(text: &str, escape: &str) -> String {
+    let byte = |byte: u8| match is_plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("{escape}{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
 }
 
 /// Whether `pod` mounts the Secret of its cluster's managed Redis.
@@ -119,6 +150,7 @@ fn stateful_set(cluster: &Cluster<'_>, name: &str) -> Result<Object, Error> {
         // By the other policy a pod that can't start is never replaced by one that could
         // (kubernetes/kubernetes#67250).
         "podManagementPolicy": "Parallel",
+        "revisionHistoryLimit": REVISIONS,
         // Left out, somebody's `OnDelete` would stay, and no change of Redis would reach its pod.
         "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "partition": 0 } },
         "selector": { "matchLabels": redis_selector(cluster.name) },

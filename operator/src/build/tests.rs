@@ -201,6 +201,28 @@ fn clients_reach_only_pods_that_accept() {
 }
 
 #[test]
+fn the_way_from_outside_is_rendered_where_there_is_one() {
+    for (spec, policy) in [
+        ("{}", Value::Null),
+        ("{service: {type: NodePort}}", "Cluster".into()),
+        ("{service: {type: LoadBalancer}}", "Cluster".into()),
+        ("{service: {type: LoadBalancer, externalTrafficPolicy: Local}}", "Local".into()),
+    ] {
+        let service = find(&rendered(spec), Kind::Service, "chat").unwrap();
+        assert_eq!(service["spec"]["externalTrafficPolicy"], policy, "{spec}");
+    }
+}
+
+#[test]
+fn both_stateful_sets_say_how_many_revisions_they_keep() {
+    let redis = rendered("{pubsub: {adapter: Redis}, redis: {mode: Managed}}");
+    let its_own = find(&redis, Kind::StatefulSet, "chat-redis").unwrap();
+    for set in [stateful_set(&redis).value, its_own] {
+        assert_eq!(set["spec"]["revisionHistoryLimit"], 10);
+    }
+}
+
+#[test]
 fn a_single_replica_has_no_disruption_budget() {
     for spec in ["{replicas: 1}", "{replicas: 0}", "{disruption: {podDisruptionBudget: Disabled}}"]
     {

@@ -20,6 +20,10 @@ pub struct Workload {
     selector: Value,
 }
 
+/// How many old revisions a StatefulSet keeps: as many as by default, which an apply that left it out
+/// would leave to whoever changed it.
+pub(super) const REVISIONS: i32 = 10;
+
 /// Where the StatefulSet stands between two revisions: the plan's cursor, with the template that
 /// goes with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +77,7 @@ impl Workload {
                     "replicas": cut.replicas,
                     "ordinals": { "start": cut.start },
                     "podManagementPolicy": "Parallel",
+                    "revisionHistoryLimit": REVISIONS,
                     "minReadySeconds": self.min_ready_seconds,
                     "updateStrategy": {
                         "type": "RollingUpdate",

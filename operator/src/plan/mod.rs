@@ -39,6 +39,11 @@ pub const DRAIN_TTL_SECONDS: f64 = 300.0;
 const MOST_GAPS: i32 = 4;
 /// How soon to look again while something moves that no watch tells of: drains, links, load.
 const POLL: SignedDuration = SignedDuration::from_secs(1);
+/// So long after the newest pod became Ready its links and its label are to come any moment. What is
+/// not there by then may be away for long, such as a Redis: it is waited for with ever less effort.
+const FRESH: SignedDuration = SignedDuration::from_secs(30);
+/// The slowest of these looks: beyond, those that are taken when nothing happens do.
+const SLOWEST: SignedDuration = SignedDuration::from_secs(15);
 
 /// Decides what to do about a cluster, given everything that is wanted and everything that was
 /// seen. Asked again about the same, it answers the same.
@@ -75,7 +80,8 @@ pub fn plan(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> Plan 
     p.waiting = waiting(desired.spec, &slots, &shape, &drains, now);
     p.actions.extend(drains.actions());
     p.actions.extend(rebalance::sheds(desired.spec, observed, &shape, skew.as_ref(), steered));
-    p.requeue_after = requeue(desired.spec, observed, &slots, &shape, now);
+    let moves = !shape.victims.is_empty() || skew.is_some();
+    p.requeue_after = requeue(desired.spec, observed, &slots, moves, now);
     p
 }
 
@@ -252,30 +258,40 @@ fn waiting(
     w
 }
 
+/// `moves`: pods are to go, or clients to be spread.
 fn requeue(
     spec: &ChannelClusterSpec,
     observed: &Observed,
     slots: &Slots<'_>,
-    shape: &Shape,
+    moves: bool,
     now: Timestamp,
 ) -> Option<SignedDuration> {
     let draining = observed.pods.iter().any(|p| p.drain.is_some() || p.eviction.is_some());
-    if !shape.victims.is_empty() || draining || rebalance::under_way(observed) {
+    if moves || draining || rebalance::under_way(observed) {
         return Some(POLL);
     }
     let min_ready = min_ready(spec);
+    let ready = observed.pods.iter().filter(|p| p.ready && !p.terminating);
+    let newest = ready.filter_map(|p| p.ready_since).max();
+    let until_linked = newest.map_or(Some(POLL), |since| patience(now.duration_since(since)));
     slots
         .list
         .iter()
         .filter_map(|s| {
             let p = s.pod.filter(|p| p.ready && !p.terminating)?;
             if !p.accepting || !linked(observed, p) {
-                return Some(POLL);
+                return until_linked;
             }
             let left = (p.ready_since? + min_ready).duration_since(now);
             left.is_positive().then_some(left.max(POLL))
         })
         .min()
+}
+
+/// How soon to look again for what should have been there for so long; `None`: no sooner than ever.
+fn patience(lasting: SignedDuration) -> Option<SignedDuration> {
+    let pace = if lasting < FRESH { POLL } else { lasting / 10 };
+    (pace < SLOWEST).then_some(pace)
 }
 
 pub(crate) fn min_ready(spec: &ChannelClusterSpec) -> SignedDuration {

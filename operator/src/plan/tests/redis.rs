@@ -1,5 +1,6 @@
 //! Redis away, back, and out of reach for some: who takes clients, and what goes on.
 
+use jiff::SignedDuration;
 use sluice_crds::{Adapter, Reason};
 
 use super::{
@@ -88,6 +89,33 @@ fn redis_that_goes_and_comes_back_amid_a_deploy_changes_nothing_about_it() {
         w.settle(500);
         assert!(w.clients.iter().all(|c| c.moves == 1), "back after {back}");
     }
+}
+
+#[test]
+fn a_redis_that_stays_away_is_waited_for_with_less_and_less_effort() {
+    let soon = Some(SignedDuration::from_secs(1));
+    let mut w = on_redis(3);
+    w.redis = Some(false);
+    w.calm = false;
+    w.kill(1);
+    until(&mut w, "it is back", |w| w.pods.get(&1).is_some_and(|p| p.ready_since == Some(w.now)));
+    steps(&mut w, 25);
+    assert_eq!(w.plan().requeue_after, soon, "a pod that comes gets its label soon");
+    steps(&mut w, 30);
+    let later = w.plan().requeue_after;
+    assert!(later > soon && later < Some(SignedDuration::from_secs(10)), "{later:?}");
+    steps(&mut w, 100);
+    assert_eq!(w.plan().requeue_after, None);
+
+    // What moves is not: drains are paced from here.
+    w.spec.replicas = 2;
+    w.step();
+    assert_eq!(w.plan().requeue_after, soon);
+    w.settle(200);
+    w.template = 2;
+    steps(&mut w, 3);
+    assert_eq!(w.plan().requeue_after, soon);
+    w.settle(500);
 }
 
 #[test]

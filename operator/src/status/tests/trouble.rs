@@ -262,6 +262,20 @@ fn redis_that_is_down_is_told_and_healed() {
 }
 
 #[test]
+fn a_redis_that_cannot_be_made_is_told_before_any_node_runs_on_it() {
+    let mut t = Told::new(3, 12);
+    t.w.spec.redis.mode = RedisMode::Managed;
+    assert_eq!(t.w.spec.pubsub.adapter, Adapter::Mesh);
+    let (d, o, now) = (t.w.desired(), t.w.observe(), t.w.timestamp());
+    let quota = "Kubernetes says of the StatefulSet chat-redis: FailedCreate: no";
+    let facts = Facts { redis: quota.into(), ..Facts::default() };
+    let s = report(&d, &o, &plan(&d, &o, now), &facts, t.status.as_ref(), now).status;
+    for (type_, value) in [(ConditionType::Stalled, "True"), (ConditionType::Ready, "False")] {
+        assert_eq!(is(condition(&s, type_), value, Reason::RedisUnavailable), quota);
+    }
+}
+
+#[test]
 fn why_redis_is_not_reached_is_told() {
     let mut t = Told::new(3, 12);
     t.w.spec.pubsub.adapter = Adapter::Redis;
