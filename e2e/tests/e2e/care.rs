@@ -237,7 +237,8 @@ fn what_an_apply_can_not_get_past_is_put_right_or_told() {
         figure!(space, "{}: {}", stalled.reason, stalled.message);
         ensure!(stalled.reason == "InvalidSpec", "no hand was in it: {stalled:?}");
         cluster.change(json!({ "service": { "nodePort": null } })).await?;
-        cluster.wait_ready().await
+        cluster.wait_ready().await?;
+        Ok(())
     });
 }
 
