@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 /// What the environment says of logging, checked.
@@ -21,6 +22,11 @@ pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Logging, String> {
         .into_iter()
         .find_map(|key| get(key).map(|v| (key, v)))
         .unwrap_or(("SLUICE_LOG", "info".to_owned()));
+    if let Some(word) = level.split(',').map(str::trim).find(|word| is_no_level(word)) {
+        return Err(format!(
+            "{key}: {word:?} is no level: write such as `info` or `info,sluice_node=debug`"
+        ));
+    }
     let filter = EnvFilter::try_new(&level)
         .map_err(|e| format!("{key}: {e}: write such as `info,sluice_node=debug`"))?;
     let json = match get("SLUICE_LOG_FORMAT").as_deref() {
@@ -29,6 +35,11 @@ pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Logging, String> {
         Some(other) => return Err(format!("SLUICE_LOG_FORMAT: {other:?} is not `text` or `json`")),
     };
     Ok(Logging { filter, json })
+}
+
+/// Whether a word stands alone and is no level: it would be taken for a target, and all else be off.
+fn is_no_level(word: &str) -> bool {
+    !word.is_empty() && !word.contains(['=', '[']) && word.parse::<LevelFilter>().is_err()
 }
 
 /// Starts logging.

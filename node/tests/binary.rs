@@ -35,6 +35,8 @@ fn check_config_refuses_by_the_environment_what_the_start_refuses() {
         ("SLUICE_LOG_FORMAT", "xml", "\"xml\" is not `text` or `json`"),
         ("RUST_LOG", "=,=loud", "RUST_LOG: "),
         ("SLUICE_LOG", "=,=loud", "SLUICE_LOG: "),
+        ("SLUICE_LOG", "debgu", "SLUICE_LOG: \"debgu\" is no level"),
+        ("RUST_LOG", "info,sluice_node", "RUST_LOG: \"sluice_node\" is no level"),
         ("SLUICE_SHARDS", "100000", "SLUICE_SHARDS: 100000 is more than 256"),
         ("SLUICE_SHARDS", "abc", "SLUICE_SHARDS: \"abc\" is no number from 0 to 256"),
         ("SLUICE_SHARDS", "-1", "SLUICE_SHARDS: \"-1\" is no number from 0 to 256"),

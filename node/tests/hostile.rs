@@ -64,6 +64,22 @@ async fn more_than_a_hundred_headers_are_refused() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let node = Node::start().await;
+    let head = |bytes| {
+        format!(
+            "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx: {}\r\n\r\n",
+            "y".repeat(bytes)
+        )
+    };
+    assert!(exchange(&node, head(60 << 10).as_bytes()).await.starts_with("HTTP/1.1 404 "));
+    // The end may overtake the answer: not all was read.
+    let said = exchange(&node, head(200 << 10).as_bytes()).await;
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 431 "), "{said}");
+    serves(&node).await;
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_each_answered_in_turn() {
     let node = Node::start().await;
     let mut all = "GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n".repeat(500);

@@ -1,5 +1,6 @@
 //! Log lines: text or JSON, filtered by `RUST_LOG`. Called once, by `run`.
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, prelude::*};
 
 use crate::args::LogFormat;
@@ -7,7 +8,13 @@ use crate::args::LogFormat;
 /// The filter can't be read. It names the variable that the chart's `logLevel` sets.
 #[derive(Debug, thiserror::Error)]
 #[error("RUST_LOG is no filter of log lines: write such as `info` or `info,sluice_operator=debug`")]
-pub struct Error(#[from] ParseError);
+pub struct Error(#[source] Option<ParseError>);
+
+impl From<ParseError> for Error {
+    fn from(error: ParseError) -> Self {
+        Self(Some(error))
+    }
+}
 
 /// Starts writing log lines to stderr. With a filter that can't be read they are written as well,
 /// so that the caller can say so in the format that was asked for.
@@ -28,6 +35,12 @@ pub fn init(format: LogFormat) -> Result<(), Error> {
 /// What is logged: as `asked`, or from `info` on.
 fn filter(asked: Option<&str>) -> Result<EnvFilter, Error> {
     let asked = asked.map(str::trim).filter(|asked| !asked.is_empty()).unwrap_or("info");
+    // A word that stands alone and is no level would be taken for a target, and all else be off.
+    let is_no_level =
+        |word: &str| !word.contains(['=', '[']) && word.trim().parse::<LevelFilter>().is_err();
+    if asked.split(',').any(is_no_level) {
+        return Err(Error(None));
+    }
     let builder = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into());
     // The watches' own lines repeat what we log with the object's name.
     let off = ["kube_runtime::controller=off", "kube_runtime::watcher=off"];
@@ -133,7 +146,7 @@ pub(crate) mod tests {
             assert!(filter(Some(good)).is_ok(), "{good}");
         }
         assert!(filter(None).is_ok());
-        for bad in ["a=b=c", "info,sluice_operator=loud"] {
+        for bad in ["a=b=c", "info,sluice_operator=loud", "loud", "info,sluice_operator"] {
             let error = filter(Some(bad)).unwrap_err();
             assert!(told(&error).starts_with("RUST_LOG is no filter"), "{bad}");
         }

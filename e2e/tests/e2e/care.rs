@@ -138,6 +138,7 @@ fn drift_is_healed() {
             .await?;
         let astray = json!({ "spec": {
             "publishNotReadyAddresses": true, "internalTrafficPolicy": "Local",
+            "externalTrafficPolicy": "Local", "trafficDistribution": "PreferClose",
         } });
         space
             .api::<Service>()
@@ -161,6 +162,8 @@ fn drift_is_healed() {
             let policy = service.internal_traffic_policy;
             ensure!(policy.as_deref() == Some("Cluster"), "internalTrafficPolicy {policy:?}");
             ensure!(service.publish_not_ready_addresses != Some(true), "it leads to unready pods");
+            let outside = (service.external_traffic_policy, service.traffic_distribution);
+            ensure!(outside == (Some("Cluster".into()), None), "{outside:?}");
             let selector = service.selector;
             let accepting =
                 selector.as_ref().and_then(|selector| selector.get(names::ACCEPTING_LABEL));
@@ -181,7 +184,7 @@ fn drift_is_healed() {
         ensure!(cluster.token(names::ADMIN_TOKEN).await? == token, "the tokens changed");
         let secret = space.api::<Secret>().get(&names::tokens_secret("chat")).await?;
         ensure!(secret.owner_references().len() == 1, "the Secret belongs to the cluster");
-        figure!(space, "10 changes undone, no pod replaced");
+        figure!(space, "12 changes undone, no pod replaced");
         Ok(())
     });
 }
@@ -228,6 +231,13 @@ fn what_an_apply_can_not_get_past_is_put_right_or_told() {
         let stalled = cluster.condition(ConditionType::Stalled).await?;
         ensure!(stalled.status == "False", "{stalled:?}");
         ensure!(cluster.identities().await? == before, "pods were replaced");
+
+        cluster.change(json!({ "service": { "nodePort": 80 } })).await?;
+        let stalled = cluster.wait_for(ConditionType::Stalled, "True").await?;
+        figure!(space, "{}: {}", stalled.reason, stalled.message);
+        ensure!(stalled.reason == "InvalidSpec", "no hand was in it: {stalled:?}");
+        cluster.change(json!({ "service": { "nodePort": null } })).await?;
+        cluster.wait_ready().await?;
         Ok(())
     });
 }

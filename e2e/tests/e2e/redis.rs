@@ -94,6 +94,19 @@ fn redis_that_can_not_start_comes_back_when_its_image_is_mended() {
         })
         .await?;
         cluster.wait_for(ConditionType::RedisReady, "True").await?;
+
+        // One that somebody puts in, of letters that mean something in URLs and in Redis' own file.
+        let pod = space.api::<Pod>().get(&format!("{name}-0")).await?;
+        let password = json!({ "stringData": { "password": "p@ss w/\"rd" } });
+        let secrets = space.api::<Secret>();
+        secrets.patch(&name, &PatchParams::default(), &Patch::Merge(password)).await?;
+        eventually("a Redis that takes this password", LONG, async || {
+            let now = space.api::<Pod>().get(&format!("{name}-0")).await?;
+            ensure!(now.metadata.uid != pod.metadata.uid, "it is still the one before");
+            Ok(())
+        })
+        .await?;
+        cluster.wait_for(ConditionType::RedisReady, "True").await?;
         cluster.change(colour("blue")).await?;
         cluster.wait_ready().await?;
         nothing_of_others_stays(space, &name).await?;

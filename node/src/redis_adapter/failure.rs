@@ -53,15 +53,28 @@ impl From<RedisError> for Failure {
     }
 }
 
-/// The standard library has no kind for a host without an address, only these words.
+/// The standard library has no kind for a host without an address, only these words; nor can the error be
+/// asked for its type, which is hidden behind the one that is shared.
 fn unnamed(error: &RedisError) -> bool {
-    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-    io.is_some_and(|io| io.to_string().starts_with("failed to lookup address information"))
+    let source = error.source().map(ToString::to_string);
+    source.is_some_and(|told| told.starts_with("failed to lookup address information"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::ToSocketAddrs;
+
     use super::*;
+
+    #[test]
+    fn a_host_without_an_address_is_told_from_one_that_can_not_be_reached() {
+        let unnamed = ("no such host", 6379).to_socket_addrs().unwrap_err();
+        assert_eq!(Failure::from(RedisError::from(unnamed)).kind, RedisFailure::Name);
+        let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        assert_eq!(Failure::from(RedisError::from(broken)).kind, RedisFailure::Unreachable);
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(Failure::from(RedisError::from(refused)).kind, RedisFailure::Refused);
+    }
 
     #[test]
     fn nothing_that_redis_says_is_told() {

@@ -33,6 +33,8 @@ use crate::{
 
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest head of a request, in bytes; past it 431. A socket keeps what its connect callback saw.
+const HEAD: usize = 64 << 10;
 /// Unsent bytes that the kernel keeps for a socket before it takes no more.
 const NOTSENT_LOWAT: u32 = 16 << 10;
 /// How long shutdown waits for the close handshakes.
@@ -198,6 +200,7 @@ async fn http(served: Served, stream: TcpStream, peer: SocketAddr, routes: Route
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     if let Err(error) = Box::pin(connection).await {
