@@ -1,16 +1,19 @@
 //! What to do about an object that an apply can't bring back. The API server merges the applied ports
 //! of a Service by number: a port that somebody renumbered is taken for another one, and the two then
 //! collide by name or by node port, again and again. And what somebody added, an apply leaves: a port
-//! that lets clients in where they must not come, an address from outside, who may come through a
-//! balancer, the other bound of a disruption budget, which may have one only. Pure.
+//! that lets clients in where they must not come, an address from outside, the other bound of a
+//! disruption budget, which may have one only. Pure.
 
 use serde_json::{Map, Value, json};
 
 use crate::build::Kind;
 
-/// What decides where a Service's traffic goes, or comes from, and is absent by default: rendered, it
-/// would have a value to be taken for.
-const ABSENT: [&str; 3] = ["externalIPs", "loadBalancerSourceRanges", "trafficDistribution"];
+/// What decides where a Service's traffic goes, and is absent by default: rendered, it would have a
+/// value to be taken for.
+const ABSENT: [&str; 2] = ["externalIPs", "trafficDistribution"];
+/// Who may come through a balancer. Somebody protects the cluster by it: it stays, but with a type that
+/// has no balancer, where it is refused.
+const SOURCES: &str = "loadBalancerSourceRanges";
 
 /// Whether an answer of the API server to an apply may come from such a collision.
 pub fn may_collide(code: u16) -> bool {
@@ -47,7 +50,7 @@ fn budget_patch(rendered: &Value, live: &Value) -> Option<Value> {
 }
 
 /// A merge patch that makes of `live` what was rendered where an apply does not, and fails if `live`
-/// has changed; or nothing, when neither ports nor any of [`ABSENT`] are in the way.
+/// has changed; or nothing, when nothing is in the way.
 ///
 /// All else stays, the cluster's address above all; and a node port that was chosen by Kubernetes
 /// stays with the port of the same name.
@@ -61,7 +64,8 @@ pub fn service_patch(rendered: &Value, live: &Value) -> Option<Value> {
         Value::Array(values) => !values.is_empty(),
         value => !value.is_null(),
     };
-    for field in ABSENT {
+    let balanced = rendered["spec"]["type"] == "LoadBalancer";
+    for field in ABSENT.into_iter().chain((!balanced).then_some(SOURCES)) {
         if !is_set(&rendered["spec"][field]) && is_set(&live["spec"][field]) {
             spec.insert(field.into(), Value::Null);
         }
@@ -150,11 +154,9 @@ mod tests {
     #[test]
     fn what_leads_traffic_otherwise_is_taken_away() {
         let http = json!({ "name": "http", "port": 80, "protocol": "TCP" });
-        for (field, value) in [
-            ("externalIPs", json!(["192.0.2.1"])),
-            ("loadBalancerSourceRanges", json!(["192.0.2.0/24"])),
-            ("trafficDistribution", json!("PreferClose")),
-        ] {
+        for (field, value) in
+            [("externalIPs", json!(["192.0.2.1"])), ("trafficDistribution", json!("PreferClose"))]
+        {
             let mut added = live(&json!([{ "name": "http", "port": 80, "nodePort": 30001 }]));
             added["spec"][field] = value;
             // Also on the way to a type that does not go with it.
@@ -169,6 +171,13 @@ mod tests {
                 assert_eq!(service_patch(&rendered("NodePort", &http), &added), None, "{field}");
             }
         }
+        let mut protected = live(&json!([{ "name": "http", "port": 80, "nodePort": 30001 }]));
+        protected["spec"][SOURCES] = json!(["192.0.2.0/24"]);
+        assert_eq!(service_patch(&rendered("LoadBalancer", &http), &protected), None);
+        assert_eq!(
+            service_patch(&rendered("ClusterIP", &http), &protected).unwrap()["spec"],
+            json!({ SOURCES: null })
+        );
     }
 
     #[test]
