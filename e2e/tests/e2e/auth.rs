@@ -34,7 +34,13 @@ fn a_change_of_auth_is_a_deploy_and_lets_in_only_who_bears_a_token() {
     test("a_change_of_auth_is_a_deploy_and_lets_in_only_who_bears_a_token", async |space| {
         let cluster = space.cluster("chat", spec(2, json!({}))).await?;
         cluster.wait_ready().await?;
-        ensure!(stranger(&cluster).await? == 101, "everybody is let in at first");
+        // The Service leads to the pods a moment after the cluster is Ready.
+        eventually("everybody to be let in at first", LONG, async || {
+            let status = stranger(&cluster).await?;
+            ensure!(status == 101, "without a token: {status}");
+            Ok(())
+        })
+        .await?;
         let before = cluster.identities().await?;
         let secret = Secret {
             metadata: ObjectMeta { name: Some("issuer".into()), ..ObjectMeta::default() },
