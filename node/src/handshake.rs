@@ -109,6 +109,10 @@ async fn websocket(
     let Ok(auth_token) = offer.token() else { return refuse("token") };
     let Ok(subprotocol) = offer.agree(&mount.subprotocols) else { return refuse("subprotocol") };
     let query = query.map(|Query(params)| params).ok();
+    if !query.as_deref().is_none_or(params::are_few) {
+        plane.metrics.refuse("params");
+        return StatusCode::BAD_REQUEST.into_response();
+    }
     let Some(version) = query.as_deref().and_then(vsn) else { return refuse("vsn") };
     let query = query.unwrap_or_default();
     let pairs = query.iter().map(|(name, value)| (name.as_str(), value.as_str()));

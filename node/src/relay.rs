@@ -10,6 +10,7 @@ use serde_json::json;
 use sluice_node_api::config::{ChannelRule, HistoryRule, LiveConfig, PresenceRule, SlowConsumer};
 use sluice_node_api::webhooks::RuleWebhooks;
 
+use crate::arrivals::DISCONNECT;
 use crate::auth::{Identity, Join};
 use crate::message::{MAX_FIELD, matches};
 use crate::nesting::{self, MAX_LEVELS};
@@ -222,10 +223,12 @@ impl Rule {
     }
 
     /// Whether an event may have this name. Names that begin with `phx_` never: a client takes them
-    /// for the server's own, and one could close everyone's channel. Nor those of presence where there
-    /// is one, nor what tells of dropped broadcasts: nobody must be able to make them up.
+    /// for the server's own, and one could close everyone's channel. Nor `disconnect`: on a topic that is
+    /// the name of a socket it throws that out (`P-CON-10`). Nor those of presence where there is one, nor
+    /// what tells of dropped broadcasts: nobody must be able to make them up.
     pub fn may_be_named(&self, event: &str) -> bool {
         let own = event.starts_with("phx_")
+            || event == DISCONNECT
             || self.rule.presence.is_some() && presence::is_own(event)
             || self.may_drop() && event == DROPPED;
         event.len() <= MAX_FIELD && !own

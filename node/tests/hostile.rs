@@ -80,6 +80,22 @@ async fn a_head_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
+async fn more_parameters_than_a_socket_may_bring_are_refused() {
+    let node = Node::start().await;
+    let get = |path: &str, count| {
+        let names: String = (0..count).map(|i| format!("&{i}=")).collect();
+        format!("GET {path}?vsn=2.0.0{names} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    };
+    let opened = exchange(&node, get("/socket/longpoll", 100).as_bytes()).await;
+    assert!(opened.starts_with("HTTP/1.1 200 ") && opened.contains("410"), "{opened}");
+    let refused = exchange(&node, get("/socket/longpoll", 200).as_bytes()).await;
+    assert!(refused.contains("400") && !refused.contains("410"), "{refused}");
+    let refused = exchange(&node, get("/socket/websocket", 200).as_bytes()).await;
+    assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
+    serves(&node).await;
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_each_answered_in_turn() {
     let node = Node::start().await;
     let mut all = "GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n".repeat(500);

@@ -122,7 +122,9 @@ async fn what_is_no_yes_lets_nobody_in_and_is_counted() {
     let huge = format!("{{\"allow\": true, \"x\": \"{}\"}}", "x".repeat(300 << 10));
     for (code, body, outcome) in [
         (200, "{\"allow\": false}", "denied"),
+        (200, "{\"allow\": false, \"reason\": 5}", "denied"),
         (403, "", "denied"),
+        (403, huge.as_str(), "denied"),
         (200, "<html>welcome</html>", "garbage"),
         (200, huge.as_str(), "large"),
         (500, "{\"allow\": true}", "status"),

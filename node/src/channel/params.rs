@@ -6,6 +6,17 @@ use serde_json::{Map, Value};
 /// Deeper names are taken as they are written.
 const MAX_DEPTH: usize = 16;
 
+/// Most names in all, those of `a[b][c]` one by one: a socket keeps what its connect callback saw, and each
+/// name may cost a map.
+const MAX_NAMES: usize = 128;
+
+/// Whether these are no more than a socket may bring.
+pub(crate) fn are_few(pairs: &[(String, String)]) -> bool {
+    let mut names = pairs.iter().map(|(name, _)| path(name).map_or(1, |path| path.len()));
+    pairs.len() <= MAX_NAMES
+        && names.try_fold(0, |all, name| (all + name <= MAX_NAMES).then_some(all + name)).is_some()
+}
+
 /// Puts `pairs` together; a later one replaces an earlier one of the same name.
 pub(crate) fn nested<'a>(
     pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -55,6 +66,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn every_name_of_a_path_counts() {
+        let pairs = |name: &str, count| vec![(name.to_owned(), String::new()); count];
+        assert!(are_few(&pairs("a", MAX_NAMES)) && are_few(&pairs("a[b]", MAX_NAMES / 2)));
+        assert!(!are_few(&pairs("a", MAX_NAMES + 1)));
+        assert!(!are_few(&pairs("a[b]", MAX_NAMES / 2 + 1)));
+    }
 
     #[test]
     fn p_con_3_parameters_nest() {

@@ -96,6 +96,10 @@ async fn serve(
         return status(403);
     }
     let mut query = query.map(|Query(pairs)| pairs).ok();
+    if !query.as_deref().is_none_or(params::are_few) {
+        plane.metrics.refuse("params");
+        return status(400);
+    }
     let session = session(plane, request.headers(), query.as_deref().unwrap_or_default());
     if let Some(query) = query.as_mut().filter(|_| !request.headers().contains_key(TOKEN)) {
         take_token(query, session.is_some());

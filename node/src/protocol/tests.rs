@@ -198,7 +198,7 @@ fn what_the_rule_forbids_is_refused_with_the_reason() {
 fn a_client_cannot_broadcast_the_servers_own_events() {
     let mut client = Client::room();
     joined(&mut client, "1");
-    for event in ["phx_close", "phx_error", "phx_reply"] {
+    for event in ["phx_close", "phx_error", "phx_reply", "disconnect"] {
         let replies = client.send(json!(["1", "2", "room:1", event, {}]));
         assert_eq!(replies, [error(json!("1"), json!("2"), "room:1", "event not allowed")]);
     }

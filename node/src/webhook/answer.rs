@@ -64,7 +64,8 @@ impl Handling {
 #[derive(Deserialize)]
 struct Decision {
     allow: bool,
-    reason: Option<String>,
+    /// Who says no is heard, though the reason be no text.
+    reason: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -138,7 +139,8 @@ fn decided<R: DeserializeOwned, T>(
     }
     let decision: Decision = serde_json::from_slice(&said.body).map_err(|_| Failure::Garbage)?;
     if !decision.allow {
-        return Ok(Verdict::Denied(decision.reason));
+        let reason = decision.reason.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        return Ok(Verdict::Denied(reason));
     }
     let more = serde_json::from_slice(&said.body).ok().and_then(read);
     more.map(Verdict::Allowed).ok_or(Failure::Garbage)
