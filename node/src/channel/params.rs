@@ -12,9 +12,8 @@ const MAX_NAMES: usize = 128;
 
 /// Whether these are no more than a socket may bring.
 pub(crate) fn are_few(pairs: &[(String, String)]) -> bool {
-    let mut names = pairs.iter().map(|(name, _)| path(name).map_or(1, |path| path.len()));
-    pairs.len() <= MAX_NAMES
-        && names.try_fold(0, |all, name| (all + name <= MAX_NAMES).then_some(all + name)).is_some()
+    let names = pairs.iter().map(|(name, _)| path(name).map_or(1, |path| path.len()));
+    pairs.len() <= MAX_NAMES && names.sum::<usize>() <= MAX_NAMES
 }
 
 /// Puts `pairs` together; a later one replaces an earlier one of the same name.

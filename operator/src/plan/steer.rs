@@ -100,32 +100,28 @@ pub(crate) fn accepting<'a>(
     };
     let total: u64 = observed.pods.iter().filter_map(PodState::connections).sum();
     let evicting = !rolling && !shape.victims.is_empty();
+    let group = |stays: bool| -> Vec<&Slot<'_>> {
+        candidates.iter().filter(|(s, st)| *st == stays && fit(s)).map(|(s, _)| *s).collect()
+    };
+    let staying = group(true);
     let sharing = match evicting {
-        true => candidates.iter().filter(|(s, stays)| *stays && fit(s)).count(),
+        true => staying.len(),
         false => spec.replicas.max(1).unsigned_abs() as usize,
     };
     let mean = total as f64 / sharing.max(1) as f64;
     // A node that does not answer keeps its label: its load is unknown, not great.
     let load = |s: &Slot<'_>| s.pod.and_then(PodState::connections).map_or(0.0, |n| n as f64);
-    let pick = |stays: bool, below: f64| {
-        candidates
-            .iter()
-            .filter(|(s, st)| *st == stays && fit(s) && load(s) < below)
-            .map(|(s, _)| s.name())
-            .collect::<Vec<_>>()
+    let pick = |stays: bool, below: f64| -> Vec<&str> {
+        group(stays).into_iter().filter(|s| load(s) < below).map(Slot::name).collect()
     };
     // With no client anywhere every load is below any bound.
     let bound = |factor: f64| if total == 0 { f64::INFINITY } else { mean * factor };
     let coming = arrivals::arrivals(spec, observed, leaving);
-    let group = |stays: bool| -> Vec<&Slot<'_>> {
-        candidates.iter().filter(|(s, st)| *st == stays && fit(s)).map(|(s, _)| *s).collect()
-    };
     // Of none, if one of them does not answer: it may be the fullest.
     let loads_of = |group: &[&Slot<'_>]| -> Vec<u64> {
         let loads: Option<Vec<u64>> = group.iter().map(|s| s.pod?.connections()).collect();
         loads.filter(|_| coming > 0).unwrap_or_default()
     };
-    let staying = group(true);
     let loads = loads_of(&staying);
     let few = |factor: f64| {
         let few = arrivals::fewest(&loads, coming, bound(factor));
