@@ -1,10 +1,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use sluice_crds::ChannelClusterSpec;
 
 use super::*;
-use crate::build::Defaults;
+use crate::build::tests::{cluster, defaults};
 
 fn meta(controller: Option<&str>, label: Option<&str>) -> ObjectMeta {
     ObjectMeta {
@@ -18,20 +17,8 @@ fn meta(controller: Option<&str>, label: Option<&str>) -> ObjectMeta {
 
 #[test]
 fn only_what_is_the_clusters_own_is_touched() {
-    let spec: ChannelClusterSpec = serde_saphyr::from_str("{}").unwrap();
-    let defaults = Defaults {
-        node_image: "node:1".into(),
-        redis_image: "redis:8".into(),
-        cluster_domain: "cluster.local".into(),
-    };
-    let cluster = Cluster {
-        namespace: "team",
-        name: "chat",
-        uid: "1",
-        generation: Some(1),
-        spec: &spec,
-        defaults: &defaults,
-    };
+    let (object, defaults) = (cluster("{}"), defaults());
+    let cluster = Cluster { uid: "1", ..Cluster::new(&object, &defaults).unwrap() };
     assert!(is_ours(Kind::Service, &meta(Some("1"), None), &cluster));
     assert!(!is_ours(Kind::Service, &meta(Some("2"), Some("chat")), &cluster));
     assert!(is_ours(Kind::Service, &meta(None, Some("chat")), &cluster));
@@ -60,20 +47,8 @@ fn a_kept_template_counts_only_with_its_hash() {
 
 #[test]
 fn a_record_that_is_gone_is_todays_rendering_if_both_hashes_say_so() {
-    let spec: ChannelClusterSpec = serde_saphyr::from_str("{}").unwrap();
-    let defaults = Defaults {
-        node_image: "node:1".into(),
-        redis_image: "redis:8".into(),
-        cluster_domain: "cluster.local".into(),
-    };
-    let cluster = Cluster {
-        namespace: "team",
-        name: "chat",
-        uid: "1",
-        generation: Some(1),
-        spec: &spec,
-        defaults: &defaults,
-    };
+    let (object, defaults) = (cluster("{}"), defaults());
+    let cluster = Cluster::new(&object, &defaults).unwrap();
     let today = crate::build::build(&cluster).unwrap().workload;
     let annotated = |template_hash: &str, spec_hash: &str| ObjectMeta {
         annotations: Some(BTreeMap::from([

@@ -177,7 +177,7 @@ fn random_token() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::Defaults;
+    use crate::build::tests::{cluster, defaults};
 
     #[test]
     fn tokens_are_made_once_and_what_is_missing_is_filled() {
@@ -205,20 +205,8 @@ mod tests {
 
     #[test]
     fn what_redis_and_its_clients_read_follows_the_password() {
-        let spec = serde_saphyr::from_str("{}").unwrap();
-        let defaults = Defaults {
-            node_image: "node:1".into(),
-            redis_image: "redis:8".into(),
-            cluster_domain: "cluster.local".into(),
-        };
-        let cluster = Cluster {
-            namespace: "team",
-            name: "chat",
-            uid: "1",
-            generation: Some(1),
-            spec: &spec,
-            defaults: &defaults,
-        };
+        let (object, defaults) = (cluster("{}"), defaults());
+        let cluster = Cluster::new(&object, &defaults).unwrap();
         let filled = |entries: &[(&str, &str)]| {
             let mut data = Data::new();
             for (key, value) in entries {

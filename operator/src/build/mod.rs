@@ -255,4 +255,4 @@ fn canonical(value: &Value) -> Value {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

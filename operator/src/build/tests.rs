@@ -14,7 +14,7 @@ use super::*;
 mod rolls;
 mod socket;
 
-fn defaults() -> Defaults {
+pub(crate) fn defaults() -> Defaults {
     Defaults {
         node_image: "node:1".into(),
         redis_image: "redis:8".into(),
@@ -22,7 +22,7 @@ fn defaults() -> Defaults {
     }
 }
 
-fn cluster(spec: &str) -> ChannelCluster {
+pub(crate) fn cluster(spec: &str) -> ChannelCluster {
     let spec: ChannelClusterSpec = serde_saphyr::from_str(spec).unwrap();
     let mut object = ChannelCluster::new("chat", spec);
     object.metadata.namespace = Some("team".into());
