@@ -85,34 +85,45 @@ fn redis_that_can_not_start_comes_back_when_its_image_is_mended() {
         sets.patch(&name, &PatchParams::default(), &Patch::Merge(by_hand)).await?;
 
         // Another password: Redis takes it, and the nodes find their way back.
-        let pod = space.api::<Pod>().get(&format!("{name}-0")).await?;
-        space.api::<Secret>().delete(&name, &DeleteParams::default()).await?;
-        eventually("another Redis, by the new password", LONG, async || {
-            let now = space.api::<Pod>().get(&format!("{name}-0")).await?;
-            ensure!(now.metadata.uid != pod.metadata.uid, "it is still the first one");
+        let secrets = space.api::<Secret>();
+        starts_anew(&cluster, &name, async || {
+            secrets.delete(&name, &DeleteParams::default()).await?;
             Ok(())
         })
         .await?;
-        cluster.wait_for(ConditionType::RedisReady, "True").await?;
 
         // One that somebody puts in, of letters that mean something in URLs and in Redis' own file.
-        let pod = space.api::<Pod>().get(&format!("{name}-0")).await?;
         let password = json!({ "stringData": { "password": "p@ss w/\"rd" } });
-        let secrets = space.api::<Secret>();
-        secrets.patch(&name, &PatchParams::default(), &Patch::Merge(password)).await?;
-        eventually("a Redis that takes this password", LONG, async || {
-            let now = space.api::<Pod>().get(&format!("{name}-0")).await?;
-            ensure!(now.metadata.uid != pod.metadata.uid, "it is still the one before");
+        starts_anew(&cluster, &name, async || {
+            secrets.patch(&name, &PatchParams::default(), &Patch::Merge(password)).await?;
             Ok(())
         })
         .await?;
-        cluster.wait_for(ConditionType::RedisReady, "True").await?;
         cluster.change(colour("blue")).await?;
         cluster.wait_ready().await?;
         nothing_of_others_stays(space, &name).await?;
         cluster.wait_for(ConditionType::RedisReady, "True").await?;
         Ok(())
     });
+}
+
+/// A change of its Secret replaces the managed Redis by one that takes the new password, as nodes do.
+async fn starts_anew(
+    cluster: &Cluster<'_>,
+    name: &str,
+    change: impl AsyncFnOnce() -> Result<()>,
+) -> Result<()> {
+    let pods = cluster.space.api::<Pod>();
+    let before = pods.get(&format!("{name}-0")).await?;
+    change().await?;
+    eventually("another Redis, by the new password", LONG, async || {
+        let now = pods.get(&format!("{name}-0")).await?;
+        ensure!(now.metadata.uid != before.metadata.uid, "it is still the one before");
+        Ok(())
+    })
+    .await?;
+    cluster.wait_for(ConditionType::RedisReady, "True").await?;
+    Ok(())
 }
 
 /// What somebody puts into the pod template of the managed Redis is taken out again.
