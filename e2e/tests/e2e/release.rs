@@ -58,7 +58,8 @@ fn helm_install_upgrade_uninstall_leave_clusters_running() {
         })
         .await?;
 
-        let certificate = rotated(&release, "chat-0", &certificate).await?;
+        let pod = before.keys().next().context("a cluster without a pod")?;
+        let certificate = rotated(&release, pod, &certificate).await?;
 
         install(&["--set", "logFormat=json"]).await.context("upgrade")?;
         eventually("the upgraded operator", LONG, async || {
