@@ -15,7 +15,11 @@ use sluice_node_api::config::{Adapter, Routing};
     validation = Rule::new("!has(self.nodePort) || self.type != 'ClusterIP'")
         .message("service.nodePort needs service.type NodePort or LoadBalancer"),
     validation = Rule::new("!has(self.externalTrafficPolicy) || self.type != 'ClusterIP'")
-        .message("service.externalTrafficPolicy needs service.type NodePort or LoadBalancer")
+        .message("service.externalTrafficPolicy needs service.type NodePort or LoadBalancer"),
+    validation = Rule::new("!has(self.loadBalancerSourceRanges) || self.type == 'LoadBalancer'")
+        .message("service.loadBalancerSourceRanges needs service.type LoadBalancer"),
+    validation = Rule::new("!has(self.loadBalancerSourceRanges) || self.loadBalancerSourceRanges.all(range, isCIDR(range))")
+        .message("service.loadBalancerSourceRanges must be ranges of addresses such as 192.0.2.0/24")
 )]
 pub struct Service {
     /// How the Service is reached. `ClusterIP`: from inside Kubernetes, or through an Ingress of
@@ -44,6 +48,11 @@ pub struct Service {
     /// Default: Kubernetes' own, `Cluster`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_traffic_policy: Option<ExternalTrafficPolicy>,
+    /// Ranges of addresses that may come through the balancer, such as `192.0.2.0/24`, where the
+    /// cloud's balancer can tell. Absent: any, or what somebody has set in the Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(max = 64)))]
+    pub load_balancer_source_ranges: Option<Vec<String>>,
 }
 
 /// How a Service is reached.
@@ -295,6 +304,7 @@ default_from_empty! {
         type_: ServiceType::default(), port: defaults::service_port(), node_port: None,
         annotations: BTreeMap::new(), session_affinity: SessionAffinity::default(),
         external_traffic_policy: None,
+        load_balancer_source_ranges: None,
     }
     Discovery { mode: DiscoveryMode::default(), interval_seconds: defaults::discovery_interval() }
     PubSub { adapter: Adapter::default(), mesh: Mesh::default() }

@@ -82,6 +82,9 @@ pub(super) fn client_service(cluster: &Cluster<'_>) -> Object {
         let policy = service.external_traffic_policy.unwrap_or(ExternalTrafficPolicy::Cluster);
         spec["externalTrafficPolicy"] = json!(policy);
     }
+    if let Some(ranges) = &service.load_balancer_source_ranges {
+        spec["loadBalancerSourceRanges"] = json!(ranges);
+    }
     let mut metadata = cluster.metadata(cluster.name, names::COMPONENT_NODE);
     metadata["annotations"] = json!(service.annotations);
     Object::new(Kind::Service, json!({ "metadata": metadata, "spec": spec }))

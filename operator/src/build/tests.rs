@@ -210,7 +210,11 @@ fn the_way_from_outside_is_rendered_where_there_is_one() {
     ] {
         let service = find(&rendered(spec), Kind::Service, "chat").unwrap();
         assert_eq!(service["spec"]["externalTrafficPolicy"], policy, "{spec}");
+        assert_eq!(service["spec"]["loadBalancerSourceRanges"], Value::Null, "{spec}");
     }
+    let spec = "{service: {type: LoadBalancer, loadBalancerSourceRanges: [192.0.2.0/24]}}";
+    let service = find(&rendered(spec), Kind::Service, "chat").unwrap();
+    assert_eq!(service["spec"]["loadBalancerSourceRanges"], json!(["192.0.2.0/24"]));
 }
 
 #[test]
