@@ -27,6 +27,8 @@ pub(crate) struct Slot<'a> {
     pub linked: bool,
     /// It takes its share of the clients: what the budget counts.
     pub serving: bool,
+    /// The cursor in force lets it go: its controller replaces it any moment.
+    pub let_go: bool,
     /// It is to leave its Kubernetes node.
     pub evicting: bool,
     /// Its name, known even when it is missing.
@@ -98,6 +100,7 @@ impl<'a> Slots<'a> {
                 available: pod.is_some_and(|p| p.available(min_ready(spec), now)),
                 linked: pod.is_some_and(|p| steer::on_a_par(observed, p)),
                 serving: false,
+                let_go: false,
                 evicting: spec.disruption.eviction_policy == EvictionPolicy::DrainFirst
                     && pod.is_some_and(|p| {
                         !p.terminating
@@ -113,12 +116,12 @@ impl<'a> Slots<'a> {
             // Of a rollout that was not over: its pods are what a canary now keeps. Whoever goes back
             // to the revision before wants none of them, and one that can't start is nothing to keep.
             s.spare = s.superseded && !back && s.stuck().is_none();
+            s.let_go = !s.updated && index >= sts.partition;
             s.serving = s.available
+                && !s.let_go
                 && pod.is_some_and(|p| {
                     p.drain.is_none()
                         && !p.node_unreachable
-                        // Its controller is about to replace it.
-                        && (s.updated || index < sts.partition)
                         // Cut off from Redis it is the last to take clients, but does so before
                         // nobody does. A rollout must not lead them there.
                         && (s.linked

@@ -85,7 +85,12 @@ pub(crate) fn accepting<'a>(
         .enumerate()
         .filter(|(_, s)| {
             s.pod.is_some_and(|p| {
-                p.ready && !p.terminating && p.drain.is_none() && !leaving.contains(&s.name())
+                // One that the cursor lets go, and that is back, takes nobody before it is kept again.
+                (p.accepting || !s.let_go)
+                    && p.ready
+                    && !p.terminating
+                    && p.drain.is_none()
+                    && !leaving.contains(&s.name())
             })
         })
         .map(|(i, s)| (s, shape.victim(i).is_none()))

@@ -283,6 +283,29 @@ fn a_pod_that_is_not_ready_and_has_no_sockets_goes_at_once() {
 }
 
 #[test]
+fn a_pod_that_was_let_go_and_is_back_takes_nobody_before_it_is_kept() {
+    let mut w = settled(2, 2);
+    w.calm = false;
+    w.spec.update_strategy.rolling_update.max_surge = 0;
+    w.template = 2;
+    until(&mut w, "one is made anew", |w| w.pods.get(&1).is_some_and(|p| p.template == 2));
+    // The other one crashes, and is let go; but the controller waits for the one it has begun with.
+    (pod(&mut w, 1).ready_at, pod(&mut w, 0).down_until) = (w.now + 8, w.now + 3);
+    until(&mut w, "the other one is let go", |w| w.set.as_ref().unwrap().partition == 0);
+    let is_back = |w: &World| w.pods[&0].ready_since.is_some() && w.pods[&0].template == 1;
+    while !is_back(&w) {
+        w.controller();
+        w.tick();
+    }
+    // An operator that is killed after its first write has led no client there.
+    w.reconcile(1);
+    while w.pods[&1].ready_since.is_none() {
+        w.tick();
+    }
+    w.settle(200);
+}
+
+#[test]
 fn deadline_over_and_hold_keeps_the_pod_until_a_person_decides() {
     let mut w = settled(3, 10);
     w.spec.drain.timeout_policy = TimeoutPolicy::Hold;

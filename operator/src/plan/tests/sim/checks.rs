@@ -120,8 +120,11 @@ impl World {
         }
         let s = o.statefulset.as_ref().unwrap();
         candidates.retain(|n| {
-            let i = o.pods.iter().find(|p| p.name == *n).unwrap().ordinal - s.ordinals_start;
-            (0..s.replicas).contains(&i)
+            let p = o.pods.iter().find(|p| p.name == *n).unwrap();
+            let i = p.ordinal - s.ordinals_start;
+            // One that was let go while it served nobody, and is back, must be kept first.
+            let kept = p.accepting || p.revision == s.update_revision || i < s.partition;
+            kept && (0..s.replicas).contains(&i)
         });
         if p.cursor.template == TemplateStep::Keep && !candidates.is_empty() {
             assert!(
