@@ -61,8 +61,12 @@ pub struct ManagedRedis {
 }
 
 /// A volume claim. It can't be changed while the operator runs the Redis.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("quantity(string(self.size)).compareTo(quantity('0')) > 0")
+        .message("redis.managed.persistence.size must be more than nothing, such as 1Gi")
+)]
 pub struct Persistence {
     /// Size of the volume, such as `1Gi`.
     pub size: Quantity,

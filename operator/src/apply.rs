@@ -54,11 +54,11 @@ use kube::{
     Client,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sluice_crds::names;
 
 use crate::{
-    build::{Cluster, Cut, Kind, Object, TEMPLATE, Workload, short_hash},
+    build::{AUTH_CONF, Cluster, Cut, Kind, Object, PASSWORD, TEMPLATE, URL, Workload, short_hash},
     diff::first_difference,
     heal,
     leader::Leadership,
@@ -122,8 +122,7 @@ impl Applier<'_> {
 
     /// Deletes the object if it is there and this cluster's; whether it was.
     pub async fn ensure_absent(&self, kind: Kind, name: &str) -> Result<bool, Error> {
-        let watched = stores::WATCHED.contains(&kind);
-        if watched && self.stores.get(kind, self.cluster.namespace, name).is_none() {
+        if stores::WATCHED.contains(&kind) && !self.knows(kind, name) {
             return Ok(false);
         }
         let live = match self.live(kind, name).await {
@@ -131,7 +130,9 @@ impl Applier<'_> {
             Ok(None) | Err(Error::Foreign { .. }) => return Ok(false),
             Err(error) => return Err(error),
         };
-        if live.metadata.deletion_timestamp.is_some() {
+        // A Secret that a person brought is the cluster's from when it was taken over, not before.
+        let made = kind != Kind::Secret || controller(&live.metadata) == Some(self.cluster.uid);
+        if live.metadata.deletion_timestamp.is_some() || !made {
             return Ok(false);
         }
         let deleted = self.delete(kind, name, live.metadata.uid).await?;
@@ -143,10 +144,7 @@ impl Applier<'_> {
 
     /// Deletes the managed Redis; whether there was one.
     pub async fn ensure_no_redis(&self, absent: &[(Kind, String)]) -> Result<bool, Error> {
-        let there = absent
-            .iter()
-            .any(|(kind, name)| self.stores.get(*kind, self.cluster.namespace, name).is_some());
-        if !there {
+        if !absent.iter().any(|(kind, name)| self.knows(*kind, name)) {
             return Ok(false);
         }
         let mut deleted = false;
@@ -154,6 +152,12 @@ impl Applier<'_> {
             deleted |= self.ensure_absent(*kind, name).await?;
         }
         Ok(deleted)
+    }
+
+    /// Whether the object was there when the watches last told, and was this cluster's.
+    fn knows(&self, kind: Kind, name: &str) -> bool {
+        let known = self.stores.get(kind, self.cluster.namespace, name);
+        known.is_some_and(|known| is_ours(kind, &known, &self.cluster))
     }
 
     /// Brings the StatefulSet to `cursor`, in one write. `live` was read just now, and the write
@@ -167,7 +171,7 @@ impl Applier<'_> {
     ) -> Result<bool, Error> {
         let name = self.cluster.name;
         if let Some(live) = live {
-            self.ours(Kind::StatefulSet, name, &live.metadata)?;
+            self.ours(Kind::StatefulSet, name, live)?;
         }
         let kept = live.and_then(|live| {
             Kept::of(&live.metadata).or_else(|| Kept::today(&live.metadata, workload))
@@ -243,7 +247,7 @@ impl Applier<'_> {
             .await
             .map_err(|source| Error::api("read", kind, name, source))?;
         if let Some(live) = &live {
-            self.ours(kind, name, &live.metadata)?;
+            self.ours(kind, name, live)?;
         }
         Ok(live)
     }
@@ -268,8 +272,8 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn ours(&self, kind: Kind, name: &str, meta: &ObjectMeta) -> Result<(), Error> {
-        if is_ours(kind, meta, &self.cluster) {
+    fn ours(&self, kind: Kind, name: &str, live: &DynamicObject) -> Result<(), Error> {
+        if is_ours(kind, live, &self.cluster) {
             Ok(())
         } else {
             Err(Error::Foreign { kind, name: name.into() })
@@ -308,16 +312,37 @@ fn differs(object: &Object, live: &Value) -> Differs {
 }
 
 /// Whether an object is `cluster`'s: controlled by it, or by nobody and labelled for it (restored
-/// from a backup). A Secret that nobody controls may be brought along, with tokens of one's own.
-fn is_ours(kind: Kind, meta: &ObjectMeta, cluster: &Cluster<'_>) -> bool {
-    let owners = meta.owner_references.as_deref().unwrap_or_default();
-    match owners.iter().find(|owner| owner.controller == Some(true)) {
-        Some(owner) => owner.uid == cluster.uid,
-        None => {
+/// from a backup), or a Secret that a person may bring along, see [`brought`].
+fn is_ours(kind: Kind, live: &DynamicObject, cluster: &Cluster<'_>) -> bool {
+    let meta = &live.metadata;
+    controller(meta).map_or_else(
+        || {
             let label = meta.labels.as_ref().and_then(|labels| labels.get(names::CLUSTER_LABEL));
-            kind == Kind::Secret || label.is_some_and(|label| label == cluster.name)
-        }
-    }
+            label.is_some_and(|label| label == cluster.name)
+                || (kind == Kind::Secret && brought(live, cluster))
+        },
+        |owner| owner == cluster.uid,
+    )
+}
+
+/// The UID of what controls an object.
+fn controller(meta: &ObjectMeta) -> Option<&str> {
+    let mut owners = meta.owner_references.iter().flatten();
+    owners.find(|owner| owner.controller == Some(true)).map(|owner| &*owner.uid)
+}
+
+/// Whether a Secret that nobody controls is meant for the cluster: the one with tokens of one's own by
+/// its name; that of Redis only if it holds a password, and nothing but what that of a managed Redis
+/// does. The URL of a Redis of one's own may have the same name.
+fn brought(secret: &DynamicObject, cluster: &Cluster<'_>) -> bool {
+    let name = secret.metadata.name.as_deref();
+    let of_redis = |keys: &Map<String, Value>| {
+        keys.contains_key(PASSWORD)
+            && keys.keys().all(|key| [PASSWORD, URL, AUTH_CONF].contains(&key.as_str()))
+    };
+    name == Some(&names::tokens_secret(cluster.name))
+        || (name == Some(&names::redis(cluster.name))
+            && secret.data["data"].as_object().is_some_and(of_redis))
 }
 
 /// The rendering that is in force, from the StatefulSet's annotations.

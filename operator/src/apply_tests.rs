@@ -19,13 +19,37 @@ fn meta(controller: Option<&str>, label: Option<&str>) -> ObjectMeta {
 fn only_what_is_the_clusters_own_is_touched() {
     let (object, defaults) = (cluster("{}"), defaults());
     let cluster = Cluster { uid: "1", ..Cluster::new(&object, &defaults).unwrap() };
-    assert!(is_ours(Kind::Service, &meta(Some("1"), None), &cluster));
-    assert!(!is_ours(Kind::Service, &meta(Some("2"), Some("chat")), &cluster));
-    assert!(is_ours(Kind::Service, &meta(None, Some("chat")), &cluster));
-    assert!(!is_ours(Kind::Service, &meta(None, None), &cluster));
-    assert!(!is_ours(Kind::Service, &meta(None, Some("other")), &cluster));
-    assert!(is_ours(Kind::Secret, &meta(None, None), &cluster));
-    assert!(!is_ours(Kind::Secret, &meta(Some("2"), None), &cluster));
+    let service = |metadata| {
+        let object = DynamicObject { types: None, metadata, data: Value::Null };
+        is_ours(Kind::Service, &object, &cluster)
+    };
+    assert!(service(meta(Some("1"), None)));
+    assert!(!service(meta(Some("2"), Some("chat"))));
+    assert!(service(meta(None, Some("chat"))));
+    assert!(!service(meta(None, None)));
+    assert!(!service(meta(None, Some("other"))));
+}
+
+#[test]
+fn a_secret_is_taken_over_only_if_it_is_meant_for_the_cluster() {
+    let (object, defaults) = (cluster("{}"), defaults());
+    let cluster = Cluster { uid: "1", ..Cluster::new(&object, &defaults).unwrap() };
+    let secret = |name: &str, keys: &[&str], metadata: ObjectMeta| {
+        let data: Map<_, _> = keys.iter().map(|key| ((*key).into(), "YQ==".into())).collect();
+        let metadata = ObjectMeta { name: Some(name.into()), ..metadata };
+        let object = DynamicObject { types: None, metadata, data: json!({ "data": data }) };
+        is_ours(Kind::Secret, &object, &cluster)
+    };
+    assert!(secret("chat-cluster", &["mesh-token", "more"], meta(None, None)));
+    assert!(!secret("chat-cluster", &["mesh-token"], meta(Some("2"), None)));
+    assert!(secret("chat-redis", &[PASSWORD], meta(None, None)));
+    assert!(secret("chat-redis", &[PASSWORD, URL, AUTH_CONF], meta(None, None)));
+    for keys in [&[URL][..], &[PASSWORD, "api-key"], &[]] {
+        assert!(!secret("chat-redis", keys, meta(None, None)), "{keys:?}");
+        assert!(secret("chat-redis", keys, meta(None, Some("chat"))), "restored");
+        assert!(secret("chat-redis", keys, meta(Some("1"), None)));
+    }
+    assert!(!secret("chat-other", &[PASSWORD], meta(None, None)));
 }
 
 #[test]

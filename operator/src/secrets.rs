@@ -80,7 +80,14 @@ impl Applier<'_> {
         component: &str,
         fill: impl Fn(&mut Data),
     ) -> Result<(Data, String), Error> {
-        let failed = |verb| move |source| Error::api(verb, Kind::Secret, name, source);
+        let failed = |source| Error::api("create", Kind::Secret, name, source);
+        // The spec says nothing of it: what stands there can't be changed.
+        let refused = |source| match source {
+            kube::Error::Api(answer) if answer.code == 422 => {
+                Error::InTheWay { kind: Kind::Secret, name: name.into(), answer }
+            }
+            source => Error::api("apply", Kind::Secret, name, source),
+        };
         let api: Api<Secret> = Api::namespaced(self.client.clone(), self.cluster.namespace);
         let live = self.live(Kind::Secret, name).await?;
         let mut data = match &live {
@@ -100,7 +107,7 @@ impl Applier<'_> {
                 self.may_write()?;
                 let params = PatchParams::apply(names::FIELD_MANAGER).force();
                 let patch = Patch::Apply(&value);
-                let there = api.patch(name, &params, &patch).await.map_err(failed("apply"))?;
+                let there = api.patch(name, &params, &patch).await.map_err(refused)?;
                 tracing::info!(name, "completed the Secret");
                 there.metadata
             }
@@ -111,7 +118,7 @@ impl Applier<'_> {
                     ..PostParams::default()
                 };
                 let secret: Secret = serde_json::from_value(value)?;
-                let there = api.create(&params, &secret).await.map_err(failed("create"))?;
+                let there = api.create(&params, &secret).await.map_err(failed)?;
                 tracing::info!(name, "made the Secret");
                 there.metadata
             }

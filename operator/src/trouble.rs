@@ -28,7 +28,7 @@ impl Error {
             },
             Self::InTheWay { kind, answer, .. } => Some((
                 Reason::ApplyConflict,
-                format!("{self}: {}: {}", answer.message, by_hand(*kind)),
+                format!("{self}: {}: {}", answer.message, make_way(*kind)),
             )),
             Self::Stale(what) if lasts => Some((
                 Reason::ApplyConflict,
@@ -66,6 +66,17 @@ fn refused(
             "give the operator the right, or lift the quota or the policy that forbids it",
         ),
         _ => told(Reason::ApplyConflict, by_hand(kind)),
+    }
+}
+
+/// What a person does about an object that can't be made what it must be.
+fn make_way(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Secret => {
+            "put one in its place that is of type Opaque and not immutable, or delete it and the \
+             operator makes one"
+        }
+        kind => by_hand(kind),
     }
 }
 

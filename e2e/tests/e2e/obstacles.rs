@@ -46,3 +46,30 @@ fn missing_secret_and_service_account_are_told() {
         Ok(())
     });
 }
+
+#[test]
+fn a_secret_that_somebody_else_made_is_told_of_and_never_deleted() {
+    test("a_secret_that_somebody_else_made_is_told_of_and_never_deleted", async |space| {
+        let secrets = space.api::<Secret>();
+        let own = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "chat-redis" },
+            "stringData": { "url": "redis://192.0.2.1:6379", "api-key": "mine" },
+        });
+        let own = space.apply::<Secret>("chat-redis", own).await?;
+        let managed = json!({ "redis": { "mode": "Managed" } });
+        let cluster = space.cluster("chat", spec(1, managed)).await?;
+        told(space, &cluster, &["Secret chat-redis exists and is not this cluster's"]).await?;
+        cluster.change(json!({ "redis": { "mode": "Disabled" } })).await?;
+        cluster.wait_ready().await?;
+        // The client Service of another cluster has the name of that of a Redis.
+        let other = space.cluster("chat-redis", spec(1, json!({}))).await?;
+        other.wait_ready().await?;
+        cluster.change(json!({ "replicas": 2 })).await?;
+        cluster.wait_ready().await?;
+        let left = secrets.get("chat-redis").await?;
+        ensure!(left.metadata.uid == own.metadata.uid, "it was made anew");
+        ensure!(left.data == own.data && left.metadata.owner_references.is_none(), "{left:?}");
+        figure!(space, "a Secret of its own is as it was");
+        Ok(())
+    });
+}

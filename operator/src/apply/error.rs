@@ -52,7 +52,10 @@ pub enum Error {
     #[error("failed to read an object as JSON")]
     Json(#[from] serde_json::Error),
     /// The name is taken by an object that is not this cluster's.
-    #[error("{kind:?} {name} exists and is not this cluster's: rename the cluster, or delete it")]
+    #[error(
+        "{kind:?} {name} exists and is not this cluster's: delete that {kind:?}, or give the cluster \
+         another name"
+    )]
     Foreign {
         /// The object's kind.
         kind: Kind,

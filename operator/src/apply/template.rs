@@ -30,7 +30,7 @@ impl Foreign {
 impl Applier<'_> {
     /// What others put into the pod template that is in force. `live` was read just now.
     pub fn foreign(&self, live: &DynamicObject) -> Result<Option<Foreign>, Error> {
-        self.ours(Kind::StatefulSet, self.cluster.name, &live.metadata)?;
+        self.ours(Kind::StatefulSet, self.cluster.name, live)?;
         // Without the record of what was rendered nobody can say what was added, unless it is what is
         // rendered now.
         let today = || Kept::today(&live.metadata, &build::build(&self.cluster).ok()?.workload);

@@ -147,6 +147,9 @@ fn stateful_set(cluster: &Cluster<'_>, name: &str) -> Result<Object, Error> {
     let mut spec = json!({
         "serviceName": name,
         "replicas": 1,
+        // Left out, what somebody sets would stay, such as a pod of another name and an empty volume.
+        "ordinals": { "start": 0 },
+        "minReadySeconds": 0,
         // By the other policy a pod that can't start is never replaced by one that could
         // (kubernetes/kubernetes#67250).
         "podManagementPolicy": "Parallel",
