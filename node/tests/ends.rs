@@ -43,8 +43,8 @@ impl UserSocket for Diary {
     }
 }
 
-/// Writes down how it ends, and speaks when its socket does; on `slow` it takes its time, on `endless`
-/// all there is.
+/// Writes down how it ends, and speaks when its socket does, on `loud` whatever ends it; on `slow` it takes
+/// its time, on `endless` all there is.
 struct Writer(Diary);
 
 /// Writes down that it was let go of.
@@ -67,7 +67,7 @@ impl Channel for Writer {
 
     async fn terminate(&mut self, end: End, ctx: &Ctx) {
         self.0.write(ctx.topic(), &format!("{end:?}"));
-        if end == End::Disconnected {
+        if end == End::Disconnected || ctx.topic() == "loud" {
             let _ = ctx.push("last_words", json!({}));
         }
         let _held = Held(&self.0, ctx.topic());
@@ -165,4 +165,20 @@ async fn p_join_5_the_channel_before_has_time_to_end_and_is_killed_when_it_does_
     };
     assert_eq!(of("slow"), ["joined", "Replaced", "done", "let go of", "joined"]);
     assert_eq!(of("endless"), ["joined", "Replaced", "let go of", "joined"]);
+}
+
+#[tokio::test]
+async fn p_join_2_p_join_5_what_a_replaced_channel_says_last_follows_the_reply_and_precedes_its_close()
+ {
+    let node = node(&Diary::default()).await;
+    let mut client = node.joined("loud").await;
+    client.send(json!(["5", "6", "loud", "phx_join", {}])).await;
+    assert_eq!(client.next().await, ok("5", "6", "loud"));
+    assert_eq!(client.next().await, json!(["1", null, "loud", "last_words", {}]));
+    assert_eq!(client.next().await, json!(["1", "1", "loud", "phx_close", {}]));
+    // One that is left speaks after it is closed (`P-LEAVE-1`).
+    client.send(json!(["5", "7", "loud", "phx_leave", {}])).await;
+    assert_eq!(client.next().await, ok("5", "7", "loud"));
+    assert_eq!(client.next().await, json!(["5", "5", "loud", "phx_close", {}]));
+    assert_eq!(client.next().await, json!(["5", null, "loud", "last_words", {}]));
 }

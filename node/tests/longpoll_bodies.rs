@@ -58,25 +58,47 @@ async fn p_lp_4_a_body_that_does_not_come_is_late() {
     }
 }
 
-#[tokio::test]
-async fn a_body_is_read_no_longer_than_its_session_lives() {
-    let node = node().await;
+/// A session of a user.
+async fn of_anna(node: &Node) -> Session {
     let mut session = Session::open(node.address, "/socket").await;
-    // Another session, that of a user.
     let url = format!("{}&user=anna", session.url);
     let opened = plane::session::answer(session.http.get(url)).await;
     session.token = opened["token"].as_str().expect("a token").to_owned();
-    let waits = post(&node, "/socket", &session, 9).await;
     session.join("quiet:a").await;
+    session
+}
+
+/// Ends all sessions of the user.
+fn end_anna(node: &Node) {
     node.hub.broadcast(Broadcast {
         topic: "users:anna".into(),
         event: "disconnect".into(),
         kind: Kind::Json,
         payload: "{}".into(),
     });
+}
+
+#[tokio::test]
+async fn a_body_is_read_no_longer_than_its_session_lives() {
+    let node = node().await;
+    let session = of_anna(&node).await;
+    let waits = post(&node, "/socket", &session, 9).await;
+    end_anna(&node);
     let said_then = said(waits).await;
     assert!(said_then.contains(r#"{"status":410}"#), "{said_then}");
     let late = said(post(&node, "/socket", &session, 9).await).await;
+    assert!(late.contains(r#"{"status":410}"#), "{late}");
+}
+
+#[tokio::test]
+async fn a_body_for_a_session_of_another_node_is_read_no_longer_than_that_lives() {
+    let [(one, _one), (two, _two)] = pair().await;
+    let session = of_anna(&one).await;
+    let waits = post(&two, "/socket", &session, 9).await;
+    end_anna(&one);
+    let said_then = said(waits).await;
+    assert!(said_then.contains(r#"{"status":410}"#), "{said_then}");
+    let late = said(post(&two, "/socket", &session, 9).await).await;
     assert!(late.contains(r#"{"status":410}"#), "{late}");
 }
 

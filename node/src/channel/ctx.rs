@@ -263,6 +263,9 @@ impl<I: Send + 'static> Ctx<I> {
     /// Tracks this channel under `key` (`P-PRES-5`); the meta's `phx_ref`. What the client must know
     /// at first, [`Ctx::presences`], is for the program to push, as `presence_state`.
     ///
+    /// Unlike a payload, a meta keeps no number that fits neither 64 bits nor a double: such an id belongs
+    /// into a text.
+    ///
     /// # Errors
     ///
     /// When this channel tracks the key already, or very many (`P-PRES-8`).

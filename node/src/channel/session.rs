@@ -18,6 +18,12 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
+/// Bytes of what a replaced channel says that wait for the reply to the join; one larger message passes when it
+/// is alone.
+const MAX_HELD: usize = 256 << 10;
+/// What a message costs beside its payload.
+const OVERHEAD: usize = 128;
+
 /// A channel's number within its socket, never used twice.
 pub(crate) type Key = u64;
 
@@ -49,6 +55,8 @@ pub(crate) enum Effect {
     Unsubscribe(Arc<str>),
     /// The client wants more than it may: count it under this word.
     Reject(&'static str),
+    /// A message does not reach the client: count it under this word.
+    Drop(&'static str),
 }
 
 impl From<Outgoing> for Effect {
@@ -74,7 +82,33 @@ struct Entry {
 struct Joining {
     entry: Entry,
     reference: Ref,
-    replaced: Option<Entry>,
+    replaced: Option<Replaced>,
+}
+
+/// A channel that was joined anew, and what it has said since.
+#[derive(Debug)]
+struct Replaced {
+    entry: Entry,
+    said: Vec<Outgoing>,
+    bytes: usize,
+}
+
+impl Replaced {
+    fn new(entry: Entry) -> Self {
+        Self { entry, said: Vec::new(), bytes: 0 }
+    }
+
+    /// Keeps a message; whether there was room.
+    fn hold(&mut self, message: Outgoing) -> bool {
+        let (Body::Reply(_, _, payload) | Body::Event(_, _, payload)) = &message.body;
+        let bytes = self.bytes + OVERHEAD + payload.len();
+        let fits = bytes <= MAX_HELD || self.said.is_empty();
+        if fits {
+            self.bytes = bytes;
+            self.said.push(message);
+        }
+        fits
+    }
 }
 
 /// The channels of one socket.
@@ -195,8 +229,8 @@ impl Session {
             effects.push(Effect::Reject("channels"));
             return effects.push(message.refuse(message.join_ref.clone(), reason).into());
         }
-        let replaced = at.map(|at| self.channels.swap_remove(at));
-        let topic = replaced.as_ref().map(|old| old.topic.clone());
+        let replaced = at.map(|at| Replaced::new(self.channels.swap_remove(at)));
+        let topic = replaced.as_ref().map(|old| old.entry.topic.clone());
         let topic = topic.unwrap_or_else(|| message.topic.as_ref().into());
         self.next += 1;
         let entry = Entry {
@@ -210,7 +244,7 @@ impl Session {
             key: entry.key,
             topic: topic.clone(),
             join_ref: entry.effective.clone(),
-            replaces: replaced.as_ref().map(|old| old.key),
+            replaces: replaced.as_ref().map(|old| old.entry.key),
         });
         if replaced.is_some() {
             // After the start, so that the topic stays of interest to the node.
@@ -219,12 +253,24 @@ impl Session {
         self.joining = Some(Joining { entry, reference: message.reference.clone(), replaced });
     }
 
+    /// Channel `key` has something to say. What comes of one that was joined anew, as its last words do, waits
+    /// for the reply to that join: nothing of the topic precedes it (`P-JOIN-2`).
+    pub(crate) fn says(&mut self, key: Key, message: Outgoing, effects: &mut Vec<Effect>) {
+        let replaced = self.joining.as_mut().and_then(|joining| joining.replaced.as_mut());
+        let Some(old) = replaced.filter(|old| old.entry.key == key) else {
+            return effects.push(Effect::Send(message));
+        };
+        if !old.hold(message) {
+            effects.push(Effect::Drop("replaced"));
+        }
+    }
+
     /// The join of channel `key` is accepted.
     pub(crate) fn joined(&mut self, key: Key, response: Payload, effects: &mut Vec<Effect>) {
         let Some(joining) = self.settled(key) else { return };
         effects.push(Effect::Subscribe(joining.entry.topic.clone()));
-        joining.answer(Status::Ok, response, effects);
-        self.channels.push(joining.entry);
+        let entry = joining.answer(Status::Ok, response, effects);
+        self.channels.push(entry);
     }
 
     /// The join of channel `key` is refused.
@@ -269,18 +315,20 @@ impl Session {
 }
 
 impl Joining {
-    /// The join's reply; then the channel that it replaced is closed (`P-JOIN-5`).
-    fn answer(&self, status: Status, response: Payload, effects: &mut Vec<Effect>) {
+    /// The join's reply; then what the channel that it replaced has said, and that it is closed (`P-JOIN-5`).
+    fn answer(self, status: Status, response: Payload, effects: &mut Vec<Effect>) -> Entry {
         let (kind, response) = response.into_parts();
         effects.push(Effect::Send(Outgoing {
             join_ref: self.entry.join_ref.clone(),
-            reference: self.reference.clone(),
+            reference: self.reference,
             topic: self.entry.topic.clone(),
             body: Body::Reply(status, kind, response),
         }));
-        if let Some(old) = &self.replaced {
-            effects.push(old.close());
+        if let Some(old) = self.replaced {
+            effects.extend(old.said.into_iter().map(Effect::Send));
+            effects.push(old.entry.close());
         }
+        self.entry
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    future::pending,
     time::Duration,
 };
 
@@ -16,11 +15,17 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::token::Session;
+use super::{
+    ask::ask,
+    question::{Answer, Question},
+    token::Session,
+};
 use crate::{plane::Plane, shard::inbox::Task};
 
 /// Most bodies are there at once: for one that is not by then its session is asked.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// Between two times that another node is asked whether its session lives.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a body is not read to its end.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,7 +89,7 @@ pub(super) async fn read(
     tokio::select! {
         biased;
         read = timeout(window, whole(plane, session, limit, body)) => read.unwrap_or(Err(Unread::Late)),
-        () = ended(plane, session) => Err(Unread::Gone),
+        () = ended(plane, session, window) => Err(Unread::Gone),
     }
 }
 
@@ -103,13 +108,18 @@ async fn whole(plane: &Plane, session: Session, limit: usize, body: Body) -> Res
     Ok(all.into())
 }
 
-/// Ends with a session of this node; one of another is not asked for each body.
-async fn ended(plane: &Plane, session: Session) {
-    let shard = plane.shards.get(usize::from(session.shard));
-    let Some(shard) = shard.filter(|_| session.node == plane.instance) else {
-        return pending().await;
-    };
+/// Ends with the session.
+async fn ended(plane: &Plane, session: Session, window: Duration) {
     sleep(PATIENCE).await;
+    if session.node != plane.instance {
+        // Another node tells nobody of its sessions' ends: it is asked, by a post of nothing.
+        let nothing = || Question::Post(Vec::new(), window);
+        while ask(plane, session, nothing()).await != Answer::Gone {
+            sleep(ASK_AGAIN).await;
+        }
+        return;
+    }
+    let Some(shard) = plane.shards.get(usize::from(session.shard)) else { return };
     let (sender, ended) = oneshot::channel();
     shard.inbox.push(Task::Uploads((session.slot, session.id), sender));
     // The session says nothing: it drops the sender when it ends.

@@ -223,7 +223,7 @@ impl Shard {
         let mut session = channels.session.borrow_mut();
         let waiting = session.is_joining();
         match said {
-            Said::Send(message) => effects.push(Effect::Send(message)),
+            Said::Send(message) => session.says(address.key, message, &mut effects),
             Said::Joined(response) => session.joined(address.key, response, &mut effects),
             Said::Refused(response) => session.refused(address.key, response, &mut effects),
             Said::Close => {
@@ -260,6 +260,7 @@ impl Shard {
             }
             Effect::Unsubscribe(topic) => self.unsubscribe(conn, &topic),
             Effect::Reject(word) => self.plane.metrics.reject(word),
+            Effect::Drop(word) => self.plane.metrics.drop(word, 1),
             // Only a message of the client brings these.
             Effect::Start { .. } | Effect::Deliver(_) | Effect::Leave(..) | Effect::Stop(_) => {}
         }

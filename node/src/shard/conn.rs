@@ -22,8 +22,8 @@ use tokio::{
 use super::{
     Shard,
     input::Input,
-    outbox::{Excess, Outbox, SLICES, Shed},
-    poll::Polled,
+    outbox::{Excess, MAX_BYTES, Outbox, SLICES, Shed},
+    poll::{MAX_ANSWER, Polled},
     slow::notice,
     table::Slot,
     talk::Talk,
@@ -96,6 +96,7 @@ impl Conn {
         (mount, talk): (Arc<Mount>, Talk),
         ledger: Rc<Ledger>,
     ) -> Self {
+        let most = if stream.is_some() { MAX_BYTES } else { MAX_ANSWER };
         Self {
             slot,
             id,
@@ -115,7 +116,7 @@ impl Conn {
             blocked: Cell::default(),
             watched: Cell::default(),
             dead: Cell::default(),
-            outbox: RefCell::new(Outbox::new(ledger)),
+            outbox: RefCell::new(Outbox::new(most, ledger)),
             polled: stream.is_none().then(Box::default),
             stream,
             wake: Notify::new(),

@@ -354,6 +354,10 @@ impl Shard {
                 _ if conn.is_expired() => self.expire(&conn),
                 Some(left) => self.watch(&conn, conn.left(left)),
                 None => {
+                    if conn.polled.is_some() {
+                        // Nobody will poll what waits (`P-LP-9`).
+                        self.plane.metrics.drop("slow", conn.clear());
+                    }
                     self.close(&conn, code::IDLE);
                 }
             }

@@ -1,4 +1,4 @@
-//! Frames that wait for one socket: bounded by bytes and by age, never by count. Sans-I/O.
+//! Frames that wait for one client: bounded by bytes and by age, never by count. Sans-I/O.
 
 use std::{collections::VecDeque, io::IoSlice, rc::Rc, sync::Arc, time::Duration};
 
@@ -11,10 +11,8 @@ use super::waiting::{Frame, Ledger, Loss, Waiting};
 #[cfg(test)]
 mod tests;
 
-/// Bytes that may wait for a slow client.
+/// Bytes that may wait for a slow client that has a stream.
 pub(crate) const MAX_BYTES: usize = 256 << 10;
-/// Bytes down to which broadcasts are dropped: so that not every one that comes drops another.
-const LOW_BYTES: usize = MAX_BYTES / 4 * 3;
 /// So many frames may wait whatever their size; broadcasts are shared, so that they cost little.
 const FEW: usize = 4;
 /// How long a frame may wait for a slow client.
@@ -51,6 +49,8 @@ pub(crate) struct Outbox {
     begun: usize,
     /// Bytes of all that are not.
     bytes: usize,
+    /// Bytes that may wait.
+    most: usize,
     /// Bytes sent, ever.
     sent: u64,
     /// The frame that `mark` bytes end with has waited since then at least.
@@ -59,9 +59,9 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// An empty one, whose memory `ledger` counts.
-    pub(crate) fn new(ledger: Rc<Ledger>) -> Self {
-        Self { frames: VecDeque::new(), begun: 0, bytes: 0, sent: 0, mark: None, ledger }
+    /// An empty one, in which `most` bytes may wait, and whose memory `ledger` counts.
+    pub(crate) fn new(most: usize, ledger: Rc<Ledger>) -> Self {
+        Self { frames: VecDeque::new(), begun: 0, bytes: 0, most, sent: 0, mark: None, ledger }
     }
 
     pub(crate) fn push(&mut self, frame: Frame) {
@@ -78,7 +78,7 @@ impl Outbox {
     /// Whether more waits than may.
     pub(crate) fn is_over(&self) -> bool {
         // Frames may be larger than the bound, and must be sendable.
-        self.bytes > MAX_BYTES && self.frames.len() > FEW
+        self.bytes > self.most && self.frames.len() > FEW
     }
 
     /// Bytes of memory that only this holds; of a frame that others wait for too, its part.
@@ -161,13 +161,15 @@ impl Outbox {
             _ => false,
         };
         let before = self.room();
+        // A part is left free, so that not every one that comes drops another.
+        let low = self.most / 4 * 3;
         let mut kept = VecDeque::with_capacity(left);
         for (i, frame) in std::mem::take(&mut self.frames).into_iter().enumerate() {
             let begun = i == 0 && self.begun > 0;
             at += frame.bytes.len() as u64;
             let is_old = at <= marked;
             let unwanted = match excess {
-                Excess::Bytes => self.bytes > LOW_BYTES && left > FEW,
+                Excess::Bytes => self.bytes > low && left > FEW,
                 // A state is of worth however long it waits.
                 Excess::Age => is_old && !matches!(frame.loss, Loss::Latest(..)),
                 Excess::Superseded => i < last && superseded(&frame),

@@ -24,8 +24,9 @@ const MAX_POSTED: usize = 16 << 20;
 const MAX_POSTS: usize = 64;
 
 /// Bytes of messages in one answer, unless the first has more; the rest waits for the next poll. The answer
-/// must fit between two nodes, and JSON in JSON may take twice as many.
-const MAX_ANSWER: usize = 4 << 20;
+/// must fit between two nodes, and JSON in JSON may take twice as many. No more waits for a session: between two
+/// polls it takes nothing, however fast it reads, and one poll is to take all.
+pub(super) const MAX_ANSWER: usize = 4 << 20;
 
 /// How many of these frames, at least one, go with one answer.
 fn portion(frames: &VecDeque<Frame>) -> usize {

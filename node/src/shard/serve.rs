@@ -201,6 +201,8 @@ async fn http(served: Served, stream: TcpStream, peer: SocketAddr, routes: Route
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD)
+        // The buffer grows past that for what comes at once.
+        .max_header_size(HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     if let Err(error) = Box::pin(connection).await {

@@ -27,6 +27,7 @@ impl Driver {
             Effect::Forget(topic) => format!("?{topic}"),
             Effect::Unsubscribe(topic) => format!("-{topic}"),
             Effect::Reject(word) => format!("reject {word}"),
+            Effect::Drop(word) => format!("drop {word}"),
         };
         effects.into_iter().map(line).collect()
     }
@@ -43,6 +44,18 @@ impl Driver {
         let mut effects = Vec::new();
         word(&mut self.0, &mut effects);
         Self::lines(effects)
+    }
+
+    /// Channel `key` pushes an event of `t` with a payload of so many bytes.
+    fn says(&mut self, key: Key, bytes: usize) -> Vec<String> {
+        let payload = format!(r#"{{"x":"{}"}}"#, "x".repeat(bytes.saturating_sub(8)));
+        let message = Outgoing {
+            join_ref: Ref::NULL,
+            reference: Ref::NULL,
+            topic: "t".into(),
+            body: Body::Event("says".into(), Kind::Json, payload.into()),
+        };
+        self.word(|session, effects| session.says(key, message, effects))
     }
 
     fn joined(&mut self, key: Key, topic: &str, join_ref: &str) {
@@ -77,6 +90,33 @@ fn p_join_5_a_refused_rejoin_leaves_the_topic_unjoined() {
     assert_eq!(refused[1], r#"["2","2","t","phx_reply",{"status":"error","response":{"no":1}}]"#);
     assert_eq!(refused[2], r#"["1","1","t","phx_close",{}]"#);
     assert!(d.receive(json!(["2", "3", "t", "event", {}]))[0].contains("unmatched topic"));
+}
+
+#[test]
+fn p_join_2_p_join_5_what_a_replaced_channel_says_waits_for_the_reply_and_is_bounded() {
+    let says = r#"[null,null,"t","says",{"x":""}]"#;
+    for accepted in [true, false] {
+        let mut d = Driver::new(2);
+        d.joined(1, "t", "1");
+        d.joined(2, "t2", "2");
+        d.receive(json!(["3", "3", "t", "phx_join", {}]));
+        assert!(d.says(1, 0).is_empty(), "it waits");
+        assert_eq!(d.says(2, 0), [says], "another channel does not");
+        assert_eq!(d.says(1, MAX_HELD), ["drop replaced"]);
+        assert!(d.says(1, 0).is_empty());
+        let said = d.word(|session, effects| match accepted {
+            true => session.joined(3, ().into(), effects),
+            false => session.refused(3, ().into(), effects),
+        });
+        assert!(said[1].starts_with(r#"["3","3","t","phx_reply""#), "{said:?}");
+        assert_eq!(said[2..], [says, says, r#"["1","1","t","phx_close",{}]"#]);
+        assert_eq!(d.says(1, 0), [says], "what comes later than its close is sent all the same");
+    }
+    let mut d = Driver::new(1);
+    d.joined(1, "t", "1");
+    d.receive(json!(["2", "2", "t", "phx_join", {}]));
+    assert!(d.says(1, 2 * MAX_HELD).is_empty(), "a large one alone");
+    assert_eq!(d.says(1, 0), ["drop replaced"]);
 }
 
 #[test]

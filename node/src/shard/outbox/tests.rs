@@ -25,7 +25,7 @@ fn latest(topic: &str, event: &str) -> Frame {
 }
 
 fn empty() -> Outbox {
-    Outbox::new(LEDGER.with(Rc::clone))
+    Outbox::new(MAX_BYTES, LEDGER.with(Rc::clone))
 }
 
 fn outbox(frames: &[usize]) -> Outbox {
