@@ -114,8 +114,8 @@ pub struct ChannelRule {
     /// (`auth.jwt` of the node) or from a backend (`webhooks.connect`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<JoinRule>,
-    /// Messages that a client may push on one channel in a second, a second's worth at once;
-    /// more are answered with an error. Absent: no limit.
+    /// Messages that a client may push on one channel in a second, a second's worth at once, however
+    /// often it joins; more are answered with an error. Absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100_000)))]
     pub max_messages_per_second: Option<u32>,

@@ -37,6 +37,7 @@ pub mod message;
 mod nesting;
 mod origin;
 mod pace;
+mod paces;
 pub mod places;
 mod plane;
 mod presence;

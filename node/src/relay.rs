@@ -3,7 +3,7 @@
 //! [`Rule::needs_channel`] tells which of them the relay can't keep: those are for
 //! `StockChannel` in `stock`.
 
-use std::{borrow::Cow, time::Instant};
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -14,7 +14,6 @@ use crate::arrivals::DISCONNECT;
 use crate::auth::{Identity, Join};
 use crate::message::{MAX_FIELD, matches};
 use crate::nesting::{self, MAX_LEVELS};
-use crate::pace::Pace;
 use crate::presence;
 use crate::pubsub::Kind;
 use crate::shard::slow::DROPPED;
@@ -188,13 +187,13 @@ impl Rule {
         check_levels(kind, payload)
     }
 
-    /// Takes one message out of a channel's allowance, which is made with the first.
+    /// Has `take` take one message out of the allowance of a topic at this rate, if there is one.
     ///
     /// # Errors
     /// When nothing is left of it.
-    pub fn check_pace(&self, pace: &mut Option<Box<Pace>>, now: Instant) -> Result<(), Refusal> {
+    pub fn check_pace(&self, take: impl FnOnce(u32) -> bool) -> Result<(), Refusal> {
         let Some(rate) = self.max_messages() else { return Ok(()) };
-        if pace.get_or_insert_with(|| Box::new(Pace::new(now))).take(rate, now) {
+        if take(rate) {
             return Ok(());
         }
         Err(Refusal::new("rate", format!("too many messages, at most {rate} a second")))

@@ -17,7 +17,6 @@ use crate::{
     auth::Identity,
     channel::{Answer, Channel, Ctx, End, Handled, JoinError, Message, Payload},
     message::UNMATCHED,
-    pace::Pace,
     presence::STATE,
     pubsub::Kind,
     relay::{Refusal, Rule, check_levels},
@@ -28,7 +27,6 @@ use presence::Present;
 
 /// One topic of one socket.
 pub(crate) struct StockChannel {
-    pace: Option<Box<Pace>>,
     /// As the rule said when it was joined.
     goodbye: Option<Goodbye>,
 }
@@ -76,7 +74,7 @@ impl Channel for StockChannel {
             ctx.send(Info::Appear(present));
         }
         let ruled = || Payload::json_text(rule.join_response().clone());
-        Ok((Self { pace: None, goodbye }, response.unwrap_or_else(ruled)))
+        Ok((Self { goodbye }, response.unwrap_or_else(ruled)))
     }
 
     async fn handle_in(&mut self, message: Message, ctx: &Ctx<Info>) -> Handled {
@@ -87,7 +85,8 @@ impl Channel for StockChannel {
         let Message { event, payload, .. } = &message;
         let kind = kind(payload);
         let asked = rule.asks_about(event);
-        let checked = rule.check_pace(&mut self.pace, Instant::now()).and_then(|()| match asked {
+        let pace = |rate| ctx.socket().paces.take(ctx.topic(), rate, Instant::now());
+        let checked = rule.check_pace(pace).and_then(|()| match asked {
             true => rule.check_payload(kind, payload.bytes()),
             false => rule.check(event, kind, payload.bytes()),
         });
