@@ -105,8 +105,8 @@ pub struct ChannelRule {
     /// Whether the client that pushed an event receives its broadcast too.
     #[serde(default = "yes")]
     pub include_sender: bool,
-    /// Largest payload of a client's event, in bytes of JSON; a larger one is answered with an
-    /// error.
+    /// Largest payload of a client's event, and of a join that `presence` or `webhooks` read, in bytes
+    /// of JSON; a larger one is answered with an error.
     #[serde(default = "payload_limit")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 8_000_000)))]
     pub max_payload_bytes: u32,

@@ -112,10 +112,7 @@ impl Refusal {
 }
 
 /// Whether a payload is no deeper than others can read.
-///
-/// # Errors
-/// When it is.
-pub(crate) fn check_levels(kind: Kind, payload: &[u8]) -> Result<(), Refusal> {
+fn check_levels(kind: Kind, payload: &[u8]) -> Result<(), Refusal> {
     if kind == Kind::Binary || nesting::is_shallow(payload) {
         return Ok(());
     }
@@ -176,15 +173,33 @@ impl Rule {
     /// # Errors
     /// Why it may not.
     pub fn check_payload(&self, kind: Kind, payload: &[u8]) -> Result<(), Refusal> {
-        let limit = self.max_payload();
-        if payload.len() > limit {
-            let reason = format!("payload too large, at most {limit} bytes");
-            return Err(Refusal::new("payload_size", reason));
-        }
+        self.check_size(payload)?;
         if kind == Kind::Json && !payload.starts_with(b"{") {
             return Err(Refusal::new("payload", "payload must be an object"));
         }
         check_levels(kind, payload)
+    }
+
+    /// Whether a client may join with this payload, any JSON value.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn check_join(&self, kind: Kind, payload: &[u8]) -> Result<(), Refusal> {
+        // No other join is read.
+        if self.presence().is_none() && self.webhooks().is_none() {
+            return Ok(());
+        }
+        self.check_size(payload)?;
+        check_levels(kind, payload)
+    }
+
+    fn check_size(&self, payload: &[u8]) -> Result<(), Refusal> {
+        let limit = self.max_payload();
+        if payload.len() <= limit {
+            return Ok(());
+        }
+        let reason = format!("payload too large, at most {limit} bytes");
+        Err(Refusal::new("payload_size", reason))
     }
 
     /// Has `take` take one message out of the allowance of a topic at this rate, if there is one.
@@ -238,7 +253,7 @@ impl Rule {
         self.rule.include_sender
     }
 
-    /// Largest payload of a client's event: bytes of JSON, or of binary.
+    /// Largest payload of a client's event, and of a join that is read: bytes of JSON, or of binary.
     pub fn max_payload(&self) -> usize {
         usize::try_from(self.rule.max_payload_bytes).unwrap_or(usize::MAX)
     }

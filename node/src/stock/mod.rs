@@ -19,7 +19,7 @@ use crate::{
     message::UNMATCHED,
     presence::STATE,
     pubsub::Kind,
-    relay::{Refusal, Rule, check_levels},
+    relay::{Refusal, Rule},
     webhook::{Handling, Spread},
 };
 use backend::{Goodbye, Welcome};
@@ -47,11 +47,8 @@ impl Channel for StockChannel {
         if !rule.admits(identity.map(Arc::as_ref), ctx.topic()) {
             return Err(rejected(ctx, &Refusal::new("unauthorized", "unauthorized")));
         }
-        // No other join is read.
-        if rule.presence().is_some() || rule.webhooks().is_some() {
-            let checked = check_levels(kind(&payload), payload.bytes());
-            checked.map_err(|refusal| rejected(ctx, &refusal))?;
-        }
+        let checked = rule.check_join(kind(&payload), payload.bytes());
+        checked.map_err(|refusal| rejected(ctx, &refusal))?;
         let mut present = None;
         if let Some(presence) = rule.presence() {
             let claims = identity.and_then(|identity| identity.claims()).unwrap_or_default();
