@@ -78,11 +78,15 @@ impl Limits {
         "rule": "!self.events.exists(e, e.startsWith('phx_'))",
         "message": "channels: events `phx_*` are reserved for the protocol: give yours another name",
     },
+    {
+        "rule": "!('disconnect' in self.events)",
+        "message": "channels: event `disconnect` closes sockets and is never relayed: give yours another name",
+    },
 ])))]
 #[cfg_attr(feature = "schema", schemars(extend("x-file" = {
     "properties": {
         "topic": { "pattern": r"^[^*]*\*?$", "not": { "const": "phoenix" } },
-        "events": { "uniqueItems": true, "items": { "not": { "pattern": "^phx_" } } },
+        "events": { "uniqueItems": true, "items": { "not": { "pattern": "^(phx_|disconnect$)" } } },
     },
 })))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -7,6 +7,8 @@ use sluice_node_api::config::{
     Adapter, ChannelRule, CheckOrigin, HistoryRule, LiveConfig, NodeConfig, Origin, PresenceRule,
 };
 
+use crate::arrivals::DISCONNECT;
+
 /// (field, what is wrong with it).
 pub type Found = Vec<(String, String)>;
 
@@ -114,6 +116,8 @@ fn check_rule(at: &str, rule: &ChannelRule, out: &mut Out) {
     for e in &rule.events {
         out.that(&events, (1..=255).contains(&e.len()), "an event must have 1 to 255 bytes");
         out.that(&events, !e.starts_with("phx_"), "events `phx_*` are reserved");
+        let must = "`disconnect` closes sockets and is never relayed: give yours another name";
+        out.that(&events, e != DISCONNECT, must);
         if !seen.insert(e) {
             out.add(&events, format!("{e:?} stands there twice"));
         }

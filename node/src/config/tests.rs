@@ -220,10 +220,20 @@ fn topic_rules_are_checked() {
         ("topic: phoenix", "reserved"),
         ("topic: a\n  events: []", "1 to 64"),
         ("topic: a\n  events: [phx_join]", "reserved"),
+        (
+            "topic: a\n  events: [x, disconnect]",
+            "channels[0].events: `disconnect` closes sockets and is never relayed: \
+             give yours another name",
+        ),
         ("topic: a\n  events: [x, x]", "twice"),
         ("topic: a\n  maxPayloadBytes: 0", "1 to 8000000"),
         ("topic: a\n  webhooks: {}", "channels[0].webhooks: needs `join`, `events` or `leave`"),
         ("topic: a\n  webhooks: {events: [phx_join]}", "the protocol's own"),
+        (
+            "topic: a\n  webhooks: {events: [disconnect]}",
+            "webhooks.events: `disconnect` closes sockets and is never asked about: \
+             give yours another name",
+        ),
         ("topic: a\n  webhooks: {events: ['']}", "1 to 255"),
         ("topic: a\n  webhooks: {events: [x, x]}", "twice"),
         ("topic: a\n  slowConsumer: Drop", "DropOldest"),
