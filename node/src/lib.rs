@@ -46,6 +46,7 @@ pub mod protocol;
 pub mod publish;
 pub mod pubsub;
 pub mod queue;
+mod readable;
 pub mod redis_adapter;
 pub mod relay;
 pub mod run;

@@ -113,12 +113,12 @@ async fn a_join_whose_payload_is_too_deep_for_presence_is_refused_and_told_so() 
         let refused = anna.next().await;
         assert_eq!(refused[4], json!({"status": "error", "response": {"reason": reason}}));
     }
-    for unread in ["1e999", r#""\ud800""#] {
-        let text = format!(r#"["1","1","room:1","phx_join",{{"status":{unread}}}]"#);
-        anna.raw(Message::text(text)).await;
-        let reason = "payload can't be read: a number too large, or half a surrogate pair";
-        assert_eq!(anna.next().await[4]["response"]["reason"], reason);
-    }
+    // The protocol has no bound for an integer, other than its digits.
+    let number = "9".repeat(400);
+    anna.raw(Message::text(format!(r#"["1","1","room:1","phx_join",{{"status":{number}}}]"#)))
+        .await;
+    let reason = "payload can't be read: a number too large";
+    assert_eq!(anna.next().await[4]["response"]["reason"], reason);
     let deepest = (0..63).fold(json!("here"), |inner, _| json!([inner]));
     assert_eq!(appear(&mut anna, "room:1", json!({"status": deepest})).await, ["anna"]);
 }

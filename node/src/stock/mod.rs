@@ -56,8 +56,7 @@ impl Channel for StockChannel {
                 Ok(Value::Object(fields)) => fields,
                 Ok(_) => Map::new(),
                 Err(_) => {
-                    let reason =
-                        "payload can't be read: a number too large, or half a surrogate pair";
+                    let reason = "payload can't be read: a number too large";
                     return Err(rejected(ctx, &Refusal::new("payload", reason)));
                 }
             };
