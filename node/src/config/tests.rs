@@ -261,15 +261,25 @@ fn topic_rules_are_checked() {
 #[test]
 fn short_and_unprintable_tokens_are_refused_and_never_shown() {
     let dir = tempdir();
-    for (name, content) in [("short", "hunter2\n"), ("odd", "hunter2-hunter2-hunter2\u{7f}")] {
+    for (name, content, must) in [
+        (
+            "short",
+            "hunter2-hunter2\n",
+            "must have at least 16 bytes: `openssl rand -hex 16` makes one",
+        ),
+        ("odd", "hunter2-hunter2-hunter2\u{7f}", "must be printable ASCII"),
+    ] {
         let file = dir.0.join(name);
         fs::write(&file, content).unwrap();
-        let got = refusal(&format!("tokens:\n  meshFile: {}\n", file.display()));
-        assert!(!got.contains("hunter2"), "{got}");
+        for field in ["meshFile", "adminFile", "publishFile"] {
+            let got = refusal(&format!("tokens:\n  {field}: {}\n", file.display()));
+            let want = format!("tokens.{field}: the token in {} {must}", file.display());
+            assert!(got.contains(&want) && !got.contains("hunter2"), "{got}");
+        }
     }
     let file = dir.0.join("good");
     fs::write(&file, "0123456789abcdef\n").unwrap();
-    assert_eq!(tokens::read(file.to_str().unwrap(), 16).unwrap(), "0123456789abcdef");
+    assert_eq!(tokens::read(file.to_str().unwrap()).unwrap(), "0123456789abcdef");
 }
 
 #[test]
