@@ -77,7 +77,8 @@ pub struct NodeConfig {
     /// Path of the [`LiveConfig`]; absent: its defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live_file: Option<String>,
-    /// Seconds that a SIGTERM waits for its drain at the most, before the process ends.
+    /// Seconds that a SIGTERM waits for its drain at the most, before the process ends. 0: all are told
+    /// to go elsewhere, and nobody's answer is waited for.
     #[cfg_attr(feature = "schema", schemars(range(max = 86_400)))]
     pub shutdown_seconds: u32,
 }
@@ -129,7 +130,7 @@ impl Default for Listen {
     }
 }
 
-/// Paths of files that hold one token each. An API whose token is not configured refuses every
+/// Paths of files that hold one token each, of at least 16 bytes. An API whose token is not configured refuses every
 /// call that needs one; without a mesh token there is no mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

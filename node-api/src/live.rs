@@ -78,11 +78,15 @@ impl Limits {
         "rule": "!self.events.exists(e, e.startsWith('phx_'))",
         "message": "channels: events `phx_*` are reserved for the protocol: give yours another name",
     },
+    {
+        "rule": "!('disconnect' in self.events)",
+        "message": "channels: event `disconnect` closes sockets and is never relayed: give yours another name",
+    },
 ])))]
 #[cfg_attr(feature = "schema", schemars(extend("x-file" = {
     "properties": {
         "topic": { "pattern": r"^[^*]*\*?$", "not": { "const": "phoenix" } },
-        "events": { "uniqueItems": true, "items": { "not": { "pattern": "^phx_" } } },
+        "events": { "uniqueItems": true, "items": { "not": { "pattern": "^(phx_|disconnect$)" } } },
     },
 })))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -105,8 +109,8 @@ pub struct ChannelRule {
     /// Whether the client that pushed an event receives its broadcast too.
     #[serde(default = "yes")]
     pub include_sender: bool,
-    /// Largest payload of a client's event, in bytes of JSON; a larger one is answered with an
-    /// error.
+    /// Largest payload of a client's event, and of a join that `presence` or `webhooks` read, in bytes
+    /// of JSON; a larger one is answered with an error.
     #[serde(default = "payload_limit")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 8_000_000)))]
     pub max_payload_bytes: u32,
@@ -114,8 +118,8 @@ pub struct ChannelRule {
     /// (`auth.jwt` of the node) or from a backend (`webhooks.connect`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<JoinRule>,
-    /// Messages that a client may push on one channel in a second, a second's worth at once;
-    /// more are answered with an error. Absent: no limit.
+    /// Messages that a client may push on one channel in a second, a second's worth at once, however
+    /// often it joins; more are answered with an error. Absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100_000)))]
     pub max_messages_per_second: Option<u32>,

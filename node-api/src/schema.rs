@@ -35,8 +35,8 @@ pub(crate) const URL: &str =
 pub(crate) const DNS_NAME: &str = "^[A-Za-z0-9._-]+$";
 /// A host without a port.
 pub(crate) const HOST: &str = concat!("^([A-Za-z0-9_-][A-Za-z0-9._-]*|", v6!(), ")$");
-/// The path of a mount.
-pub(crate) const PATH: &str = "^/[A-Za-z0-9/._~-]*[A-Za-z0-9._~-]$";
+/// The path of a mount: no part of it is empty, `.` or `..`.
+pub(crate) const PATH: &str = r"^(/(\.*[A-Za-z0-9_~-][A-Za-z0-9._~-]*|\.{3,}))+$";
 /// The name of a header.
 pub(crate) const HEADER: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
 /// The name of a parameter.

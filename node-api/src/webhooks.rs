@@ -80,6 +80,10 @@ impl Webhooks {
         "rule": "!has(self.events) || self.events.all(e, bytes(e).size() <= 255 && !e.startsWith('phx_'))",
         "message": "channels: webhooks.events may have at most 255 bytes each, and phx_* are the protocol's own",
     },
+    {
+        "rule": "!has(self.events) || !('disconnect' in self.events)",
+        "message": "channels: in webhooks.events `disconnect` closes sockets and is never asked about: give yours another name",
+    },
 ])))]
 #[cfg_attr(feature = "schema", schemars(extend("x-file" = {
     "anyOf": [
@@ -88,7 +92,7 @@ impl Webhooks {
         { "required": ["events"], "properties": { "events": { "minItems": 1 } } },
     ],
     "properties": {
-        "events": { "uniqueItems": true, "items": { "not": { "pattern": "^phx_" } } },
+        "events": { "uniqueItems": true, "items": { "not": { "pattern": "^(phx_|disconnect$)" } } },
     },
 })))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -19,6 +19,11 @@ impl Pace {
         Self { whole: now }
     }
 
+    /// Whether nothing is missing.
+    pub fn is_whole(&self, now: Instant) -> bool {
+        self.whole <= now
+    }
+
     /// Takes one, if there is room for it at `rate` a second. The rate may be another than before.
     pub fn take(&mut self, rate: u32, now: Instant) -> bool {
         self.take_of(1, rate, now)

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use crate::{
     auth::Identity,
     message::{Body, EMPTY, Incoming, Outgoing, Payload, Ref, Status, UNMATCHED},
-    pace::Pace,
+    paces::Paces,
     pubsub::{Broadcast, Kind},
     relay::Rules,
 };
@@ -56,8 +56,6 @@ struct Joined {
     join_ref: Ref,
     /// The same, or the join's `ref` if it was null: later replies carry it (`P-JOIN-4`).
     effective: Ref,
-    /// What is left of the channel's allowance, if its rule has one.
-    pace: Option<Box<Pace>>,
 }
 
 /// A channel that was relayed.
@@ -83,12 +81,14 @@ pub struct Session {
     joining: Option<Box<Joining>>,
     max_channels: usize,
     identity: Option<Arc<Identity>>,
+    /// Made with the first message that a rule bounds.
+    paces: Option<Paces>,
 }
 
 impl Session {
     /// A socket without channels, that may join `max_channels` (`P-CON-11`).
     pub fn new(max_channels: usize) -> Self {
-        Self { channels: SmallVec::new(), joining: None, max_channels, identity: None }
+        Self { channels: SmallVec::new(), joining: None, max_channels, identity: None, paces: None }
     }
 
     /// The client bears this token.
@@ -99,6 +99,11 @@ impl Session {
     /// The client's token.
     pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
         self.identity.clone()
+    }
+
+    /// What is left of the socket's allowances.
+    pub(crate) fn paces(&mut self) -> Paces {
+        self.paces.get_or_insert_default().clone()
     }
 
     /// It may join so many channels from now on.
@@ -145,7 +150,11 @@ impl Session {
             (event, Some(at)) if is_asked_about(event, &message.topic, rules) => {
                 self.expel(message, at, effects);
             }
-            (_, Some(at)) => push(message, &mut self.channels[at], rules, now, effects),
+            (_, Some(at)) => {
+                let pace =
+                    |rate| self.paces.get_or_insert_default().take(&message.topic, rate, now);
+                push(message, &self.channels[at], rules, pace, effects);
+            }
         }
     }
 
@@ -167,7 +176,6 @@ impl Session {
         }
         let joined = |topic| Joined {
             topic,
-            pace: None,
             join_ref: message.join_ref.clone(),
             effective: message.join_ref.or(&message.reference),
         };
@@ -197,9 +205,7 @@ impl Session {
         let Some(joining) = self.joining.take() else { return };
         let Joining { join_ref, reference, response } = *joining;
         let effective = join_ref.or(&reference);
-        let joined =
-            Joined { topic: topic.clone(), join_ref: join_ref.clone(), effective, pace: None };
-        self.channels.push(joined);
+        self.channels.push(Joined { topic: topic.clone(), join_ref: join_ref.clone(), effective });
         let body = Body::Reply(Status::Ok, Kind::Json, response);
         effects.push(Effect::Send(Outgoing { join_ref, reference, topic, body }));
     }
@@ -264,12 +270,12 @@ impl Joined {
     }
 }
 
-/// An event of a client on a channel that it has joined.
+/// An event of a client on a channel that it has joined; `pace` takes it out of the allowance.
 fn push(
     message: &Incoming<'_>,
-    joined: &mut Joined,
+    joined: &Joined,
     rules: &Rules,
-    now: Instant,
+    pace: impl FnOnce(u32) -> bool,
     effects: &mut Vec<Effect>,
 ) {
     let join_ref = joined.effective.clone();
@@ -280,7 +286,7 @@ fn push(
         Payload::Json(json) => (Kind::Json, json.as_bytes()),
         Payload::Binary(bytes) => (Kind::Binary, bytes),
     };
-    let in_pace = rule.check_pace(&mut joined.pace, now);
+    let in_pace = rule.check_pace(pace);
     if let Err(refusal) = in_pace.and_then(|()| rule.check(&message.event, kind, bytes)) {
         effects.push(Effect::Reject(refusal.word));
         return effects.push(message.refuse(join_ref, &refusal.reason).into());

@@ -3,7 +3,7 @@
 //! [`Rule::needs_channel`] tells which of them the relay can't keep: those are for
 //! `StockChannel` in `stock`.
 
-use std::{borrow::Cow, time::Instant};
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -14,7 +14,6 @@ use crate::arrivals::DISCONNECT;
 use crate::auth::{Identity, Join};
 use crate::message::{MAX_FIELD, matches};
 use crate::nesting::{self, MAX_LEVELS};
-use crate::pace::Pace;
 use crate::presence;
 use crate::pubsub::Kind;
 use crate::shard::slow::DROPPED;
@@ -113,10 +112,7 @@ impl Refusal {
 }
 
 /// Whether a payload is no deeper than others can read.
-///
-/// # Errors
-/// When it is.
-pub(crate) fn check_levels(kind: Kind, payload: &[u8]) -> Result<(), Refusal> {
+fn check_levels(kind: Kind, payload: &[u8]) -> Result<(), Refusal> {
     if kind == Kind::Binary || nesting::is_shallow(payload) {
         return Ok(());
     }
@@ -177,24 +173,42 @@ impl Rule {
     /// # Errors
     /// Why it may not.
     pub fn check_payload(&self, kind: Kind, payload: &[u8]) -> Result<(), Refusal> {
-        let limit = self.max_payload();
-        if payload.len() > limit {
-            let reason = format!("payload too large, at most {limit} bytes");
-            return Err(Refusal::new("payload_size", reason));
-        }
+        self.check_size(payload)?;
         if kind == Kind::Json && !payload.starts_with(b"{") {
             return Err(Refusal::new("payload", "payload must be an object"));
         }
         check_levels(kind, payload)
     }
 
-    /// Takes one message out of a channel's allowance, which is made with the first.
+    /// Whether a client may join with this payload, any JSON value.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn check_join(&self, kind: Kind, payload: &[u8]) -> Result<(), Refusal> {
+        // No other join is read.
+        if self.presence().is_none() && self.webhooks().is_none() {
+            return Ok(());
+        }
+        self.check_size(payload)?;
+        check_levels(kind, payload)
+    }
+
+    fn check_size(&self, payload: &[u8]) -> Result<(), Refusal> {
+        let limit = self.max_payload();
+        if payload.len() <= limit {
+            return Ok(());
+        }
+        let reason = format!("payload too large, at most {limit} bytes");
+        Err(Refusal::new("payload_size", reason))
+    }
+
+    /// Has `take` take one message out of the allowance of a topic at this rate, if there is one.
     ///
     /// # Errors
     /// When nothing is left of it.
-    pub fn check_pace(&self, pace: &mut Option<Box<Pace>>, now: Instant) -> Result<(), Refusal> {
+    pub fn check_pace(&self, take: impl FnOnce(u32) -> bool) -> Result<(), Refusal> {
         let Some(rate) = self.max_messages() else { return Ok(()) };
-        if pace.get_or_insert_with(|| Box::new(Pace::new(now))).take(rate, now) {
+        if take(rate) {
             return Ok(());
         }
         Err(Refusal::new("rate", format!("too many messages, at most {rate} a second")))
@@ -239,7 +253,7 @@ impl Rule {
         self.rule.include_sender
     }
 
-    /// Largest payload of a client's event: bytes of JSON, or of binary.
+    /// Largest payload of a client's event, and of a join that is read: bytes of JSON, or of binary.
     pub fn max_payload(&self) -> usize {
         usize::try_from(self.rule.max_payload_bytes).unwrap_or(usize::MAX)
     }

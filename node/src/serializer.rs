@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::{
     message::{Body, Incoming, Outgoing, Payload, Ref, Status},
     pubsub::{Broadcast, Kind},
+    readable::is_readable,
 };
 
 #[cfg(test)]
@@ -76,8 +77,8 @@ impl Version {
     ///
     /// # Errors
     ///
-    /// For anything that is no message of this version (`P-V1-1`, `P-V2-1`), and for a reference
-    /// over [`MAX_FIELD`](crate::message::MAX_FIELD) bytes.
+    /// For anything that is no message of this version (`P-V1-1`, `P-V2-1`), for JSON that no Phoenix
+    /// reads, be it in what is ignored, and for a reference over [`MAX_FIELD`](crate::message::MAX_FIELD) bytes.
     pub fn decode(self, text: &str) -> Result<Incoming<'_>, Undecodable> {
         let fields: Fields<'_> = match self {
             // A derived struct would be read from an array as well.
@@ -85,6 +86,9 @@ impl Version {
             Self::V1 => serde_json::from_str::<Object<'_>>(text).map_err(|_| Undecodable)?.into(),
             Self::V2 => serde_json::from_str::<Array<'_>>(text).map_err(|_| Undecodable)?.0,
         };
+        if !is_readable(text) {
+            return Err(Undecodable);
+        }
         Ok(Incoming {
             join_ref: fields.join_ref.map_or(Some(Ref::NULL), reference).ok_or(Undecodable)?,
             reference: reference(fields.reference).ok_or(Undecodable)?,

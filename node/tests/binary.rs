@@ -82,6 +82,20 @@ async fn sigterm_drains_and_exits_with_0() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_time_for_a_drain_a_client_is_told_and_its_answer_is_not_waited_for() {
+    let dir = Dir::new();
+    let (mut program, http) = Running::start(&dir, "shutdownSeconds: 0\n");
+    let url = format!("ws://{http}/socket/websocket?vsn=2.0.0");
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    program.signal("TERM");
+    // It answers nobody, unless it is read once more.
+    let closed = tokio::time::timeout(BOUND, futures::StreamExt::next(&mut socket)).await;
+    let closed = format!("{:?}", closed.expect("a close"));
+    assert!(closed.contains("Restart"), "{closed}");
+    assert_eq!(program.exit(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_at_once() {
     let dir = Dir::new();
     std::fs::write(dir.0.join("live.yaml"), "drain: {mode: Wait, initialDelaySeconds: 600}\n")

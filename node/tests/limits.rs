@@ -2,6 +2,8 @@
 
 mod plane;
 
+use std::time::Instant;
+
 use plane::{Client, Node, PATIENCE, ok};
 use serde_json::{Value, json};
 use sluice_node::hub::Reason;
@@ -130,6 +132,62 @@ async fn messages_of_a_socket_are_bounded_a_second_and_its_heartbeats_go_on() {
         };
         let said = timeout(PATIENCE, again).await.expect("two seconds later at the latest");
         assert_eq!(said, ok("1", "3", topic));
+    }
+}
+
+/// Sends a message and gives what it is answered with; what comes before that is passed over.
+async fn ask(client: &mut Client, join_ref: usize, reference: &str, to: (&str, &str)) -> Value {
+    client.send(json!([join_ref, reference, to.0, to.1, {}])).await;
+    loop {
+        let mut heard = client.next().await;
+        if heard[3] == "phx_reply" {
+            assert_eq!(heard[1], reference, "{heard}");
+            return heard[4].take();
+        }
+    }
+}
+
+/// Joins, pushes until it is refused, and ends the channel by a leave or by the next join; this often
+/// over. How many pushes were taken in all.
+async fn pushed(client: &mut Client, topic: &str, rounds: usize, leaves: bool) -> u64 {
+    let mut taken = 0;
+    for round in 0..rounds {
+        assert_eq!(ask(client, round, "join", (topic, "phx_join")).await["status"], "ok");
+        loop {
+            let reply = ask(client, round, "push", (topic, "say")).await;
+            if reply["status"] == "error" {
+                let reason = "too many messages, at most 2 a second";
+                assert_eq!(reply["response"], json!({ "reason": reason }));
+                break;
+            }
+            taken += 1;
+        }
+        if leaves {
+            assert_eq!(ask(client, round, "leave", (topic, "phx_leave")).await["status"], "ok");
+        }
+    }
+    taken
+}
+
+#[tokio::test]
+async fn who_leaves_and_joins_again_or_joins_twice_may_push_no_more_for_it() {
+    let rule = |topic: &str, history| ChannelRule {
+        topic: topic.into(),
+        max_messages_per_second: Some(2),
+        history,
+        ..ChannelRule::room()
+    };
+    // One that is relayed, and one that needs a channel.
+    let rules = vec![rule("room:*", None), rule("kept:*", Some(HistoryRule::default()))];
+    let node = Node::with(Socket::default(), rules).await;
+    for (topic, leaves) in
+        [("room:1", true), ("room:2", false), ("kept:1", true), ("kept:2", false)]
+    {
+        let began = Instant::now();
+        let taken = pushed(&mut node.client().await, topic, 20, leaves).await;
+        // Two at once, and what has come since, however slowly this went.
+        let most = 2 + 2 * (began.elapsed().as_secs() + 1);
+        assert!((2..=most).contains(&taken), "{topic}, leaves: {leaves}: {taken} of {most}");
     }
 }
 

@@ -117,7 +117,16 @@ async fn p_con_1_bad_upgrades_and_methods_are_400() {
 #[tokio::test]
 async fn p_err_4_an_undecodable_message_ends_the_connection_with_1011() {
     let node = Node::start().await;
-    for bad in [Message::text("{}"), Message::text("x"), Message::binary(vec![1, 0, 0, 0, 0])] {
+    let push = |json: &str| Message::text(format!(r#"["1","2","room:1","say",{{"a":{json}}}]"#));
+    for bad in [
+        Message::text("{}"),
+        Message::text("x"),
+        Message::binary(vec![1, 0, 0, 0, 0]),
+        // Well-formed JSON that no Phoenix reads.
+        push(r#""\ud800""#),
+        push("1e999999"),
+        push(&"9".repeat(1025)),
+    ] {
         let mut client = node.joined("room:1").await;
         client.raw(bad).await;
         assert_eq!(client.close_code().await, Some(1011));

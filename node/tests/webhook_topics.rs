@@ -67,8 +67,10 @@ async fn a_join_is_asked_about_and_the_client_has_the_backends_response_or_its_r
         let refused = join(&mut anna, "3", "room:3", json!({})).await;
         assert_eq!(refused, json!({"status": "error", "response": {"reason": reason}}));
     }
-    // Who the rule's own `join` does not let in is not asked about.
+    // A payload that the rule does not take, and whom its own `join` does not let in, are not asked about.
     let before = backend.told("join").len();
+    let refused = join(&mut anna, "4", "room:3", json!({"long": "x".repeat(65_536)})).await;
+    assert_eq!(refused["response"]["reason"], "payload too large, at most 65536 bytes");
     let refused = join(&mut anna, "4", "user:bert", json!({})).await;
     assert_eq!(refused["response"]["reason"], "unauthorized");
     assert_eq!(backend.told("join").len(), before);

@@ -26,6 +26,7 @@ use crate::{
     history,
     hub::Reason,
     message::{Body, MAX_FIELD, Outgoing, Ref, Status},
+    paces::Paces,
     plane::Plane,
     presence::PresenceError,
     pubsub::Broadcast,
@@ -58,11 +59,14 @@ pub struct Socket {
     /// Its id (`P-CON-10`).
     pub id: Option<Arc<str>>,
     pub(crate) assigns: http::Extensions,
+    /// What is left of its allowances, by the rules of the stock node.
+    pub(crate) paces: Paces,
 }
 
 impl Socket {
     pub(crate) fn new(connect: Arc<Connect>, accept: &Accept) -> Self {
-        Self { connect, id: accept.id.clone(), assigns: accept.assigns.clone() }
+        let (id, assigns) = (accept.id.clone(), accept.assigns.clone());
+        Self { connect, id, assigns, paces: Paces::default() }
     }
 
     /// One of which no more is known than its id and token.
@@ -75,7 +79,7 @@ impl Socket {
         if let Some(identity) = identity {
             assigns.insert(identity);
         }
-        Self { connect, id, assigns }
+        Self { connect, id, assigns, paces: Paces::default() }
     }
 
     /// A value that the connect callback has kept.

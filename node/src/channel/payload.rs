@@ -43,8 +43,9 @@ impl Payload {
     ///
     /// # Errors
     ///
-    /// When the JSON can't be held: it is nested over 127 levels deep, has a number beyond a float,
-    /// or half of a surrogate pair. Such JSON is relayed, and never read as another value.
+    /// When the JSON can't be held: it is nested over 127 levels deep, has a number beyond a float (a
+    /// client's may only be an integer), or half of a surrogate pair (a client's has none). Such JSON
+    /// is never read as another value.
     pub fn value(&self) -> Result<Value, serde_json::Error> {
         if self.is_binary() { Ok(Value::Null) } else { self.parse() }
     }

@@ -7,6 +7,8 @@ use sluice_node_api::config::{
     Adapter, ChannelRule, CheckOrigin, HistoryRule, LiveConfig, NodeConfig, Origin, PresenceRule,
 };
 
+use crate::arrivals::DISCONNECT;
+
 /// (field, what is wrong with it).
 pub type Found = Vec<(String, String)>;
 
@@ -114,6 +116,8 @@ fn check_rule(at: &str, rule: &ChannelRule, out: &mut Out) {
     for e in &rule.events {
         out.that(&events, (1..=255).contains(&e.len()), "an event must have 1 to 255 bytes");
         out.that(&events, !e.starts_with("phx_"), "events `phx_*` are reserved");
+        let must = "`disconnect` closes sockets and is never relayed: give yours another name";
+        out.that(&events, e != DISCONNECT, must);
         if !seen.insert(e) {
             out.add(&events, format!("{e:?} stands there twice"));
         }
@@ -218,11 +222,15 @@ fn pubsub(c: &NodeConfig, out: &mut Out) {
 
 fn socket(c: &NodeConfig, out: &mut Out) {
     let s = &c.socket;
-    let path = s.path.starts_with('/')
-        && s.path.len() > 1
-        && !s.path.ends_with('/')
-        && s.path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b));
-    out.that("socket.path", path, "must be a path such as `/socket`, without a slash at its end");
+    // Clients take `.` and `..` out of a URL before they ask.
+    let part = |part: &str| {
+        !matches!(part, "" | "." | "..")
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+    };
+    let path = s.path.strip_prefix('/').is_some_and(|parts| parts.split('/').all(part));
+    let must = "must be a path such as `/socket`, without a slash at its end, and without `.`, `..` or \
+                nothing between two slashes";
+    out.that("socket.path", path, must);
     let frame = (1024..=MAX_MESSAGE).contains(&s.max_frame_bytes);
     out.that("socket.maxFrameBytes", frame, "must be 1024 to 16000000");
     out.that("socket.idleTimeoutSeconds", s.idle_timeout_seconds >= 1, "must be at least 1");

@@ -25,7 +25,7 @@ pub use check::{check_live, check_node};
 pub use env::Env;
 pub use file::{ConfigError, Problem, hash, parse_live, parse_node};
 pub use live::LiveFile;
-pub use tokens::{MIN_MESH_TOKEN, Tokens};
+pub use tokens::{MIN_TOKEN, Tokens};
 
 /// Everything that a node needs to start.
 pub struct Loaded {

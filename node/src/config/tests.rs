@@ -112,6 +112,9 @@ fn bad_files_are_refused_with_line_and_reason() {
         ("discovery:\n  peers: ['a:1']\n", 1, "needs `tokens.meshFile`"),
         ("tokens:\n  adminFile: /nowhere\n", 2, "cannot read the token in /nowhere"),
         ("socket:\n  path: socket\n", 2, "must be a path"),
+        ("socket:\n  path: /..\n", 2, "without `.`, `..` or nothing between two slashes"),
+        ("socket:\n  path: /a/./b\n", 2, "must be a path"),
+        ("socket:\n  path: /a//b\n", 2, "must be a path"),
         ("socket:\n  maxChannels: 0\n", 2, "must be at least 1"),
         ("socket:\n  maxJoinsPerSecond: 0\n", 2, "must be 1 to 100000"),
         ("socket:\n  maxMessagesPerSecond: 100001\n", 2, "must be 1 to 100000"),
@@ -220,10 +223,20 @@ fn topic_rules_are_checked() {
         ("topic: phoenix", "reserved"),
         ("topic: a\n  events: []", "1 to 64"),
         ("topic: a\n  events: [phx_join]", "reserved"),
+        (
+            "topic: a\n  events: [x, disconnect]",
+            "channels[0].events: `disconnect` closes sockets and is never relayed: \
+             give yours another name",
+        ),
         ("topic: a\n  events: [x, x]", "twice"),
         ("topic: a\n  maxPayloadBytes: 0", "1 to 8000000"),
         ("topic: a\n  webhooks: {}", "channels[0].webhooks: needs `join`, `events` or `leave`"),
         ("topic: a\n  webhooks: {events: [phx_join]}", "the protocol's own"),
+        (
+            "topic: a\n  webhooks: {events: [disconnect]}",
+            "webhooks.events: `disconnect` closes sockets and is never asked about: \
+             give yours another name",
+        ),
         ("topic: a\n  webhooks: {events: ['']}", "1 to 255"),
         ("topic: a\n  webhooks: {events: [x, x]}", "twice"),
         ("topic: a\n  slowConsumer: Drop", "DropOldest"),
@@ -251,15 +264,25 @@ fn topic_rules_are_checked() {
 #[test]
 fn short_and_unprintable_tokens_are_refused_and_never_shown() {
     let dir = tempdir();
-    for (name, content) in [("short", "hunter2\n"), ("odd", "hunter2-hunter2-hunter2\u{7f}")] {
+    for (name, content, must) in [
+        (
+            "short",
+            "hunter2-hunter2\n",
+            "must have at least 16 bytes: `openssl rand -hex 16` makes one",
+        ),
+        ("odd", "hunter2-hunter2-hunter2\u{7f}", "must be printable ASCII"),
+    ] {
         let file = dir.0.join(name);
         fs::write(&file, content).unwrap();
-        let got = refusal(&format!("tokens:\n  meshFile: {}\n", file.display()));
-        assert!(!got.contains("hunter2"), "{got}");
+        for field in ["meshFile", "adminFile", "publishFile"] {
+            let got = refusal(&format!("tokens:\n  {field}: {}\n", file.display()));
+            let want = format!("tokens.{field}: the token in {} {must}", file.display());
+            assert!(got.contains(&want) && !got.contains("hunter2"), "{got}");
+        }
     }
     let file = dir.0.join("good");
     fs::write(&file, "0123456789abcdef\n").unwrap();
-    assert_eq!(tokens::read(file.to_str().unwrap(), 16).unwrap(), "0123456789abcdef");
+    assert_eq!(tokens::read(file.to_str().unwrap()).unwrap(), "0123456789abcdef");
 }
 
 #[test]

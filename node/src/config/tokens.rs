@@ -15,9 +15,9 @@ use tracing::{error, info};
 use super::small_file;
 use crate::keys::{Keys, OVERLAP};
 
-/// Fewest bytes of a mesh token. A handshake lets whoever sits on the path test guesses offline,
-/// so a token must be beyond guessing.
-pub const MIN_MESH_TOKEN: usize = 16;
+/// Fewest bytes of a token, which must be beyond guessing: a handshake of the mesh lets whoever sits on
+/// the path test guesses offline, and no API counts them.
+pub const MIN_TOKEN: usize = 16;
 const MAX_TOKEN: usize = 4096;
 /// A token and the blanks around it.
 const MAX_FILE: u64 = 8192;
@@ -38,8 +38,6 @@ pub struct Tokens {
 struct File {
     field: &'static str,
     path: String,
-    /// Fewest bytes.
-    min: usize,
     keys: Keys,
     /// Why it was last refused, so that it is said once.
     refused: Mutex<Option<String>>,
@@ -49,13 +47,13 @@ impl Tokens {
     /// Reads those that `config` names; what is wrong goes to `problems`.
     pub(super) fn open(config: &NodeConfig, problems: &mut Vec<(String, String)>) -> Self {
         let mut files = Vec::new();
-        let mut open = |field: &'static str, path: &Option<String>, min| {
+        let mut open = |field: &'static str, path: &Option<String>| {
             let path = path.clone()?;
-            match read(&path, min) {
+            match read(&path) {
                 Ok(token) => {
                     let keys = Keys::new(token);
                     let refused = Mutex::default();
-                    files.push(File { field, path, min, keys: keys.clone(), refused });
+                    files.push(File { field, path, keys: keys.clone(), refused });
                     Some(keys)
                 }
                 Err(reason) => {
@@ -65,16 +63,16 @@ impl Tokens {
             }
         };
         let named = &config.tokens;
-        let mesh = open("tokens.meshFile", &named.mesh_file, MIN_MESH_TOKEN);
-        let admin = open("tokens.adminFile", &named.admin_file, 1);
-        let publish = open("tokens.publishFile", &named.publish_file, 1);
+        let mesh = open("tokens.meshFile", &named.mesh_file);
+        let admin = open("tokens.adminFile", &named.admin_file);
+        let publish = open("tokens.publishFile", &named.publish_file);
         Self { mesh, admin, publish, files: Arc::new(files) }
     }
 
     /// Looks at the files once.
     pub fn look(&self, at: Instant) {
         for file in &*self.files {
-            let refused = match read(&file.path, file.min) {
+            let refused = match read(&file.path) {
                 Ok(token) => {
                     if file.keys.replace(token, at) {
                         info!(file.field, before_taken_for = ?OVERLAP, "the token changed");
@@ -100,12 +98,14 @@ impl Tokens {
     }
 }
 
-pub(super) fn read(path: &str, min: usize) -> Result<Bytes, String> {
+pub(super) fn read(path: &str) -> Result<Bytes, String> {
     let text = small_file::read(path, MAX_FILE)
         .map_err(|e| format!("cannot read the token in {path}: {e}"))?;
     let token = text.trim_ascii();
-    if token.len() < min || token.is_empty() {
-        return Err(format!("the token in {path} must have at least {min} bytes"));
+    if token.len() < MIN_TOKEN {
+        return Err(format!(
+            "the token in {path} must have at least {MIN_TOKEN} bytes: `openssl rand -hex 16` makes one"
+        ));
     }
     if token.len() > MAX_TOKEN || !token.iter().all(u8::is_ascii_graphic) {
         return Err(format!(

@@ -7,6 +7,7 @@ use sluice_node_api::config::LiveConfig;
 use sluice_node_api::webhooks::{RuleWebhooks, Webhooks};
 
 use super::check::{Found, Out};
+use crate::arrivals::DISCONNECT;
 
 /// Most events that a rule has the backend asked about.
 const MAX_EVENTS: usize = 64;
@@ -40,6 +41,8 @@ pub(super) fn check_rule(at: &str, rule: Option<&RuleWebhooks>, out: &mut Out) {
     for event in rule.events.iter().take(MAX_EVENTS) {
         out.that(&events, (1..=255).contains(&event.len()), "an event must have 1 to 255 bytes");
         out.that(&events, !event.starts_with("phx_"), "events `phx_*` are the protocol's own");
+        let must = "`disconnect` closes sockets and is never asked about: give yours another name";
+        out.that(&events, event != DISCONNECT, must);
         out.that(&events, seen.insert(event), "an event stands there twice");
     }
 }

@@ -319,3 +319,29 @@ fn messages_over_the_rate_are_refused_and_counted_and_each_channel_has_its_own()
     assert!(!over(&mut client, "room:1") && over(&mut client, "room:1"));
     assert_eq!(client.rejected, ["rate"; 3]);
 }
+
+#[test]
+fn what_a_topic_has_left_outlives_its_channel_and_is_forgotten_once_it_is_whole() {
+    let rule = ChannelRule { max_messages_per_second: Some(2), ..ChannelRule::room() };
+    let mut client = Client::new(vec![rule]);
+    let push = |client: &mut Client, topic: &str, ends: &str| {
+        client.send(json!(["1", "1", topic, "phx_join", {}]));
+        let told = client.send(json!(["1", "2", topic, "x", {}]));
+        client.send(json!(["1", "3", topic, ends, {}]));
+        told.last().unwrap()[4]["status"] == "ok"
+    };
+    for ends in ["phx_leave", "phx_join"] {
+        let topic = format!("room:{ends}");
+        let got: Vec<_> = (0..4).map(|_| push(&mut client, &topic, ends)).collect();
+        assert_eq!(got, [true, true, false, false], "{ends}");
+        assert!(push(&mut client, "room:other", "phx_leave"), "each topic has its own");
+        client.now += std::time::Duration::from_secs(1);
+        assert!(push(&mut client, &topic, ends) && push(&mut client, &topic, "phx_leave"));
+        client.now += std::time::Duration::from_secs(1);
+    }
+    for n in 0..10_000 {
+        assert!(push(&mut client, &format!("room:{n}"), "phx_leave"));
+        client.now += std::time::Duration::from_millis(100);
+    }
+    assert!(client.session.paces().len() < 50, "{}", client.session.paces().len());
+}

@@ -23,6 +23,8 @@ const NOTICES: Duration = Duration::from_secs(10);
 const INTAKE: Duration = Duration::from_secs(4);
 /// For sockets that are closed last, close handshakes included.
 const SOCKETS: Duration = Duration::from_secs(7);
+/// The same, to be told only: for a node that is to wait for nobody.
+const WORD: Duration = Duration::from_millis(500);
 /// For admin calls under way.
 const ADMIN: Duration = Duration::from_secs(1);
 /// Between two looks at how many sockets are left.
@@ -64,6 +66,11 @@ impl Signals {
     }
 }
 
+/// How long the sockets that are closed last may take.
+fn closing(bound: Duration) -> Duration {
+    if bound.is_zero() { WORD } else { SOCKETS }
+}
+
 impl Node {
     /// Drains, leaves and ends. Everything in it is bounded.
     pub async fn shut_down(self, cause: Cause) {
@@ -81,7 +88,7 @@ impl Node {
         self.intake.close();
         let _ = timeout(INTAKE, self.intake.wait()).await;
         self.stop_sockets.cancel();
-        let _ = timeout(SOCKETS, self.hub.stopped()).await;
+        let _ = timeout(closing(self.shutdown_bound), self.hub.stopped()).await;
         // Within what is left of the bound, if that is more: see [`MARGIN`].
         let left = self.shutdown_bound.saturating_sub(began.elapsed()).clamp(FLUSH, NOTICES);
         let told = async {
@@ -125,5 +132,16 @@ impl Node {
         while self.hub.counts().connections > 0 {
             tokio::time::sleep(LOOK).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_to_wait_for_nobody_waits_for_no_close_handshake() {
+        assert!(closing(Duration::ZERO) < Duration::from_secs(1));
+        assert_eq!(closing(Duration::from_secs(1)), SOCKETS);
     }
 }

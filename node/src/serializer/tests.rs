@@ -103,6 +103,28 @@ fn p_v1_1_all_keys_are_required_but_join_ref() {
 }
 
 #[test]
+fn p_err_4_json_that_no_phoenix_reads_is_no_message_wherever_it_stands() {
+    let long = "9".repeat(1025);
+    for unread in [r#""\ud800""#, r#""\udd1e\ud834""#, "1e999999", "-1e309", &long] {
+        for v2 in [
+            format!(r#"["1","2","t","e",{{"a":[{unread}]}}]"#),
+            format!(r#"["1",{unread},"t","e",{{}}]"#),
+            format!(r#"["1","2","t","e",{{}},{unread}]"#),
+        ] {
+            assert_eq!(Version::V2.decode(&v2), Err(Undecodable), "{v2}");
+        }
+        let v1 = format!(r#"{{"topic":"t","event":"e","payload":{{}},"ref":1,"more":{unread}}}"#);
+        assert_eq!(Version::V1.decode(&v1), Err(Undecodable), "{v1}");
+        assert_eq!(Version::V1.decode_binary(v1.as_bytes()), Err(Undecodable), "{v1}");
+    }
+    for read in [r#""\ud834\udd1e""#, r#""\\ud800 1e999""#, "1e308", "1e-999", &long[1..]] {
+        let text = format!(r#"["1","2","t","e",{{"a":[{read}]}}]"#);
+        let message = Version::V2.decode(&text).expect("valid");
+        assert_eq!(message.payload, Payload::Json(&format!(r#"{{"a":[{read}]}}"#)), "as it came");
+    }
+}
+
+#[test]
 fn p_v1_2_output_has_four_keys_and_no_join_ref() {
     let value: Value =
         serde_json::from_str(&encoded(Version::V1, &reply("\"1\"", "\"2\""))).expect("JSON");

@@ -39,17 +39,20 @@ impl Talk {
             return Self { relay: None, channels: Box::new(channels).into() };
         }
         let polled = connect.is_some_and(|connect| connect.transport == Transport::Longpoll);
+        // A long-poll session has no task that could wait for a relayed join.
+        let mut relay = (!polled).then(|| Session::new(most));
+        if let Some(relay) = &mut relay {
+            relay.identify(opening.accept.assigns.get().cloned());
+        }
         if let Some(connect) = connect.filter(|_| polled || rules.need_channels()) {
-            let socket = Socket::new(Arc::new(connect.kept()), &opening.accept);
+            let mut socket = Socket::new(Arc::new(connect.kept()), &opening.accept);
+            if let Some(relay) = &mut relay {
+                socket.paces = relay.paces();
+            }
             // It can't be set yet.
             let _ = channels.set(Box::new(Channels::stock(socket, most)));
         }
-        // A long-poll session has no task that could wait for a relayed join.
-        let relay = (!polled).then(|| RefCell::new(Session::new(most)));
-        if let Some(relay) = &relay {
-            relay.borrow_mut().identify(opening.accept.assigns.get().cloned());
-        }
-        Self { relay, channels }
+        Self { relay: relay.map(RefCell::new), channels }
     }
 
     /// What relays, if anything does.
@@ -103,7 +106,8 @@ impl Conn {
         let channels = cell.get_or_init(|| {
             // It was opened when no rule needed to know more of it.
             let connect = Arc::new(Connect::unknown(self.peer()));
-            let socket = Socket::identified(connect, self.id(), relay.identity());
+            let mut socket = Socket::identified(connect, self.id(), relay.identity());
+            socket.paces = relay.paces();
             Box::new(Channels::stock(socket, most))
         });
         let mut session = channels.session().borrow_mut();

@@ -17,10 +17,9 @@ use crate::{
     auth::Identity,
     channel::{Answer, Channel, Ctx, End, Handled, JoinError, Message, Payload},
     message::UNMATCHED,
-    pace::Pace,
     presence::STATE,
     pubsub::Kind,
-    relay::{Refusal, Rule, check_levels},
+    relay::{Refusal, Rule},
     webhook::{Handling, Spread},
 };
 use backend::{Goodbye, Welcome};
@@ -28,7 +27,6 @@ use presence::Present;
 
 /// One topic of one socket.
 pub(crate) struct StockChannel {
-    pace: Option<Box<Pace>>,
     /// As the rule said when it was joined.
     goodbye: Option<Goodbye>,
 }
@@ -49,11 +47,8 @@ impl Channel for StockChannel {
         if !rule.admits(identity.map(Arc::as_ref), ctx.topic()) {
             return Err(rejected(ctx, &Refusal::new("unauthorized", "unauthorized")));
         }
-        // No other join is read.
-        if rule.presence().is_some() || rule.webhooks().is_some() {
-            let checked = check_levels(kind(&payload), payload.bytes());
-            checked.map_err(|refusal| rejected(ctx, &refusal))?;
-        }
+        let checked = rule.check_join(kind(&payload), payload.bytes());
+        checked.map_err(|refusal| rejected(ctx, &refusal))?;
         let mut present = None;
         if let Some(presence) = rule.presence() {
             let claims = identity.and_then(|identity| identity.claims()).unwrap_or_default();
@@ -61,8 +56,7 @@ impl Channel for StockChannel {
                 Ok(Value::Object(fields)) => fields,
                 Ok(_) => Map::new(),
                 Err(_) => {
-                    let reason =
-                        "payload can't be read: a number too large, or half a surrogate pair";
+                    let reason = "payload can't be read: a number too large";
                     return Err(rejected(ctx, &Refusal::new("payload", reason)));
                 }
             };
@@ -76,7 +70,7 @@ impl Channel for StockChannel {
             ctx.send(Info::Appear(present));
         }
         let ruled = || Payload::json_text(rule.join_response().clone());
-        Ok((Self { pace: None, goodbye }, response.unwrap_or_else(ruled)))
+        Ok((Self { goodbye }, response.unwrap_or_else(ruled)))
     }
 
     async fn handle_in(&mut self, message: Message, ctx: &Ctx<Info>) -> Handled {
@@ -87,7 +81,8 @@ impl Channel for StockChannel {
         let Message { event, payload, .. } = &message;
         let kind = kind(payload);
         let asked = rule.asks_about(event);
-        let checked = rule.check_pace(&mut self.pace, Instant::now()).and_then(|()| match asked {
+        let pace = |rate| ctx.socket().paces.take(ctx.topic(), rate, Instant::now());
+        let checked = rule.check_pace(pace).and_then(|()| match asked {
             true => rule.check_payload(kind, payload.bytes()),
             false => rule.check(event, kind, payload.bytes()),
         });

@@ -20,8 +20,8 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 pub const BOUND: Duration = Duration::from_secs(15);
 /// The tokens of every node here.
 pub const MESH_TOKEN: &str = "mesh-token-of-the-tests";
-pub const ADMIN_TOKEN: &str = "admin-token";
-pub const PUBLISH_TOKEN: &str = "publish-token";
+pub const ADMIN_TOKEN: &str = "admin-token-of-the-tests";
+pub const PUBLISH_TOKEN: &str = "publish-token-of-the-tests";
 
 /// A folder that goes with the test.
 pub struct Dir(pub PathBuf);
