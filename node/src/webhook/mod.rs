@@ -1,7 +1,7 @@
 //! A backend that decides and is told, over HTTP, so that any language can hold an application's logic.
 //! [`Webhook`] is the handle; start there. `secrets` signs, `call` is one request, `breaker` leaves a
 //! backend alone that is down, `answer` reads what it says, `notices` is what it is told, `door` asks it
-//! who may connect, `topics` about joins and events.
+//! who may connect, `topics` about joins and events; `held` says what a client costs that waits.
 //!
 //! Everything here is bounded: questions under way, those that wait (by number and bytes), notices that
 //! wait, answers, and time. No payload, token, claim or answer is ever in a log or a metric.
@@ -10,6 +10,7 @@ mod answer;
 mod breaker;
 mod call;
 mod door;
+mod held;
 mod metrics;
 mod notices;
 mod secrets;
@@ -41,7 +42,7 @@ use notices::Notices;
 
 /// Of `maxConcurrent`, the part that notices have beside it.
 const NOTICES: u32 = 4;
-/// Bytes of questions that may wait.
+/// Bytes of questions that may wait, with what is kept for them.
 const MAX_BYTES: usize = 32 << 20;
 
 /// A cheap handle to the backend.
@@ -166,16 +167,16 @@ impl Webhook {
 
     /// Asks, within the configured time; the answer by `read`. A question that whoever asks gives up
     /// ends at once, and makes room; but one about an event does not: what a client has said before it
-    /// went is for the backend.
+    /// went is for the backend. Whoever asks keeps `held` bytes until the answer.
     async fn ask<T>(
         &self,
-        event: Event,
-        data: &impl Serialize,
+        letter: Letter,
+        held: usize,
         read: impl Fn(&Said) -> Result<Verdict<T>, Failure>,
     ) -> Result<Verdict<T>, Failure> {
-        let (this, letter) = (self.clone(), self.letter(event, data));
+        let (this, event) = (self.clone(), letter.event);
         let until = Instant::now() + timeout(&self.0.settings);
-        let asked = self.0.runtime.spawn(async move { this.in_turn(&letter, until).await });
+        let asked = self.0.runtime.spawn(async move { this.in_turn(&letter, held, until).await });
         let mut given_up = GivenUp(Some((&self.0.caller.metrics, event)));
         let said = match event {
             Event::Event => asked.await,
@@ -194,11 +195,12 @@ impl Webhook {
     }
 
     /// Posts when there is room.
-    async fn in_turn(&self, letter: &Letter, until: Instant) -> Result<Said, Failure> {
+    async fn in_turn(&self, letter: &Letter, held: usize, until: Instant) -> Result<Said, Failure> {
         let permit = match self.0.room.try_acquire() {
             Ok(permit) => permit,
             Err(_) => {
-                let _waiting = Waiting::new(&self.0, letter.body.len()).ok_or(Failure::Full)?;
+                let bytes = letter.body.len().saturating_add(held);
+                let _waiting = Waiting::new(&self.0, bytes).ok_or(Failure::Full)?;
                 let room = timeout_at(until, self.0.room.acquire()).await;
                 room.map_err(|_| Failure::Timeout)?.map_err(|_| Failure::Unreachable)?
             }
