@@ -1,7 +1,8 @@
 //! A backend that decides and is told, over HTTP, so that any language can hold an application's logic.
 //! [`Webhook`] is the handle; start there. `secrets` signs, `call` is one request, `breaker` leaves a
-//! backend alone that is down, `answer` reads what it says, `notices` is what it is told, `door` asks it
-//! who may connect, `topics` about joins and events; `held` says what a client costs that waits.
+//! backend alone that is down, `answer` reads what it says and `decision` its yes or no, `notices` is what
+//! it is told, `door` asks it who may connect, `topics` about joins and events; `held` says what a client
+//! costs that waits.
 //!
 //! Everything here is bounded: questions under way, those that wait (by number and bytes), notices that
 //! wait, answers, and time. No payload, token, claim or answer is ever in a log or a metric.
@@ -9,6 +10,7 @@
 mod answer;
 mod breaker;
 mod call;
+mod decision;
 mod door;
 mod held;
 mod metrics;
@@ -16,8 +18,8 @@ mod notices;
 mod secrets;
 mod topics;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -28,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
 
 pub use call::Event;
 pub use door::Door;
@@ -59,6 +62,8 @@ struct Shared {
     room: Semaphore,
     waiting: AtomicUsize,
     waiting_bytes: AtomicUsize,
+    /// Whether it is logged that an answer said `allow` twice.
+    ambiguous: Once,
     /// Requests run here, wherever they are asked from.
     runtime: tokio::runtime::Handle,
 }
@@ -146,6 +151,7 @@ impl Webhook {
             room,
             waiting: AtomicUsize::new(0),
             waiting_bytes: AtomicUsize::new(0),
+            ambiguous: Once::new(),
             runtime,
         })))
     }
@@ -191,6 +197,13 @@ impl Webhook {
             Err(failure) => failure.word(),
         };
         self.0.caller.metrics.count(event, outcome, 1);
+        if verdict.as_ref().is_err_and(|failure| *failure == Failure::Ambiguous) {
+            // Each is counted; the log has no room for each.
+            self.0.ambiguous.call_once(|| {
+                warn!("the backend of webhooks has said `allow` twice in an answer, which refuses");
+            });
+            return Ok(Verdict::Denied(None));
+        }
         verdict
     }
 
