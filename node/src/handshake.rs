@@ -128,6 +128,8 @@ async fn websocket(
             transport: Transport::Websocket,
         })
     });
+    // Nothing is kept twice while somebody is asked.
+    drop(query);
     let (accept, arrival) = match mount.let_in(connect.as_ref(), &plane.arrivals).await {
         Ok(accepted) => accepted,
         Err(unlet) => {

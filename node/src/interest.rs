@@ -212,6 +212,28 @@ mod tests {
         }
     }
 
+    /// Never hears of anything from others.
+    struct Deaf;
+
+    impl Adapter for Deaf {
+        fn send(&self, _: &Broadcast) {}
+        fn subscribe(&self, _: &Arc<str>) -> BoxFuture<'static, ()> {
+            std::future::pending().boxed()
+        }
+        fn unsubscribe(&self, _: &Arc<str>) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_join_waits_so_long_for_an_adapter_that_hears_nothing_and_the_next_not_at_all() {
+        let (interest, begun) = (Interest::default(), tokio::time::Instant::now());
+        interest.set_adapter(Arc::new(Deaf));
+        let (_, ready) = interest.acquire("t".into(), 0);
+        let (_, also) = interest.acquire("t".into(), 1);
+        futures::future::join(ready.expect("a wait"), also.expect("the same")).await;
+        assert_eq!(begun.elapsed(), LONGEST_SUBSCRIBE);
+        assert!(interest.acquire("t".into(), 2).1.is_none());
+    }
+
     #[test]
     fn the_adapter_hears_of_a_name_only_once_it_is_a_topic_too_and_of_patterns_after_topics() {
         let log = Arc::new(Log::default());

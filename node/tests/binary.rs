@@ -72,13 +72,13 @@ async fn sigterm_drains_and_exits_with_0() {
     let (mut program, http) = Running::start(&dir, "");
     let url = format!("ws://{http}/socket/websocket?vsn=2.0.0");
     let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-    program.signal("TERM");
+    program.process.signal("TERM");
     let closed = tokio::time::timeout(BOUND, futures::StreamExt::next(&mut socket)).await;
     let closed = format!("{:?}", closed.expect("a close"));
     // 1012: the service restarts.
     assert!(closed.contains("Restart"), "{closed}");
     drop(socket);
-    assert_eq!(program.exit(), Some(0));
+    assert_eq!(program.process.exit(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,8 +103,8 @@ async fn a_second_signal_ends_at_once() {
     let (mut program, http) = Running::start(&dir, "shutdownSeconds: 600\n");
     let url = format!("ws://{http}/socket/websocket?vsn=2.0.0");
     let _socket = tokio_tungstenite::connect_async(url).await.unwrap();
-    program.signal("TERM");
-    program.line("shutting down");
-    program.signal("TERM");
-    assert_eq!(program.exit(), Some(130));
+    program.process.signal("TERM");
+    program.process.line("shutting down");
+    program.process.signal("TERM");
+    assert_eq!(program.process.exit(), Some(130));
 }

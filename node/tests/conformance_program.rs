@@ -3,18 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod plane;
+mod support;
 
 use std::{
-    io::{BufRead, BufReader},
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
-    sync::mpsc,
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
 use futures::future::join_all;
-use plane::{Client, PATIENCE, ok, refusal, session::Session};
+use plane::{Client, ok, refusal, session::Session};
 use serde_json::{Value, json};
+use support::process::{Process, Says};
 
 /// The program, which Cargo puts beside the tests.
 fn program() -> Command {
@@ -34,42 +34,23 @@ fn address() -> String {
     format!("127.{}.{b}.{}:4000", a.clamp(1, 254), c.clamp(1, 254))
 }
 
-/// The running program; killed by its id if the test does not end it.
+/// The running program.
 struct Running {
-    child: Child,
-    lines: mpsc::Receiver<String>,
+    process: Process,
     at: String,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Running {
     /// Starts it with `more` flags; it may not serve yet.
     fn start(more: &[&str]) -> Self {
-        let at = address();
-        let mut child = program()
-            .args(["--listen", &at])
-            .args(more)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (send, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            stdout.lines().map_while(Result::ok).all(|line| send.send(line).is_ok())
-        });
-        Self { child, lines, at }
+        let (at, mut command) = (address(), program());
+        command.args(["--listen", &at]).args(more);
+        Self { process: Process::spawn(command, Says::Stdout), at }
     }
 
     /// Waits until it says that it serves, which it says once and nothing before.
     fn ready(self) -> Self {
-        assert_eq!(self.lines.recv_timeout(PATIENCE).unwrap(), "ready");
+        assert_eq!(self.process.line(""), "ready");
         self
     }
 
@@ -81,20 +62,12 @@ impl Running {
     }
 
     fn terminate(&self) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
+        self.process.signal("TERM");
     }
 
     /// The code with which it ends; all that it said after `ready`.
     fn end(mut self) -> (Option<i32>, Vec<String>) {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return (status.code(), self.lines.iter().collect());
-            }
-            assert!(Instant::now() < end, "does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        (self.process.exit(), self.process.rest())
     }
 }
 

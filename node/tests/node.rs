@@ -114,6 +114,28 @@ async fn probes_and_metrics_are_open_and_the_rest_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_admin_api_reads_no_more_of_a_body_than_it_takes() {
+    const MOST: usize = 64 << 10;
+    let dir = Dir::new();
+    let a = node("a", &dir.config("")).await;
+    let shed = json!({"count": 1, "ratePerSecond": 1, "delaySeconds": 0.0}).to_string();
+    for (path, body) in [
+        ("/drain", drain_request(json!({})).to_string()),
+        ("/cordon", json!({"ttlSeconds": 1.0}).to_string()),
+        ("/shed", shed),
+    ] {
+        let url = format!("http://{}{path}", a.addresses.admin);
+        let padded = |bytes: usize| Some(format!("{body}{}", " ".repeat(bytes - body.len())));
+        let (status, answer) = call("POST", &url, Some(ADMIN_TOKEN), padded(MOST + 1)).await;
+        assert_eq!(status, 413, "{path}");
+        assert_eq!(answer["error"], "the body has at most 65536 bytes", "{path}");
+        let (status, answer) = call("POST", &url, Some(ADMIN_TOKEN), padded(MOST)).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+    }
+    end(a).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_token_the_admin_api_refuses_every_call() {
     let dir = Dir::new();
     let config = dir.0.join("bare.yaml");

@@ -108,7 +108,7 @@ async fn p_lp_8_the_other_nodes_of_a_redis_notice_that_a_session_is_gone() {
     let session = Session::open(address, "/socket").await.at(node.addresses.http, "/socket");
     assert_eq!(session.post(&join).await, 200);
     assert_eq!(session.messages(1).await[0][3], "phx_reply");
-    killed.child.kill().expect("it runs");
+    killed.process.kill();
     assert_eq!(session.post(&join).await, 410);
     let (status, messages) = session.poll().await;
     assert_eq!((status, messages.len()), (410, 0), "another session");

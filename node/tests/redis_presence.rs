@@ -121,7 +121,7 @@ async fn p_pres_7_the_clients_of_a_node_that_is_killed_leave() {
     let mut bert = Person::join(http, "bert").await;
     anna.sees(["anna", "bert"]).await;
     bert.sees(["anna", "bert"]).await;
-    killed.child.kill().unwrap();
+    killed.process.kill();
     anna.sees(["anna"]).await;
     end(a).await;
 }

@@ -219,6 +219,23 @@ async fn a_backend_that_does_not_answer_is_for_the_policy() {
 }
 
 #[tokio::test]
+async fn a_join_and_an_event_wait_for_an_answer_so_long_and_the_client_is_told() {
+    let rules = "[{topic: 'room:*', webhooks: {join: true}}, \
+                 {topic: 'shop:*', webhooks: {events: [buy]}}]";
+    let (_dir, backend, node) = with(rules, "  timeoutMilliseconds: 50\n").await;
+    backend.say_nothing("*");
+    let mut anna = client(&node, "").await;
+    let unavailable = json!({"status": "error", "response": {"reason": "unavailable"}});
+    anna.join("shop:1").await;
+    assert_eq!(join(&mut anna, "2", "room:1", json!({})).await, unavailable);
+    push(&mut anna, "3", "shop:1", "buy", json!({})).await;
+    assert_eq!(anna.next().await[4], unavailable);
+    assert!(counted(&node, "join", "timeout").await && counted(&node, "event", "timeout").await);
+    drop(anna);
+    end(node).await;
+}
+
+#[tokio::test]
 async fn every_end_of_a_channel_is_told_with_its_reason() {
     let (_dir, backend, node) = with(ALL, "").await;
     let mut anna = client(&node, "").await;

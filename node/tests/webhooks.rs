@@ -143,6 +143,24 @@ async fn what_is_no_yes_lets_nobody_in_and_is_counted() {
 }
 
 #[tokio::test]
+async fn an_answer_that_says_allow_twice_is_a_no_whatever_the_policy() {
+    let (dir, backend) = (Dir::new(), Backend::start().await);
+    let node = start(&dir, &backend.url, "  connect: true\n  onFailure: Allow\n").await;
+    for word in [false, true] {
+        backend.say(200, format!("{{\"allow\": {word}, \"allow\": {word}}}"));
+        assert_eq!(status(&node).await, 403, "{word}");
+    }
+    assert!(counted(&node, "connect", "ambiguous").await);
+    backend.say(200, "\u{feff}{\"allow\": false}");
+    assert_eq!(status(&node).await, 403, "a mark of the byte order is passed over");
+    assert!(counted(&node, "connect", "denied").await);
+    assert!(!counted(&node, "connect", "garbage").await);
+    backend.say(200, "{}");
+    assert_eq!(status(&node).await, 101, "which is no answer, and for the policy");
+    end(node).await;
+}
+
+#[tokio::test]
 async fn a_backend_that_is_down_is_left_alone_and_the_policy_decides() {
     for (policy, want) in [("Deny", 403), ("Allow", 101)] {
         let (dir, gone) = (Dir::new(), tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());

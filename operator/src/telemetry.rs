@@ -34,17 +34,24 @@ pub fn init(format: LogFormat) -> Result<(), Error> {
 
 /// What is logged: as `asked`, or from `info` on.
 fn filter(asked: Option<&str>) -> Result<EnvFilter, Error> {
-    let asked = asked.map(str::trim).filter(|asked| !asked.is_empty()).unwrap_or("info");
+    // Blanks would be taken for a part of a name.
+    let words = asked.unwrap_or_default().split(',').map(str::trim).filter(|word| !word.is_empty());
+    let mut words: Vec<_> = words.collect();
     // A word that stands alone and is no level would be taken for a target, and all else be off.
     let is_no_level =
-        |word: &str| !word.contains(['=', '[']) && word.trim().parse::<LevelFilter>().is_err();
-    if asked.split(',').any(is_no_level) {
+        |word: &&str| !word.contains(['=', '[']) && word.parse::<LevelFilter>().is_err();
+    if words.iter().any(is_no_level) {
         return Err(Error(None));
+    }
+    if words.is_empty() {
+        words.push("info");
     }
     let builder = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into());
     // The watches' own lines repeat what we log with the object's name.
     let off = ["kube_runtime::controller=off", "kube_runtime::watcher=off"];
-    off.iter().try_fold(builder.parse(asked)?, |filter, off| Ok(filter.add_directive(off.parse()?)))
+    off.iter().try_fold(builder.parse(words.join(","))?, |filter, off| {
+        Ok(filter.add_directive(off.parse()?))
+    })
 }
 
 /// An error and its causes on one line. Of what the API server answers only its message: the whole
@@ -139,14 +146,30 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_filter_that_cant_be_read_is_refused() {
-        for good in
-            ["", "debug", "off", "info,sluice_operator=debug", "sluice_operator::plan=trace"]
-        {
-            assert!(filter(Some(good)).is_ok(), "{good}");
+    fn a_filter_is_taken_with_commas_and_blanks_that_say_nothing() {
+        let taken = |asked| {
+            let filter = filter(asked).unwrap().to_string();
+            let parts = filter.split(',').filter(|part| !part.starts_with("kube_runtime::"));
+            parts.collect::<Vec<_>>().join(",")
+        };
+        assert_eq!(taken(None), "info");
+        for (asked, as_if) in [
+            ("", "info"),
+            (",", "info"),
+            ("debug", "debug"),
+            ("info,", "info"),
+            (",info,,", "info"),
+            (" info , sluice_operator=debug , ", "sluice_operator=debug,info"),
+            ("off", "off"),
+            ("sluice_operator::plan=trace", "sluice_operator::plan=trace"),
+        ] {
+            assert_eq!(taken(Some(asked)), as_if, "{asked:?}");
         }
-        assert!(filter(None).is_ok());
-        for bad in ["a=b=c", "info,sluice_operator=loud", "loud", "info,sluice_operator"] {
+    }
+
+    #[test]
+    fn a_filter_that_cant_be_read_is_refused() {
+        for bad in ["a=b=c", "info,sluice_operator=loud", "loud", "loud,", "info,sluice_operator"] {
             let error = filter(Some(bad)).unwrap_err();
             assert!(told(&error).starts_with("RUST_LOG is no filter"), "{bad}");
         }

@@ -225,6 +225,8 @@ impl Release<'_> {
         }
         arguments.extend(["--wait", "--timeout", "120s"]);
         arguments.extend(more);
+        // Also when it fails, or the test does.
+        self.space.owns(self.name).await;
         self.space.helm(&arguments).await
     }
 

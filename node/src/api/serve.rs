@@ -108,3 +108,31 @@ async fn connection(stream: TcpStream, router: Router, bound: Duration, stop: Ca
         debug!(%error, "a connection ended badly");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::post;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_does_not_arrive_in_time_is_told_so() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", post(async |body: String| body));
+        let limits = Limits { connections: 1, per_ip: 1, request: Duration::from_millis(20) };
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(listener, router, limits, stop.clone()));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        // Of ten bytes there is one, and no more comes.
+        let request = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nx";
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(HEADERS * 3, client.read_to_end(&mut answer)).await.expect("an end").unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        assert!(answer.contains("the request did not arrive in time"), "{answer}");
+        stop.cancel();
+    }
+}

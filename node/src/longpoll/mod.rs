@@ -195,6 +195,8 @@ async fn open(
         auth_token: auth.and_then(|token| token.to_str().ok()).map(str::to_owned),
         transport: Transport::Longpoll,
     });
+    // Nothing is kept twice while somebody is asked.
+    drop(query);
     let Ok((accept, arrival)) = mount.let_in(Some(&connect), &plane.arrivals).await else {
         plane.metrics.refuse("connect");
         return status(403);

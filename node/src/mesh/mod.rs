@@ -312,3 +312,6 @@ impl Adapter for Mesh {
         self.0.wanted.lock().set_patterns(patterns);
     }
 }
+
+#[cfg(test)]
+mod confirm_tests;

@@ -7,6 +7,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
 
 use super::call::{Failure, Said};
+use super::decision::{self, Decision};
 use crate::channel::{Payload, Status};
 use crate::nesting::is_shallow;
 
@@ -59,13 +60,6 @@ impl Handling {
     pub(crate) fn ruled() -> Self {
         Self { broadcast: Spread::Ruled, reply: Some((Status::Ok, Payload::empty())) }
     }
-}
-
-#[derive(Deserialize)]
-struct Decision {
-    allow: bool,
-    /// Who says no is heard, though the reason be no text.
-    reason: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -137,12 +131,11 @@ fn decided<R: DeserializeOwned, T>(
     if matches!(said.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         return Ok(Verdict::Denied(None));
     }
-    let decision: Decision = serde_json::from_slice(&said.body).map_err(|_| Failure::Garbage)?;
-    if !decision.allow {
-        let reason = decision.reason.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    let body = decision::unmarked(&said.body);
+    if let Decision::No(reason) = decision::read(body)? {
         return Ok(Verdict::Denied(reason));
     }
-    let more = serde_json::from_slice(&said.body).ok().and_then(read);
+    let more = serde_json::from_slice(body).ok().and_then(read);
     more.map(Verdict::Allowed).ok_or(Failure::Garbage)
 }
 

@@ -55,6 +55,8 @@ pub(crate) enum Failure {
     Status,
     /// A body that means nothing.
     Garbage,
+    /// A body that says `allow` twice: nobody is let in, whatever the policy.
+    Ambiguous,
     /// A body that is too large.
     Large,
     /// Too many wait already.
@@ -76,6 +78,7 @@ impl Failure {
             Self::Unreachable => "unreachable",
             Self::Status => "status",
             Self::Garbage => "garbage",
+            Self::Ambiguous => "ambiguous",
             Self::Large => "large",
             Self::Full => "queue",
             Self::Circuit => "circuit",

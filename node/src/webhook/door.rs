@@ -12,6 +12,7 @@ use super::{
     Shown, Verdict, Webhook,
     answer::{Admission, admission},
     call::Event,
+    held,
 };
 use crate::auth::{Bearer, Identity};
 use crate::channel::{Accept, Connect, Refused, UserSocket, farewell::Farewell};
@@ -75,11 +76,15 @@ impl Door {
 
     /// Asks the backend about a client of which `socket` is known.
     async fn admission(&self, connect: &Connect, socket: Value) -> Result<Admission, Refused> {
-        let mut data = self.shown(connect);
-        data.insert("socket".into(), socket.clone());
+        let held = held::of_connect(connect, &socket);
+        let letter = {
+            let mut data = self.shown(connect);
+            data.insert("socket".into(), socket.clone());
+            self.webhook.letter(Event::Connect, &data)
+        };
         // A client that goes before the answer may have been let in all the same.
         let gone = Farewell::new(self.farewell(socket));
-        match self.webhook.ask(Event::Connect, &data, admission).await {
+        match self.webhook.ask(letter, held, admission).await {
             Ok(Verdict::Allowed(admission)) => {
                 gone.forget();
                 Ok(admission)
@@ -112,9 +117,9 @@ impl UserSocket for Door {
         let mut claims = known.and_then(|identity| identity.claims());
         let reference = rand::random::<u128>();
         if self.webhook.0.settings.connect {
-            let known = Identity::known(claims.as_ref(), reference);
+            let socket = shown(&Identity::known(claims.as_ref(), reference), accept.id.as_deref());
             let Admission { id, claims: more, expires_in_seconds } =
-                self.admission(connect, shown(&known, accept.id.as_deref())).await?;
+                self.admission(connect, socket).await?;
             if !more.is_empty() {
                 claims.get_or_insert_default().extend(more);
             }

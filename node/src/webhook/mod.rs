@@ -1,7 +1,8 @@
 //! A backend that decides and is told, over HTTP, so that any language can hold an application's logic.
 //! [`Webhook`] is the handle; start there. `secrets` signs, `call` is one request, `breaker` leaves a
-//! backend alone that is down, `answer` reads what it says, `notices` is what it is told, `door` asks it
-//! who may connect, `topics` about joins and events.
+//! backend alone that is down, `answer` reads what it says and `decision` its yes or no, `notices` is what
+//! it is told, `door` asks it who may connect, `topics` about joins and events; `held` says what a client
+//! costs that waits.
 //!
 //! Everything here is bounded: questions under way, those that wait (by number and bytes), notices that
 //! wait, answers, and time. No payload, token, claim or answer is ever in a log or a metric.
@@ -9,14 +10,16 @@
 mod answer;
 mod breaker;
 mod call;
+mod decision;
 mod door;
+mod held;
 mod metrics;
 mod notices;
 mod secrets;
 mod topics;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -27,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
 
 pub use call::Event;
 pub use door::Door;
@@ -41,7 +45,7 @@ use notices::Notices;
 
 /// Of `maxConcurrent`, the part that notices have beside it.
 const NOTICES: u32 = 4;
-/// Bytes of questions that may wait.
+/// Bytes of questions that may wait, with what is kept for them.
 const MAX_BYTES: usize = 32 << 20;
 
 /// A cheap handle to the backend.
@@ -58,6 +62,8 @@ struct Shared {
     room: Semaphore,
     waiting: AtomicUsize,
     waiting_bytes: AtomicUsize,
+    /// Whether it is logged that an answer said `allow` twice.
+    ambiguous: Once,
     /// Requests run here, wherever they are asked from.
     runtime: tokio::runtime::Handle,
 }
@@ -145,6 +151,7 @@ impl Webhook {
             room,
             waiting: AtomicUsize::new(0),
             waiting_bytes: AtomicUsize::new(0),
+            ambiguous: Once::new(),
             runtime,
         })))
     }
@@ -166,16 +173,16 @@ impl Webhook {
 
     /// Asks, within the configured time; the answer by `read`. A question that whoever asks gives up
     /// ends at once, and makes room; but one about an event does not: what a client has said before it
-    /// went is for the backend.
+    /// went is for the backend. Whoever asks keeps `held` bytes until the answer.
     async fn ask<T>(
         &self,
-        event: Event,
-        data: &impl Serialize,
+        letter: Letter,
+        held: usize,
         read: impl Fn(&Said) -> Result<Verdict<T>, Failure>,
     ) -> Result<Verdict<T>, Failure> {
-        let (this, letter) = (self.clone(), self.letter(event, data));
+        let (this, event) = (self.clone(), letter.event);
         let until = Instant::now() + timeout(&self.0.settings);
-        let asked = self.0.runtime.spawn(async move { this.in_turn(&letter, until).await });
+        let asked = self.0.runtime.spawn(async move { this.in_turn(&letter, held, until).await });
         let mut given_up = GivenUp(Some((&self.0.caller.metrics, event)));
         let said = match event {
             Event::Event => asked.await,
@@ -190,15 +197,23 @@ impl Webhook {
             Err(failure) => failure.word(),
         };
         self.0.caller.metrics.count(event, outcome, 1);
+        if verdict.as_ref().is_err_and(|failure| *failure == Failure::Ambiguous) {
+            // Each is counted; the log has no room for each.
+            self.0.ambiguous.call_once(|| {
+                warn!("the backend of webhooks has said `allow` twice in an answer, which refuses");
+            });
+            return Ok(Verdict::Denied(None));
+        }
         verdict
     }
 
     /// Posts when there is room.
-    async fn in_turn(&self, letter: &Letter, until: Instant) -> Result<Said, Failure> {
+    async fn in_turn(&self, letter: &Letter, held: usize, until: Instant) -> Result<Said, Failure> {
         let permit = match self.0.room.try_acquire() {
             Ok(permit) => permit,
             Err(_) => {
-                let _waiting = Waiting::new(&self.0, letter.body.len()).ok_or(Failure::Full)?;
+                let bytes = letter.body.len().saturating_add(held);
+                let _waiting = Waiting::new(&self.0, bytes).ok_or(Failure::Full)?;
                 let room = timeout_at(until, self.0.room.acquire()).await;
                 room.map_err(|_| Failure::Timeout)?.map_err(|_| Failure::Unreachable)?
             }

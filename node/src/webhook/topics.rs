@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::{
     Webhook,
     answer::{self, Handling, Verdict},
-    call::{Event, Failure},
+    call::{Event, Failure, Said},
 };
 use crate::{auth::Identity, channel::Payload};
 
@@ -79,7 +79,8 @@ impl Webhook {
         seat: &Seat<'_>,
         payload: &Payload,
     ) -> Result<Verdict<Option<Payload>>, Failure> {
-        self.ask(Event::Join, &Sent::new(seat, None, payload), answer::join).await
+        let letter = self.letter(Event::Join, &Sent::new(seat, None, payload));
+        self.ask(letter, payload.bytes().len(), answer::join).await
     }
 
     /// Asks about an event; `may_be_named` tells what another may be called.
@@ -90,8 +91,9 @@ impl Webhook {
         payload: &Payload,
         may_be_named: impl Fn(&str) -> bool,
     ) -> Result<Verdict<Handling>, Failure> {
-        let sent = Sent::new(seat, Some(event), payload);
-        self.ask(Event::Event, &sent, |said| answer::event(said, &may_be_named)).await
+        let letter = self.letter(Event::Event, &Sent::new(seat, Some(event), payload));
+        let read = |said: &Said| answer::event(said, &may_be_named);
+        self.ask(letter, payload.bytes().len(), read).await
     }
 
     /// Tells of the end of a channel.

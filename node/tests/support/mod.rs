@@ -1,6 +1,7 @@
 //! Whole nodes on free ports, and clients of theirs.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
+pub mod process;
 pub mod program;
 pub mod redis;
 

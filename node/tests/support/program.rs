@@ -1,12 +1,10 @@
-//! The program itself, as a process.
+//! The program itself, as it is started.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use super::{BOUND, Dir};
+use super::Dir;
+use super::process::{Process, Says};
 
 /// The program, in an environment that says nothing to it.
 pub fn program() -> Command {
@@ -25,18 +23,10 @@ pub fn program() -> Command {
     command
 }
 
-/// The running program; killed by its id if the test does not end it.
+/// The running program.
 pub struct Running {
-    pub child: Child,
+    pub process: Process,
     addresses: String,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Running {
@@ -62,58 +52,17 @@ impl Running {
     }
 
     fn spawn(mut command: Command) -> Self {
-        let mut child = command
-            .env("SLUICE_LOG_FORMAT", "json")
-            .env("SLUICE_SHARDS", "1")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (send, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            stderr.lines().map_while(Result::ok).all(|l| send.send(l).is_ok())
-        });
-        let mut this = Self { child, lines, addresses: String::new() };
-        let line = this.line("the node serves");
+        command.env("SLUICE_LOG_FORMAT", "json").env("SLUICE_SHARDS", "1");
+        let process = Process::spawn(command, Says::Stderr);
+        let line = process.line("the node serves");
         let value: serde_json::Value = serde_json::from_str(&line).expect("a line is JSON");
-        this.addresses = value["addresses"].as_str().unwrap().to_owned();
-        this
+        let addresses = value["addresses"].as_str().unwrap().to_owned();
+        Self { process, addresses }
     }
 
     /// Where it listens for `whom`.
     pub fn address(&self, whom: &str) -> SocketAddr {
         let after = self.addresses.split(&format!("{whom}: ")).nth(1).expect(whom);
         after.split([',', ' ']).next().unwrap().parse().unwrap()
-    }
-
-    /// The next line of its log that has `with`.
-    pub fn line(&self, with: &str) -> String {
-        let end = Instant::now() + BOUND;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left).expect(with);
-            if line.contains(with) {
-                return line;
-            }
-        }
-    }
-
-    /// Sends it a signal.
-    pub fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
-    }
-
-    /// The code with which it ends.
-    pub fn exit(&mut self) -> Option<i32> {
-        let end = Instant::now() + BOUND;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < end, "does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
     }
 }

@@ -123,6 +123,8 @@ pub(crate) fn keep(
     let mut d = Drains::default();
     for (i, s) in slots.list.iter().enumerate() {
         match s.pod.filter(|p| !p.terminating) {
+            // Which pods are updated is not told before the controller has acted, so [`lets_go`] can't
+            // judge: any above the partition may be one that it replaces.
             Some(p)
                 if p.drain.is_some()
                     && (spec.paused || s.pinned())

@@ -1,6 +1,8 @@
 //! A test's own namespace, and running a test in one.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Once, time::Duration};
+use std::{
+    any::Any, collections::BTreeSet, mem, panic::AssertUnwindSafe, sync::Once, time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow};
 use futures::FutureExt;
@@ -12,7 +14,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sluice_crds::ChannelCluster;
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, RwLock};
 
 use super::{Cluster, dump, place::Place};
 
@@ -53,6 +55,8 @@ pub struct Space {
     pub place: Place,
     /// A client for it.
     pub client: Client,
+    /// Releases in it, which have objects in no namespace.
+    releases: Mutex<BTreeSet<String>>,
 }
 
 /// Runs a test in a namespace of its own, which is deleted at the end, also on failure. With `SLUICE_E2E_KEEP` set it is
@@ -149,26 +153,42 @@ impl Space {
         clear(&client, &place).await?;
         let name = short(test);
         create_namespace(&client, &name).await?;
-        Ok(Self { test: test.to_owned(), name, place, client })
+        Ok(Self::new(test, name, place))
     }
 
     /// A second namespace, deleted by the caller with [`Space::remove`].
     pub async fn second(&self) -> Result<Self> {
         let name = format!("{}-b", self.name);
         create_namespace(&self.client, &name).await?;
-        let place = self.place.clone();
-        Ok(Self { test: self.test.clone(), name, place, client: self.client.clone() })
+        Ok(Self::new(&self.test, name, self.place.clone()))
     }
 
-    /// Deletes the namespace, without waiting until it is gone.
+    fn new(test: &str, name: String, place: Place) -> Self {
+        let client = place.client.clone();
+        Self { test: test.to_owned(), name, place, client, releases: Mutex::default() }
+    }
+
+    /// Has a release of helm's uninstalled before the namespace is deleted, unless it is by then.
+    pub async fn owns(&self, release: &str) {
+        self.releases.lock().await.insert(release.to_owned());
+    }
+
+    /// Deletes the namespace, without waiting until it is gone, and what its releases have outside of it.
     pub async fn remove(&self) -> Result<()> {
         if std::env::var_os("SLUICE_E2E_KEEP").is_some() {
             eprintln!("  {}: kept namespace {}", self.test, self.name);
             return Ok(());
         }
+        let mut result = Ok(());
+        for release in mem::take(&mut *self.releases.lock().await) {
+            let uninstall =
+                ["uninstall", &release, "--namespace", &self.name, "--ignore-not-found"];
+            let gone = self.helm(&uninstall).await.with_context(|| format!("ending {release}"));
+            result = result.and(gone.map(drop));
+        }
         let namespaces = Api::<Namespace>::all(self.client.clone());
         namespaces.delete(&self.name, &DeleteParams::default()).await.context("deleting it")?;
-        Ok(())
+        result
     }
 
     /// The objects of one kind in the namespace.

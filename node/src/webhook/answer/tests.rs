@@ -105,3 +105,37 @@ fn what_is_broadcast_for_a_backend_is_no_deeper_than_what_a_client_may_send() {
     assert!(of(96).is_ok());
     assert_eq!(of(97), Err(Failure::Garbage));
 }
+
+#[test]
+fn who_says_allow_twice_or_no_by_two_reasons_lets_nobody_in() {
+    for body in [
+        r#"{"allow": false, "allow": false}"#,
+        r#"{"allow": false, "allow": true}"#,
+        r#"{"allow": true, "allow": true}"#,
+        r#"{"allow": true, "id": "u:1", "allow": "no"}"#,
+        r#"{"allow": true, "\u0061llow": false}"#,
+    ] {
+        assert_eq!(admission(&said(200, body)), Err(Failure::Ambiguous), "{body}");
+        assert_eq!(join(&said(200, body)), Err(Failure::Ambiguous), "{body}");
+        assert_eq!(event(&said(200, body), |_| true), Err(Failure::Ambiguous), "{body}");
+    }
+    let reasons = r#"{"allow": false, "reason": "full", "reason": "late"}"#;
+    assert_eq!(join(&said(200, reasons)), Ok(Verdict::Denied(Some("late".into()))));
+    // What is said of something else is no word on who is let in.
+    let deep = r#"{"allow": true, "response": {"allow": false, "allow": false}}"#;
+    assert!(matches!(join(&said(200, deep)), Ok(Verdict::Allowed(Some(_)))));
+    for body in [r#"{"allow": true, "id": "u:1", "id": "u:2"}"#, "[true]", "[true, null]"] {
+        assert_eq!(admission(&said(200, body)), Err(Failure::Garbage), "{body}");
+    }
+    assert_eq!(join(&said(200, "[true, null]")), Err(Failure::Garbage), "no object");
+}
+
+#[test]
+fn a_mark_of_the_byte_order_says_nothing() {
+    let of = |body: &str| join(&said(200, body));
+    assert_eq!(of("\u{feff}{\"allow\": true}"), Ok(Verdict::Allowed(None)));
+    assert_eq!(of("\u{feff}{\"allow\": false}"), Ok(Verdict::Denied(None)));
+    assert_eq!(of("\u{feff}"), Err(Failure::Garbage));
+    assert_eq!(of("\u{feff}\u{feff}{\"allow\": true}"), Err(Failure::Garbage), "one, at most");
+    assert_eq!(of("{\u{feff}\"allow\": true}"), Err(Failure::Garbage), "at its begin");
+}
