@@ -266,7 +266,9 @@ fn requeue(
     moves: bool,
     now: Timestamp,
 ) -> Option<SignedDuration> {
-    let draining = observed.pods.iter().any(|p| p.drain.is_some() || p.eviction.is_some());
+    // One that does not go may stay for ever, and a watch tells when it has gone.
+    let mut going = observed.pods.iter().filter(|p| !p.left_over());
+    let draining = going.any(|p| p.drain.is_some() || p.eviction.is_some());
     if moves || draining || rebalance::under_way(observed) {
         return Some(POLL);
     }

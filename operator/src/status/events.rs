@@ -292,7 +292,8 @@ fn drains(
         if status.drains.iter().any(|n| n.pod_uid == d.pod_uid) {
             continue;
         }
-        if observed.pods.iter().any(|p| p.uid == d.pod_uid) {
+        // One that is being deleted serves nobody again: it is as good as gone.
+        if observed.pods.iter().any(|p| p.uid == d.pod_uid && !p.terminating) {
             let text = format!("{} serves again, its drain is undone", d.pod_name);
             say(EventReason::DrainCancelled, d, text);
         } else if !over(d) {

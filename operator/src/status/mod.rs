@@ -165,10 +165,13 @@ fn drains(
     pods.into_iter()
         .filter_map(|p| {
             let c = p.drain.as_ref()?;
+            let told = previous.and_then(|s| s.drains.iter().find(|d| d.pod_uid == p.uid));
+            // It serves nobody, and nothing waits for it. That it goes is told once, with whoever was left.
+            if p.left_over() && told.is_none_or(|d| d.phase == DrainReportPhase::Releasing) {
+                return None;
+            }
             let initial = c.initial.unwrap_or_default() as i64;
-            let last = previous
-                .and_then(|s| s.drains.iter().find(|d| d.pod_uid == p.uid))
-                .map(|d| d.remaining_connections);
+            let last = told.map(|d| d.remaining_connections);
             let remaining = p.connections().map_or(last.unwrap_or(initial), |n| n as i64);
             // Somebody deleted it, and it drains on: nobody has let it go.
             let drains_on = p.terminating

@@ -1,5 +1,6 @@
 //! The report at each stage of a cluster's life, and the story that its events tell.
 
+mod leftover;
 mod told;
 mod trouble;
 

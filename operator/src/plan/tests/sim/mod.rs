@@ -226,6 +226,7 @@ impl World {
                 ready: p.ready_since.is_some(),
                 ready_since: p.ready_since.map(at),
                 terminating: p.terminating,
+                leftover: String::new(),
                 running: up || self.now < p.node_down_until,
                 stuck: (self.bad.contains(&p.template)).then_some(StuckReason::ImagePull),
                 crashed: false,
