@@ -28,7 +28,7 @@ use sluice_crds::{ChannelClusterSpec, OperatorUpgradePolicy, Reason};
 
 use crate::model::{Cursor, Desired, Observed, Plan, StatefulSetState, TemplateStep, Waiting};
 pub use drain::at_once;
-pub(crate) use release::drained_now;
+pub(crate) use release::{drained_now, serves_nobody};
 pub(crate) use shape::{Shape, shape};
 pub(crate) use slots::{Slot, Slots};
 pub use steer::linked;

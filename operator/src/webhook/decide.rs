@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sluice_crds::{ChannelClusterSpec, DrainReason, EvictionPolicy, TimeoutPolicy, names};
 
-use crate::model::PodState;
+use crate::{model::PodState, plan};
 
 /// What is answered to whoever evicts a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub fn decide(
     let Some(spec) = spec else { return Answer::Allow };
     let wanted = spec.disruption.eviction_policy == EvictionPolicy::DrainFirst && !spec.paused;
     // Nobody is on it, and no drain of it may ever be seen to end.
-    let dead = !pod.ready && !pod.node_unreachable && (pod.stuck.is_some() || !pod.running);
+    let dead = plan::serves_nobody(pod);
     if !wanted || !cordoned || pod.terminating || pod.drain_override.is_some() || dead {
         return Answer::Allow;
     }
@@ -156,10 +156,13 @@ mod tests {
         for pod in [
             PodState { terminating: true, ..pod() },
             PodState { ready: false, running: false, ..pod() },
-            PodState { ready: false, stuck, ..pod() },
+            PodState { ready: false, running: false, stuck, ..pod() },
         ] {
             assert_eq!(decide(&pod, Some(&spec()), true, at(1)), Answer::Allow);
         }
+        // Another container of it can't start: its node runs, and may have clients.
+        let serves = PodState { ready: false, stuck: Some(StuckReason::ImagePull), ..pod() };
+        assert!(!decide(&serves, Some(&spec()), true, at(1)).allows());
         // A lost Kubernetes node may still serve.
         let lost = PodState { ready: false, node_unreachable: true, ..pod() };
         assert!(!decide(&lost, Some(&spec()), true, at(1)).allows());

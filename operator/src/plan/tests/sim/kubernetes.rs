@@ -69,6 +69,7 @@ impl World {
             cordon: None,
             annotations: None,
             cordoned: false,
+            crippled: false,
             unwanted: false,
             asked: None,
             pin: None,
@@ -161,7 +162,7 @@ impl World {
             }
         }
         for p in self.pods.values_mut() {
-            let up = ups.contains(&p.uid) && !bad.contains(&p.template);
+            let up = ups.contains(&p.uid) && !bad.contains(&p.template) && !p.crippled;
             if up && p.ready_since.is_none() && now >= p.ready_at {
                 p.ready_since = Some(now);
             } else if !up {
