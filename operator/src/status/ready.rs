@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use sluice_crds::{ConditionType, DrainReportPhase, Reason};
 
 use super::conditions::{Grounds, Verdict, find, pods, reason_name, redis_failure, verdict};
-use crate::model::{Observed, PodState};
+use crate::model::{DrainOverride, Observed, PodState};
 
 /// One sentence with the numbers.
 pub(super) fn summary(on: &Grounds<'_>) -> String {
@@ -33,6 +33,13 @@ pub(super) fn summary(on: &Grounds<'_>) -> String {
     for p in observed.pods.iter().filter(|p| p.override_unknown).take(3) {
         let (key, pod) = (sluice_crds::names::DRAIN_OVERRIDE, &p.name);
         text.push_str(&format!("; {key} on {pod} is neither release nor cancel, and does nothing"));
+    }
+    let early = |p: &&PodState| {
+        p.drain_override == Some(DrainOverride::Release) && p.drain.is_none() && !p.terminating
+    };
+    for p in observed.pods.iter().filter(early).take(3) {
+        let (key, pod) = (sluice_crds::names::DRAIN_OVERRIDE, &p.name);
+        text.push_str(&format!("; {key}=release on {pod} does nothing: {pod} does not drain"));
     }
     let left = left_over(observed);
     for more in [&left, &facts.hint, &facts.unaddressed] {

@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use sluice_crds::{ChannelClusterSpec, DrainReason, EvictionPolicy, TimeoutPolicy, names};
 
-use crate::{model::PodState, plan};
+use crate::{
+    model::{DrainOverride, PodState},
+    plan,
+};
 
 /// What is answered to whoever evicts a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +51,12 @@ pub fn decide(
     let wanted = spec.disruption.eviction_policy == EvictionPolicy::DrainFirst && !spec.paused;
     // Nobody is on it, and no drain of it may ever be seen to end.
     let dead = plan::serves_nobody(pod);
-    if !wanted || !cordoned || pod.terminating || pod.drain_override.is_some() || dead {
+    let said = match pod.drain_override {
+        Some(DrainOverride::Release) => pod.drain.is_some(),
+        Some(DrainOverride::Cancel) => true,
+        None => false,
+    };
+    if !wanted || !cordoned || pod.terminating || said || dead {
         return Answer::Allow;
     }
     let name = &pod.name;
@@ -81,7 +89,7 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DrainCommitment, DrainOverride, StuckReason};
+    use crate::model::{DrainCommitment, StuckReason};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("in range")
@@ -139,6 +147,9 @@ mod tests {
             let pod = PodState { drain_override: Some(said), ..draining(None) };
             assert_eq!(decide(&pod, Some(&spec), true, at(100)), Answer::Allow);
         }
+        // It is for a drain that has begun.
+        let early = PodState { drain_override: Some(DrainOverride::Release), ..pod() };
+        assert!(!decide(&early, Some(&spec), true, at(1)).allows());
     }
 
     #[test]
