@@ -26,7 +26,7 @@ pub use events::{Event, EventReason, rebalancing};
 pub use progress::{Progress, progress};
 
 use crate::{
-    model::{Action, Desired, DrainOverride, Observed, Plan, PodState},
+    model::{Desired, DrainOverride, Observed, Plan, PodState},
     plan::drained_now,
 };
 
@@ -150,9 +150,6 @@ fn drains(
     previous: Option<&ChannelClusterStatus>,
     now: Timestamp,
 ) -> Vec<DrainReport> {
-    let cancelled = |p: &PodState| {
-        plan.actions.iter().any(|a| matches!(a, Action::CancelDrain { pod } if pod.uid == p.uid))
-    };
     let inside = |p: &PodState| {
         observed
             .statefulset
@@ -180,7 +177,7 @@ fn drains(
                 && p.connections().is_some_and(|left| left > exit);
             let phase = if !drains_on && (p.terminating || !inside(p)) {
                 DrainReportPhase::Releasing
-            } else if cancelled(p) {
+            } else if events::cancels(plan, p) {
                 DrainReportPhase::Cancelling
             } else if drained_now(desired.spec, p) {
                 DrainReportPhase::Drained

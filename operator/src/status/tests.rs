@@ -152,6 +152,18 @@ fn scaled_down_and_back_up_the_drain_is_cancelled() {
 }
 
 #[test]
+fn a_drain_whose_annotations_are_lost_and_that_goes_on_is_not_told_as_undone() {
+    let mut t = Told::new(3, 60);
+    t.w.calm = false;
+    t.w.template = 2;
+    t.until(|_, s| s.drains.iter().any(|d| d.phase == DrainReportPhase::Closing));
+    // By hand. The operator commits to it anew.
+    t.w.pods.get_mut(&0).unwrap().annotations = None;
+    t.until(|w, _| w.converged());
+    assert!(!t.reasons().contains(&EventReason::DrainCancelled), "{:#?}", t.events);
+}
+
+#[test]
 fn paused_and_resumed() {
     let mut t = Told::new(3, 60);
     t.w.template = 2;
