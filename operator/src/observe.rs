@@ -18,6 +18,7 @@ use sluice_crds::{DrainReason, names};
 use crate::{
     apply::Kept,
     build::{Cluster, Kind},
+    leftover::leftover,
     model::{
         DrainCommitment, DrainOverride, Eviction, Observed, PodState, StatefulSetState, StuckReason,
     },
@@ -243,6 +244,7 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
         ready_since: since(ready, true),
         unready_since: since(ready, false),
         terminating,
+        leftover: leftover(pod, now).unwrap_or_default(),
         running: runs(pod),
         stuck: stuck.as_ref().map(|(reason, _)| *reason),
         crashed: !ready.is_some_and(holds) && crashed(pod),
@@ -288,7 +290,7 @@ pub fn address(pod: &Pod) -> Option<IpAddr> {
     pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }
 
-fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+pub(crate) fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.iter();
     status.flat_map(|status| {
         let init = status.init_container_statuses.iter().flatten();
@@ -321,7 +323,7 @@ fn holds(condition: &PodCondition) -> bool {
 
 /// Its Kubernetes node does not answer. The control plane then sets condition Ready to False but
 /// leaves ContainersReady as the kubelet last told it, which no kubelet does.
-fn node_unreachable(pod: &Pod) -> bool {
+pub(crate) fn node_unreachable(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
     let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref());
     status.phase.as_deref() == Some("Unknown")

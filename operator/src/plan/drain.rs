@@ -218,7 +218,7 @@ fn select(
         let in_turn = !blocked || (!ready && !clients);
         if active < limit.max(1) && covered && in_turn && !stopped && !s.pinned() {
             begin.push(*v);
-            active += 1;
+            active += i32::from(holds(s));
             serving -= i32::from(s.serving);
         } else {
             short |= in_turn && !covered && !coming && active == 0;

@@ -28,7 +28,7 @@ use sluice_crds::{ChannelClusterSpec, OperatorUpgradePolicy, Reason};
 
 use crate::model::{Cursor, Desired, Observed, Plan, StatefulSetState, TemplateStep, Waiting};
 pub use drain::at_once;
-pub(crate) use release::drained_now;
+pub(crate) use release::{drained_now, serves_nobody};
 pub(crate) use shape::{Shape, shape};
 pub(crate) use slots::{Slot, Slots};
 pub use steer::linked;
@@ -267,7 +267,9 @@ fn requeue(
     moves: bool,
     now: Timestamp,
 ) -> Option<SignedDuration> {
-    let draining = observed.pods.iter().any(|p| p.drain.is_some() || p.eviction.is_some());
+    // One that does not go may stay for ever, and a watch tells when it has gone.
+    let mut going = observed.pods.iter().filter(|p| !p.left_over());
+    let draining = going.any(|p| p.drain.is_some() || p.eviction.is_some());
     if moves || draining || rebalance::under_way(observed) {
         return Some(POLL);
     }
