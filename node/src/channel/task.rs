@@ -164,7 +164,7 @@ async fn handle<C: Channel>(channel: &mut C, mail: Mail, ctx: &Ctx<C::Info>) -> 
             let message = Message { event, payload, reply_to: ReplyTo(reference) };
             channel.handle_in(message, ctx).await
         }
-        Mail::Out { event, payload } => channel.handle_out(&event, payload, ctx).await,
+        Mail::Out { event, payload, .. } => channel.handle_out(&event, payload, ctx).await,
         Mail::Info(info) => match info.downcast() {
             Ok(info) => channel.handle_info(*info, ctx).await,
             Err(_) => Ok(Answer::None),
