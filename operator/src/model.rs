@@ -75,6 +75,8 @@ pub struct PodState {
     pub ready: bool,
     /// When condition Ready last became True.
     pub ready_since: Option<Timestamp>,
+    /// Since when it is not, if it ever was seen by its kubelet.
+    pub unready_since: Option<Timestamp>,
     /// It has a deletionTimestamp.
     pub terminating: bool,
     /// The node's container runs now, as far as its kubelet has told: without, it has no sockets.

@@ -240,10 +240,8 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
         revision: label("controller-revision-hash").unwrap_or_default().to_owned(),
         created_at: meta.creation_timestamp.as_ref().map(|at| at.0),
         ready: ready.is_some_and(holds),
-        ready_since: ready
-            .filter(|ready| holds(ready))
-            .and_then(|ready| ready.last_transition_time.as_ref())
-            .map(|at| at.0),
+        ready_since: since(ready, true),
+        unready_since: since(ready, false),
         terminating,
         running: runs(pod),
         stuck: stuck.as_ref().map(|(reason, _)| *reason),
@@ -309,6 +307,12 @@ pub fn runs(pod: &Pod) -> bool {
 fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Since when a condition holds, or does not.
+fn since(condition: Option<&PodCondition>, held: bool) -> Option<Timestamp> {
+    let condition = condition.filter(|condition| holds(condition) == held)?;
+    condition.last_transition_time.as_ref().map(|at| at.0)
 }
 
 fn holds(condition: &PodCondition) -> bool {

@@ -171,7 +171,7 @@ fn select(
     let broken = shape
         .victims
         .iter()
-        .filter(|v| stays.contains(&(v.index as i32)) && slots.list[v.index].broken())
+        .filter(|v| stays.contains(&(v.index as i32)) && slots.list[v.index].broken(now))
         .count() as i32;
     let stop = slots.list.iter().any(|s| s.stays_updated() && s.stuck().is_some());
 

@@ -249,11 +249,12 @@ fn waiting(
     }
     if let (true, Some(v)) = (w.is_empty() && drains.short, shape.victims.first()) {
         let s = &slots.list[v.index];
-        w.push(Waiting {
-            reason: Reason::WaitingForPodReady,
-            pod: None,
-            message: format!("too few pods are ready to drain {}", s.name()),
-        });
+        let mut message = format!("too few pods are ready to drain {}", s.name());
+        let unready = |o: &&Slot<'_>| o.pod.is_some_and(|p| !p.ready && !p.terminating);
+        if let Some(other) = slots.list.iter().find(unready) {
+            message += &format!(": {} is not", other.name());
+        }
+        w.push(Waiting { reason: Reason::WaitingForPodReady, pod: None, message });
     }
     w
 }

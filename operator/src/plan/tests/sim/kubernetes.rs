@@ -58,6 +58,7 @@ impl World {
             created: self.now,
             ready_at: self.now + self.startup,
             ready_since: None,
+            gated_since: None,
             down_until: 0,
             node_down_until: 0,
             silent_until: 0,
@@ -161,7 +162,7 @@ impl World {
             }
         }
         for p in self.pods.values_mut() {
-            let up = ups.contains(&p.uid) && !bad.contains(&p.template);
+            let up = ups.contains(&p.uid) && !bad.contains(&p.template) && p.gated_since.is_none();
             if up && p.ready_since.is_none() && now >= p.ready_at {
                 p.ready_since = Some(now);
             } else if !up {

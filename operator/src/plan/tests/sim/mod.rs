@@ -26,6 +26,8 @@ pub struct SimPod {
     pub created: i64,
     pub ready_at: i64,
     pub ready_since: Option<i64>,
+    /// Since when something beside its node keeps it from being Ready.
+    pub gated_since: Option<i64>,
     /// Until when its container restarts.
     pub down_until: i64,
     pub node_down_until: i64,
@@ -225,6 +227,7 @@ impl World {
                 created_at: Some(at(p.created)),
                 ready: p.ready_since.is_some(),
                 ready_since: p.ready_since.map(at),
+                unready_since: p.gated_since.map(at),
                 terminating: p.terminating,
                 running: up || self.now < p.node_down_until,
                 stuck: (self.bad.contains(&p.template)).then_some(StuckReason::ImagePull),
