@@ -179,6 +179,10 @@ impl ChannelRule {
         "rule": "!has(self.claim) || bytes(self.claim).size() <= 255",
         "message": "channels: join.claim may have 255 bytes",
     },
+    {
+        "rule": "!has(self.topics) || self.topics.all(t, bytes(t).size() <= 255)",
+        "message": "channels: each of join.topics may have 255 bytes",
+    },
 ])))]
 #[cfg_attr(feature = "schema", schemars(extend("x-file" = {
     "anyOf": [

@@ -16,6 +16,10 @@ use serde::{Deserialize, Serialize};
         "rule": "(!has(self.metaClaims) || !self.metaClaims.exists(n, n == 'online_at' || n.startsWith('phx_'))) && (!has(self.metaFields) || !self.metaFields.exists(n, n == 'online_at' || n.startsWith('phx_')))",
         "message": "channels: presence writes online_at and phx_* itself: give yours another name",
     },
+    {
+        "rule": "(!has(self.keyClaim) || bytes(self.keyClaim).size() <= 255) && (!has(self.keyParam) || bytes(self.keyParam).size() <= 255) && (!has(self.metaClaims) || self.metaClaims.all(n, bytes(n).size() <= 255)) && (!has(self.metaFields) || self.metaFields.all(n, bytes(n).size() <= 255))",
+        "message": "channels: names in presence may have 255 bytes",
+    },
 ])))]
 #[cfg_attr(feature = "schema", schemars(extend("x-file" = {
     "not": {

@@ -10,9 +10,9 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-/// How long a connection that nobody uses is kept: shorter than servers do, so that a request
-/// seldom meets one that the server is closing.
-const KEPT: Duration = Duration::from_secs(2);
+/// How long a connection that nobody uses is kept: shorter than servers do, two seconds and more, so that
+/// a request seldom meets one that the server is just closing.
+const KEPT: Duration = Duration::from_secs(1);
 
 /// A client that may call `https:` and `http:` addresses.
 pub(crate) type Https<B> = Client<HttpsConnector<HttpConnector>, B>;

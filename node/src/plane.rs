@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accept::{Door, Refusal},
     arrivals::{Arrivals, DISCONNECT},
+    channel::room::NodeRoom,
     drain::{Drain, Shed},
     files::Files,
     history::History,
@@ -110,6 +111,8 @@ pub(crate) struct Plane {
     pub(crate) files: Files,
     /// What may wait for clients.
     pub(crate) bound: Bound,
+    /// What may wait for channels.
+    pub(crate) mailed: Arc<NodeRoom>,
     pub(crate) metrics: HubMetrics,
     pub(crate) pacing: Mutex<Pacing>,
     /// Something in `pacing` changed.
@@ -131,7 +134,7 @@ impl Plane {
         shards: usize,
         shutdown: CancellationToken,
     ) -> Self {
-        let instance = rand::random();
+        let (instance, metrics) = (rand::random(), HubMetrics::default());
         let plane = Self {
             shortest_idle,
             rules: RwLock::default(),
@@ -149,7 +152,8 @@ impl Plane {
             files: Files::of_process(shards),
             door: Door::new(socket.max_connects_per_second, Instant::now()),
             bound: Bound::new(),
-            metrics: HubMetrics::default(),
+            mailed: NodeRoom::new(metrics.mailed.clone()),
+            metrics,
             pacing: Mutex::default(),
             repaced: Notify::new(),
             drained: watch::Sender::new(false),
@@ -209,6 +213,7 @@ impl Plane {
         let capacity = i64::try_from(self.capacity()).unwrap_or(i64::MAX);
         self.metrics.capacity.set(capacity);
         let most = self.bound.set(live.limits.max_buffered_bytes);
+        self.mailed.set(most);
         self.metrics.buffered_limit.set(i64::try_from(most).unwrap_or(i64::MAX));
     }
 

@@ -87,12 +87,12 @@ async fn without_time_for_a_drain_a_client_is_told_and_its_answer_is_not_waited_
     let (mut program, http) = Running::start(&dir, "shutdownSeconds: 0\n");
     let url = format!("ws://{http}/socket/websocket?vsn=2.0.0");
     let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-    program.signal("TERM");
+    program.process.signal("TERM");
     // It answers nobody, unless it is read once more.
     let closed = tokio::time::timeout(BOUND, futures::StreamExt::next(&mut socket)).await;
     let closed = format!("{:?}", closed.expect("a close"));
     assert!(closed.contains("Restart"), "{closed}");
-    assert_eq!(program.exit(), Some(0));
+    assert_eq!(program.process.exit(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

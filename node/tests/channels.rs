@@ -5,6 +5,7 @@ mod conformance;
 mod plane;
 
 use conformance::{ask, binary, join, joined, node, push, reply};
+use futures::StreamExt;
 use plane::{Client, Node, ok};
 use serde_json::{Value, json};
 use sluice_node::{
@@ -334,4 +335,35 @@ async fn p_join_3_p_err_1_a_panic_is_that_channels_alone() {
     let reason = json!({"reason": "channel_crash"});
     assert_eq!(client.next().await, json!(["1", "1", "three", "phx_error", reason]));
     assert_eq!(ask(&mut client, json!(["1", "4", "one", "x", {}])).await[3], "before");
+}
+
+/// A join of it never comes to an end.
+struct Hangs;
+
+impl Channel for Hangs {
+    type Info = ();
+
+    async fn join(_: Payload, _: &Ctx) -> Result<(Self, Payload), JoinError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_join_that_hangs_is_answered_in_the_end_and_its_socket_goes_on() {
+    let mut config = NodeConfig::default();
+    config.listen.http = "127.0.0.1:0".into();
+    let router = Router::new().channel::<Hangs>("hang").channel::<Panics>("*");
+    let shutdown = CancellationToken::new();
+    let builder = Builder::new(&config).mount(Mount::open("/socket").channels(router)).shards(1);
+    let (hub, address) = builder.start(shutdown.clone()).await.expect("a free port");
+    let node = Node { hub, address, shutdown };
+    let mut client = joined(&node, "one").await;
+    client.send(json!(["2", "2", "hang", "phx_join", {}])).await;
+    client.send(json!(["1", "3", "one", "phx_leave", {}])).await;
+    let came = tokio::time::timeout(3 * plane::PATIENCE, client.0.next()).await;
+    let came = came.expect("an answer").expect("open").expect("valid");
+    let came: Value = serde_json::from_str(came.to_text().expect("text")).expect("JSON");
+    let reason = json!({"reason": "join crashed"});
+    assert_eq!(came, reply("2".into(), "2".into(), "hang", "error", reason));
+    assert_eq!(client.next().await, ok("1", "3", "one"), "what came after it");
 }

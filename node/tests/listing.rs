@@ -16,7 +16,7 @@ channels:
 /// Asks who is on a topic; `query` is what follows `/api/presence?`.
 async fn presence(node: &Node, query: &str) -> (u16, Value) {
     let url = format!("http://{}/api/presence?{query}", node.addresses.publish);
-    call("GET", &url, Some(PUBLISH_TOKEN), None).await
+    once_started(async || call("GET", &url, Some(PUBLISH_TOKEN), None).await).await
 }
 
 /// The keys of all pages of `limit`, and how many metas they have.

@@ -28,7 +28,7 @@ use sluice_crds::names;
 use crate::{
     apply::{Applier, Error, managed},
     build::Rendering,
-    model::{Action, Cursor, Observed, Plan, PodRef, TemplateStep},
+    model::{Action, Cursor, DrainOverride, Observed, Plan, PodRef, TemplateStep},
     node_client::{self, NodeClient},
     observe::Seen,
     secrets::AdminToken,
@@ -144,7 +144,8 @@ impl Executor<'_> {
     ) -> Result<bool, Error> {
         match action {
             Action::Commit { pod, commitment } => {
-                self.patch(pod, annotations::commit(commitment), versions, true).await?;
+                self.patch(pod, annotations::commit(commitment, self.said(pod)), versions, true)
+                    .await?;
                 tracing::info!(
                     pod = pod.name, reason = ?commitment.reason, deadline = %commitment.deadline,
                     "a drain is decided"
@@ -157,7 +158,7 @@ impl Executor<'_> {
                 tracing::info!(pod = pod.name, "drained");
             }
             Action::StripAnnotations { pod } => {
-                self.patch(pod, annotations::strip(), versions, false).await?;
+                self.patch(pod, annotations::strip(self.said(pod)), versions, false).await?;
                 tracing::info!(pod = pod.name, "the drain is undone");
             }
             Action::SetAccepting { pods, at } => self.set_accepting(pods, *at, versions).await?,
@@ -317,6 +318,11 @@ impl Executor<'_> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// What a person wanted with a pod's drain when the plan was made.
+    fn said(&self, pod: &PodRef) -> Option<DrainOverride> {
+        self.seen.observed.pods.iter().find(|seen| seen.uid == pod.uid)?.drain_override
     }
 
     fn pods(&self) -> Api<Pod> {

@@ -19,6 +19,7 @@ pub mod health;
 pub mod hints;
 pub mod leader;
 mod lease_store;
+mod leftover;
 pub mod metrics;
 pub mod model;
 pub mod node_client;

@@ -75,8 +75,13 @@ pub struct PodState {
     pub ready: bool,
     /// When condition Ready last became True.
     pub ready_since: Option<Timestamp>,
+    /// Since when it is not, if it ever was seen by its kubelet.
+    pub unready_since: Option<Timestamp>,
     /// It has a deletionTimestamp.
     pub terminating: bool,
+    /// Why it is there still, though it is being deleted and its node is to have ended, as a sentence
+    /// after its name; empty when it goes.
+    pub leftover: String,
     /// The node's container runs now, as far as its kubelet has told: without, it has no sockets.
     pub running: bool,
     /// Why it can't start, if it can't.
@@ -125,6 +130,19 @@ impl PodState {
     /// Whether it is being deleted with clients left: it moves them in a drain of its own.
     pub fn leaves(&self) -> bool {
         self.terminating && self.connections().is_some_and(|left| left > 0)
+    }
+    /// Whether it is being deleted, serves nobody, and does not go.
+    pub fn left_over(&self) -> bool {
+        !self.leftover.is_empty() && self.connections().is_none_or(|left| left == 0)
+    }
+    /// Whether it drains: it is committed to, or is being deleted with clients left. Once it is being
+    /// deleted and has nobody left, its drain is over.
+    pub fn drains(&self) -> bool {
+        if !self.terminating {
+            return self.drain.is_some();
+        }
+        let unknown = self.running && self.node.is_none() && !self.left_over();
+        self.leaves() || (self.drain.is_some() && unknown)
     }
     /// Whether it has been Ready for at least `min_ready`.
     pub fn available(&self, min_ready: SignedDuration, now: Timestamp) -> bool {

@@ -18,6 +18,7 @@ use sluice_crds::{DrainReason, names};
 use crate::{
     apply::Kept,
     build::{Cluster, Kind},
+    leftover::leftover,
     model::{
         DrainCommitment, DrainOverride, Eviction, Observed, PodState, StatefulSetState, StuckReason,
     },
@@ -240,11 +241,10 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
         revision: label("controller-revision-hash").unwrap_or_default().to_owned(),
         created_at: meta.creation_timestamp.as_ref().map(|at| at.0),
         ready: ready.is_some_and(holds),
-        ready_since: ready
-            .filter(|ready| holds(ready))
-            .and_then(|ready| ready.last_transition_time.as_ref())
-            .map(|at| at.0),
+        ready_since: since(ready, true),
+        unready_since: since(ready, false),
         terminating,
+        leftover: leftover(pod, now).unwrap_or_default(),
         running: runs(pod),
         stuck: stuck.as_ref().map(|(reason, _)| *reason),
         crashed: !ready.is_some_and(holds) && crashed(pod),
@@ -290,7 +290,7 @@ pub fn address(pod: &Pod) -> Option<IpAddr> {
     pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }
 
-fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+pub(crate) fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.iter();
     status.flat_map(|status| {
         let init = status.init_container_statuses.iter().flatten();
@@ -311,13 +311,19 @@ fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
+/// Since when a condition holds, or does not.
+fn since(condition: Option<&PodCondition>, held: bool) -> Option<Timestamp> {
+    let condition = condition.filter(|condition| holds(condition) == held)?;
+    condition.last_transition_time.as_ref().map(|at| at.0)
+}
+
 fn holds(condition: &PodCondition) -> bool {
     condition.status == "True"
 }
 
 /// Its Kubernetes node does not answer. The control plane then sets condition Ready to False but
 /// leaves ContainersReady as the kubelet last told it, which no kubelet does.
-fn node_unreachable(pod: &Pod) -> bool {
+pub(crate) fn node_unreachable(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
     let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref());
     status.phase.as_deref() == Some("Unknown")

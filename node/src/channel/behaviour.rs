@@ -125,6 +125,7 @@ pub trait Channel: Sized + 'static {
 
     /// Decides on a join; gives the channel and the response. Nothing can be pushed or broadcast
     /// before the join is accepted: use [`Ctx::send`] and [`Channel::handle_info`] for that.
+    /// It is dropped, as crashed, after ten seconds: all else that its socket sends waits for it.
     fn join(
         payload: Payload,
         ctx: &Ctx<Self::Info>,

@@ -1,5 +1,5 @@
-//! What waits for one channel: in order, bounded by number and bytes. A leave always finds room:
-//! there is one at the most.
+//! What waits for one channel: in order, bounded by number, and by the bytes that wait for all channels of its
+//! socket and of its node. A leave always finds room: there is one at the most.
 
 use std::{
     any::Any,
@@ -12,13 +12,15 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use super::{behaviour::End, payload::Payload};
+use super::{
+    behaviour::End,
+    payload::Payload,
+    room::{NodeRoom, OfNode, OfSocket, SocketRoom},
+};
 use crate::message::Ref;
 
 /// Messages that may wait for a channel.
 const MAX_MAILS: usize = 1024;
-/// Bytes that may wait for a channel; one larger message passes when it is alone.
-const MAX_BYTES: usize = 16 << 20;
 /// What a message costs beside its payload.
 const OVERHEAD: usize = 128;
 /// Messages to itself that may wait for their time.
@@ -26,8 +28,17 @@ pub(super) const MAX_TIMERS: usize = 1024;
 
 /// One thing for a channel to handle.
 pub(crate) enum Mail {
-    In { event: String, payload: Payload, reference: Ref },
-    Out { event: Arc<str>, payload: Payload },
+    In {
+        event: String,
+        payload: Payload,
+        reference: Ref,
+    },
+    /// A broadcast, and its part of the node's room: one for all channels that it waits for.
+    Out {
+        event: Arc<str>,
+        payload: Payload,
+        _kept: Arc<OfNode>,
+    },
     Info(Box<dyn Any + Send>),
     Leave(Ref),
 }
@@ -76,45 +87,73 @@ impl Order {
 /// The sending side; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Mailbox {
-    sender: mpsc::UnboundedSender<Mail>,
+    sender: mpsc::UnboundedSender<Placed>,
     waiting: Arc<Waiting>,
+    socket: Arc<SocketRoom>,
+    node: Arc<NodeRoom>,
     order: Arc<watch::Sender<Order>>,
 }
 
+/// What waits for one channel.
 #[derive(Default)]
 struct Waiting {
     mails: AtomicUsize,
-    bytes: AtomicUsize,
     timers: AtomicUsize,
+}
+
+/// A mail in its place; it leaves when it is dropped.
+struct Placed {
+    mail: Mail,
+    _place: Place,
+    _of_socket: OfSocket,
+    _of_node: OfNode,
+}
+
+/// One of a channel's.
+struct Place(Arc<Waiting>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.mails.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The channel's side.
 pub(crate) struct Mails {
-    receiver: mpsc::UnboundedReceiver<Mail>,
-    waiting: Arc<Waiting>,
+    receiver: mpsc::UnboundedReceiver<Placed>,
     pub(super) order: watch::Receiver<Order>,
 }
 
-pub(crate) fn mailbox() -> (Mailbox, Mails) {
+/// The mailbox of a channel of a socket of a node.
+pub(crate) fn mailbox(socket: Arc<SocketRoom>, node: Arc<NodeRoom>) -> (Mailbox, Mails) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let (orders, order) = watch::channel(Order::Run);
-    let waiting = Arc::<Waiting>::default();
-    let mailbox = Mailbox { sender, waiting: waiting.clone(), order: Arc::new(orders) };
-    (mailbox, Mails { receiver, waiting, order })
+    let waiting = Arc::default();
+    let mailbox = Mailbox { sender, waiting, socket, node, order: Arc::new(orders) };
+    (mailbox, Mails { receiver, order })
 }
 
 impl Mailbox {
     /// Queues, unless too much waits or the channel is gone.
     pub(crate) fn push(&self, mail: Mail) -> bool {
+        self.place(mail).is_some_and(|placed| self.sender.send(placed).is_ok())
+    }
+
+    fn place(&self, mail: Mail) -> Option<Placed> {
         let cost = mail.cost();
         let mails = self.waiting.mails.fetch_add(1, Ordering::Relaxed);
-        let bytes = self.waiting.bytes.fetch_add(cost, Ordering::Relaxed);
-        let full = mails >= MAX_MAILS || (mails > 0 && bytes + cost > MAX_BYTES);
-        if (full && !matches!(mail, Mail::Leave(_))) || self.sender.send(mail).is_err() {
-            self.waiting.take(cost);
-            return false;
+        let place = Place(self.waiting.clone());
+        if mails >= MAX_MAILS && !matches!(mail, Mail::Leave(_)) {
+            return None;
         }
-        true
+        let (of_socket, of_node) = match &mail {
+            Mail::In { .. } => (self.socket.claim(cost, &self.node)?, self.node.claim(cost)?),
+            // Its payload is in the room of the node already.
+            Mail::Out { .. } => (self.socket.claim(cost, &self.node)?, self.node.owe(OVERHEAD)),
+            // What no other channel of the socket may keep from it.
+            Mail::Info(_) | Mail::Leave(_) => (self.socket.owe(cost), self.node.owe(cost)),
+        };
+        Some(Placed { mail, _place: place, _of_socket: of_socket, _of_node: of_node })
     }
 
     /// Queues after a time; false when too many wait for theirs.
@@ -169,47 +208,53 @@ impl Mailbox {
     }
 }
 
-impl Waiting {
-    fn take(&self, cost: usize) {
-        self.mails.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(cost, Ordering::Relaxed);
-    }
-}
-
 impl Mails {
     /// The next mail, in order. The channel's own [`Mailbox`] keeps the queue open.
     pub(super) async fn next(&mut self) -> Option<Mail> {
-        let mail = self.receiver.recv().await?;
-        self.waiting.take(mail.cost());
-        Some(mail)
+        self.receiver.recv().await.map(|placed| placed.mail)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::metrics::gauge::Gauge;
+
     use super::*;
 
-    fn event(bytes: usize) -> Mail {
-        let payload = Payload::binary(vec![0; bytes]);
+    fn event() -> Mail {
+        let payload = Payload::binary(vec![0]);
         Mail::In { event: String::new(), payload, reference: Ref::NULL }
+    }
+
+    fn alone() -> (Mailbox, Mails, Arc<SocketRoom>) {
+        let socket = Arc::<SocketRoom>::default();
+        let (mailbox, mails) = mailbox(socket.clone(), NodeRoom::new(Gauge::default()));
+        (mailbox, mails, socket)
     }
 
     #[tokio::test]
     async fn what_waits_is_bounded_and_a_leave_finds_room() {
-        let (mailbox, mut mails) = mailbox();
-        assert!(mailbox.push(event(MAX_BYTES)), "alone it passes");
-        assert!(!mailbox.push(event(1)));
-        mails.next().await;
-        let taken = (0..2 * MAX_MAILS).filter(|_| mailbox.push(event(1))).count();
+        let (mailbox, mut mails, socket) = alone();
+        let full = socket.owe(16 << 20);
+        assert!(!mailbox.push(event()));
+        assert!(mailbox.push(Mail::Info(Box::new(()))));
+        assert!(mailbox.push(Mail::Leave(Ref::NULL)));
+        drop(full);
+        for _ in 0..2 {
+            mails.next().await;
+        }
+        let taken = (0..2 * MAX_MAILS).filter(|_| mailbox.push(event())).count();
         assert_eq!(taken, MAX_MAILS);
         assert!(mailbox.push(Mail::Leave(Ref::NULL)));
         drop(mails);
-        assert!(!mailbox.push(event(1)));
+        assert!(!mailbox.push(event()));
+        assert_eq!(mailbox.waiting.mails.load(Ordering::Relaxed), 0, "all is given back");
+        assert!(socket.claim(16 << 20, &mailbox.node).is_some());
     }
 
     #[test]
     fn a_stronger_order_holds() {
-        let (mailbox, mails) = mailbox();
+        let (mailbox, mails, _) = alone();
         mailbox.order(Order::Withdraw);
         assert_eq!(*mails.order.borrow(), Order::Withdraw);
         mailbox.order(Order::Stop(End::Disconnected));

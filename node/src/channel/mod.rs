@@ -13,6 +13,7 @@ pub(crate) mod mailbox;
 mod mount;
 pub(crate) mod params;
 mod payload;
+pub(crate) mod room;
 pub(crate) mod router;
 pub(crate) mod session;
 pub(crate) mod task;

@@ -18,6 +18,8 @@ use super::{
 };
 use crate::{interest::Ready, message::Ref, shard::inbox::Said};
 
+/// How long a join may take: its socket waits for it.
+const JOINING: Duration = Duration::from_secs(10);
 /// How long a channel may take to end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -69,7 +71,8 @@ async fn run<C: Channel>(start: Start) {
                 old.ended().await;
             }
         }
-        let joined = AssertUnwindSafe(C::join(payload, &ctx)).catch_unwind().await;
+        let joining = AssertUnwindSafe(timeout(JOINING, C::join(payload, &ctx))).catch_unwind();
+        let joined = joining.await.map(|joined| joined.unwrap_or_else(|late| Err(late.into())));
         if let Some(ready) = ready {
             ready.await;
         }
@@ -164,7 +167,7 @@ async fn handle<C: Channel>(channel: &mut C, mail: Mail, ctx: &Ctx<C::Info>) -> 
             let message = Message { event, payload, reply_to: ReplyTo(reference) };
             channel.handle_in(message, ctx).await
         }
-        Mail::Out { event, payload } => channel.handle_out(&event, payload, ctx).await,
+        Mail::Out { event, payload, .. } => channel.handle_out(&event, payload, ctx).await,
         Mail::Info(info) => match info.downcast() {
             Ok(info) => channel.handle_info(*info, ctx).await,
             Err(_) => Ok(Answer::None),

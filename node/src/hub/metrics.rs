@@ -61,6 +61,8 @@ pub struct HubMetrics {
     pub buffered: Gauge,
     /// The most that may be.
     pub buffered_limit: Gauge,
+    /// Bytes that wait in mailboxes of channels: a broadcast counts once. Half of `buffered_limit` at the most.
+    pub mailed: Gauge,
     /// Drains, by what became of them.
     pub drains: Family<Reason, Counter>,
 }
@@ -87,6 +89,7 @@ impl HubMetrics {
         registry.register("sluice_history_bytes", "Bytes of history", m.history_bytes);
         registry.register("sluice_buffered_bytes", "Bytes held for clients", m.buffered);
         registry.register("sluice_buffered_limit_bytes", "Most of these", m.buffered_limit);
+        registry.register("sluice_mailbox_bytes", "Bytes that wait for channels", m.mailed);
         registry.register("sluice_drains", "Drains by outcome", m.drains);
     }
 

@@ -15,6 +15,7 @@ use std::{
 use super::{
     Shard,
     conn::Conn,
+    fanout::Fanout,
     inbox::{Address, Said},
 };
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
         Accept, Connect, End, Payload, Router,
         ctx::{Inner, Socket},
         mailbox::{Mail, Mailbox, Order, mailbox},
+        room::SocketRoom,
         router::Route,
         session::{Effect, Key, Session},
         task::Start,
@@ -29,7 +31,7 @@ use crate::{
     frame,
     message::{Incoming, Outgoing, Ref},
     plane::Plane,
-    pubsub::{Broadcast, Kind},
+    pubsub::Kind,
     stock::StockChannel,
 };
 
@@ -38,6 +40,8 @@ pub(crate) struct Channels {
     /// The program's; without one all topics are for the channel of the stock node.
     router: Option<Router>,
     socket: Arc<Socket>,
+    /// What may wait for all of them.
+    room: Arc<SocketRoom>,
     session: RefCell<Session>,
     handles: RefCell<Vec<Handle>>,
 }
@@ -70,6 +74,7 @@ impl Channels {
         Self {
             router,
             socket: Arc::new(socket),
+            room: Arc::default(),
             session: RefCell::new(Session::new(max_channels)),
             handles: RefCell::default(),
         }
@@ -114,14 +119,15 @@ impl Channels {
     }
 
     /// Hands a broadcast to the channel if it intercepts the event (`P-BC-4`); whether it had room.
-    pub(super) fn intercept(&self, broadcast: &Broadcast) -> Option<bool> {
+    pub(super) fn intercept(&self, fanout: &Fanout, plane: &Plane) -> Option<bool> {
         // The stock node intercepts nothing.
         self.router.as_ref()?;
-        let handles = self.handles.borrow();
+        let (handles, broadcast) = (self.handles.borrow(), fanout.broadcast());
         let handle = handles.iter().find(|handle| handle.topic == broadcast.topic)?;
-        handle.intercept.contains(&broadcast.event.as_ref()).then(|| {
+        handle.intercept.contains(&fanout.event()).then(|| {
+            let Some(kept) = fanout.kept(&plane.mailed) else { return false };
             let payload = Payload::from_parts(broadcast.kind, broadcast.payload.clone());
-            handle.mailbox.push(Mail::Out { event: broadcast.event.clone(), payload })
+            handle.mailbox.push(Mail::Out { event: broadcast.event.clone(), payload, _kept: kept })
         })
     }
 
@@ -194,7 +200,7 @@ impl Shard {
         if let Some(old) = &after {
             old.order(Order::Abort(End::Replaced));
         }
-        let (mailbox, mails) = mailbox();
+        let (mailbox, mails) = mailbox(channels.room.clone(), self.plane.mailed.clone());
         let inner = Inner {
             plane: self.plane.clone(),
             address: Address { shard: self.id, slot: conn.slot, id: conn.id, key },

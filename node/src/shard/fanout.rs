@@ -1,11 +1,13 @@
 //! A broadcast on its way to a node's sockets: encoded once for each serializer that is in use.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::{inbox::Address, table::Slot};
 use crate::{
+    channel::room::{NodeRoom, OfNode},
     frame,
     pubsub::{Broadcast, Kind},
     serializer::{Unfit, Version},
@@ -18,11 +20,14 @@ pub(crate) struct Fanout {
     except: Option<Address>,
     v1: OnceLock<Result<Bytes, Unfit>>,
     v2: OnceLock<Result<Bytes, Unfit>>,
+    /// The room that it has in mailboxes, if any waits for it.
+    kept: Mutex<Weak<OfNode>>,
 }
 
 impl Fanout {
     pub(crate) fn new(broadcast: Broadcast) -> Self {
-        Self { broadcast, except: None, v1: OnceLock::new(), v2: OnceLock::new() }
+        let (v1, v2, kept) = (OnceLock::new(), OnceLock::new(), Mutex::default());
+        Self { broadcast, except: None, v1, v2, kept }
     }
 
     /// Not for the channel at `address` (`P-BC-2`).
@@ -50,6 +55,17 @@ impl Fanout {
     /// About how many bytes it takes.
     pub(crate) fn len(&self) -> usize {
         self.broadcast.payload.len() + self.broadcast.topic.len() + self.broadcast.event.len()
+    }
+
+    /// Its room in mailboxes, however many it waits in; none if the node has not as much left.
+    pub(super) fn kept(&self, node: &Arc<NodeRoom>) -> Option<Arc<OfNode>> {
+        let mut kept = self.kept.lock();
+        if let Some(kept) = kept.upgrade() {
+            return Some(kept);
+        }
+        let claimed = node.claim(self.len()).map(Arc::new)?;
+        *kept = Arc::downgrade(&claimed);
+        Some(claimed)
     }
 
     /// The frame for sockets of `version`, if there is one.

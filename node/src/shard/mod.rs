@@ -226,7 +226,7 @@ impl Shard {
             if fanout.leaves_out(self.id, *slot, conn.id) {
                 continue;
             }
-            if let Some(taken) = conn.talk.intercept(fanout.broadcast()) {
+            if let Some(taken) = conn.talk.intercept(fanout, &self.plane) {
                 if !taken {
                     self.plane.metrics.drop("mailbox", 1);
                 }

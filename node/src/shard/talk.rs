@@ -9,13 +9,13 @@ use std::{
     sync::Arc,
 };
 
-use super::{channels::Channels, conn::Conn};
+use super::{channels::Channels, conn::Conn, fanout::Fanout};
 use crate::{
     channel::{Connect, Transport, ctx::Socket},
     handshake::Opening,
     message::Incoming,
+    plane::Plane,
     protocol::Session,
-    pubsub::Broadcast,
     relay::{Rule, Rules},
 };
 
@@ -78,8 +78,8 @@ impl Talk {
     }
 
     /// Hands a broadcast to the channel that intercepts it, if one does; whether it had room.
-    pub(super) fn intercept(&self, broadcast: &Broadcast) -> Option<bool> {
-        self.channels().and_then(|channels| channels.intercept(broadcast))
+    pub(super) fn intercept(&self, fanout: &Fanout, plane: &Plane) -> Option<bool> {
+        self.channels().and_then(|channels| channels.intercept(fanout, plane))
     }
 }
 

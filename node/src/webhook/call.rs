@@ -162,9 +162,9 @@ impl Caller {
         self.breaker.lock().wait(Instant::now())
     }
 
-    /// Posts a letter, unless the backend is left alone, and waits for an answer until `until`. A
-    /// connection that breaks under a request, as one does that the server has just given up, is tried
-    /// once more.
+    /// Posts a letter, unless the backend is left alone, and waits for an answer until `until`. It is
+    /// sent once: a connection that breaks under it may have brought it there. Only what is still unsent when a
+    /// kept connection turns out to be closed goes over another, by the client's own doing.
     pub(super) async fn post(
         &self,
         letter: &Letter,
@@ -176,24 +176,15 @@ impl Caller {
         self.metrics.in_flight.inc();
         let (event, since) = (letter.event, Instant::now());
         let mut under_way = UnderWay { caller: self, event, since, ok: None };
-        let answer = async {
-            let said = self.once(letter).await;
-            if matches!(said, Err((Failure::Unreachable, true))) {
-                return self.once(letter).await;
-            }
-            said
-        };
-        let said = tokio::time::timeout_at(until, answer).await;
-        let said = said.unwrap_or(Err((Failure::Timeout, true)));
+        let said = tokio::time::timeout_at(until, self.send(letter)).await;
+        let said = said.unwrap_or(Err(Failure::Timeout));
         // Whoever answers is alive, whatever the answer means.
-        let failed =
-            matches!(said, Err((Failure::Unreachable | Failure::Timeout | Failure::Status, _)));
+        let failed = matches!(said, Err(Failure::Unreachable | Failure::Timeout | Failure::Status));
         under_way.ok = Some(!failed);
-        said.map_err(|(failure, _)| failure)
+        said
     }
 
-    /// One request; with a failure, whether it had a connection.
-    async fn once(&self, letter: &Letter) -> Result<Said, (Failure, bool)> {
+    async fn send(&self, letter: &Letter) -> Result<Said, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let request = Request::post(self.uri.clone())
             .header(header::CONTENT_TYPE, "application/json")
@@ -202,15 +193,15 @@ impl Caller {
             .header("webhook-timestamp", now)
             .header("webhook-signature", self.secrets.sign(&letter.id, now, &letter.body))
             .body(Full::new(letter.body.clone()))
-            .map_err(|_| (Failure::Unreachable, false))?;
+            .map_err(|_| Failure::Unreachable)?;
         let response = self.client.request(request).await.map_err(|error| {
             tracing::debug!(error = https::chain(&error), "cannot reach the backend of webhooks");
-            (Failure::Unreachable, !error.is_connect())
+            Failure::Unreachable
         })?;
         let status = response.status();
         let denied = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         if !denied && !status.is_success() {
-            return Err((Failure::Status, true));
+            return Err(Failure::Status);
         }
         // Of all but one status the body says nothing: it must not decide by its length or its pace.
         if status != StatusCode::OK {
@@ -218,8 +209,8 @@ impl Caller {
         }
         match https::read(response.into_body(), MAX_ANSWER).await {
             Ok(body) => Ok(Said { status, body }),
-            Err(Unread::Large) => Err((Failure::Large, true)),
-            Err(Unread::Failed(_)) => Err((Failure::Unreachable, true)),
+            Err(Unread::Large) => Err(Failure::Large),
+            Err(Unread::Failed(_)) => Err(Failure::Unreachable),
         }
     }
 }

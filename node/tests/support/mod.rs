@@ -208,10 +208,15 @@ pub async fn admin(node: &Node, method: &str, path: &str, body: Option<Value>) -
 /// Publishes over HTTP.
 pub async fn publish(node: &Node, body: String) -> (u16, Value) {
     let url = format!("http://{}/api/publish", node.addresses.publish);
+    once_started(async || call("POST", &url, Some(PUBLISH_TOKEN), Some(body.clone())).await).await
+}
+
+/// The answer of a node that may have just started, and not know its peers yet: it is asked again, as by
+/// everybody who uses the publish API.
+pub async fn once_started(ask: impl AsyncFn() -> (u16, Value)) -> (u16, Value) {
     let end = Instant::now() + BOUND;
     loop {
-        let answer = call("POST", &url, Some(PUBLISH_TOKEN), Some(body.clone())).await;
-        // As every publisher must: a node that has just started may not know its peers yet.
+        let answer = ask().await;
         if answer.0 != 503 || Instant::now() > end {
             return answer;
         }

@@ -171,7 +171,7 @@ fn select(
     let broken = shape
         .victims
         .iter()
-        .filter(|v| stays.contains(&(v.index as i32)) && slots.list[v.index].broken())
+        .filter(|v| stays.contains(&(v.index as i32)) && slots.list[v.index].broken(now))
         .count() as i32;
     let stop = slots.list.iter().any(|s| s.stays_updated() && s.stuck().is_some());
 
@@ -218,7 +218,7 @@ fn select(
         let in_turn = !blocked || (!ready && !clients);
         if active < limit.max(1) && covered && in_turn && !stopped && !s.pinned() {
             begin.push(*v);
-            active += 1;
+            active += i32::from(holds(s));
             serving -= i32::from(s.serving);
         } else {
             short |= in_turn && !covered && !coming && active == 0;

@@ -28,7 +28,7 @@ use sluice_crds::{ChannelClusterSpec, OperatorUpgradePolicy, Reason};
 
 use crate::model::{Cursor, Desired, Observed, Plan, StatefulSetState, TemplateStep, Waiting};
 pub use drain::at_once;
-pub(crate) use release::drained_now;
+pub(crate) use release::{drained_now, serves_nobody};
 pub(crate) use shape::{Shape, shape};
 pub(crate) use slots::{Slot, Slots};
 pub use steer::linked;
@@ -249,11 +249,12 @@ fn waiting(
     }
     if let (true, Some(v)) = (w.is_empty() && drains.short, shape.victims.first()) {
         let s = &slots.list[v.index];
-        w.push(Waiting {
-            reason: Reason::WaitingForPodReady,
-            pod: None,
-            message: format!("too few pods are ready to drain {}", s.name()),
-        });
+        let mut message = format!("too few pods are ready to drain {}", s.name());
+        let unready = |o: &&Slot<'_>| o.pod.is_some_and(|p| !p.ready && !p.terminating);
+        if let Some(other) = slots.list.iter().find(unready) {
+            message += &format!(": {} is not", other.name());
+        }
+        w.push(Waiting { reason: Reason::WaitingForPodReady, pod: None, message });
     }
     w
 }
@@ -266,7 +267,9 @@ fn requeue(
     moves: bool,
     now: Timestamp,
 ) -> Option<SignedDuration> {
-    let draining = observed.pods.iter().any(|p| p.drain.is_some() || p.eviction.is_some());
+    // One that does not go may stay for ever, and a watch tells when it has gone.
+    let mut going = observed.pods.iter().filter(|p| !p.left_over());
+    let draining = going.any(|p| p.drain.is_some() || p.eviction.is_some());
     if moves || draining || rebalance::under_way(observed) {
         return Some(POLL);
     }

@@ -38,13 +38,17 @@ pub(crate) fn free(spec: &ChannelClusterSpec, s: &Slot<'_>, now: Timestamp) -> b
     if p.terminating {
         return true;
     }
-    // Never served, or serves no longer. What a lost Kubernetes node last told proves nothing.
-    // A node may run and serve while another container of its pod can't start.
-    let idle = !p.running || p.connections() == Some(0);
-    if !p.ready && !p.node_unreachable && idle {
+    if serves_nobody(p) {
         return true;
     }
     regardless(spec, p, now).unwrap_or_else(|| marked_drained(p) && drained_now(spec, p))
+}
+
+/// Whether the pod never served, or serves no longer. What a lost Kubernetes node last told proves
+/// nothing, and a node may run and serve while another container of its pod can't start.
+pub(crate) fn serves_nobody(p: &PodState) -> bool {
+    let idle = !p.running || p.connections() == Some(0);
+    !p.ready && !p.node_unreachable && idle
 }
 
 /// Whether the pod goes whatever is left on it. Its last clients are then moved at once: a node

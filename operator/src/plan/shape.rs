@@ -5,6 +5,7 @@
 use sluice_crds::{ChannelClusterSpec, DrainReason};
 
 use super::{Slot, Slots};
+use crate::model::StuckReason;
 
 /// How a pod goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,9 +114,12 @@ pub(crate) fn of(spec: &ChannelClusterSpec, list: &[Slot<'_>]) -> Shape {
             n
         };
     } else {
-        // In place: only a surplus leaves.
+        // In place: only a surplus leaves, at the top those for which there was never room.
         total = n;
-        bottom = bottom.min(r - n).max(0);
+        let surplus = (r - n).max(0);
+        let no_room = |s: &&Slot<'_>| s.stuck() == Some(StuckReason::Unschedulable);
+        let unplaced = list.iter().rev().take(surplus as usize).take_while(no_room).count() as i32;
+        bottom = bottom.min(surplus - unplaced);
         needed = 0;
     }
     let top = ((r - total).max(0) - bottom).max(0);

@@ -1,13 +1,16 @@
 //! The StatefulSet's pods laid out by index, with what is missing made visible. It only sorts and
 //! classifies; it decides nothing.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sluice_crds::{ChannelClusterSpec, EvictionPolicy};
 
 use super::{min_ready, steer};
 use crate::model::{
     DrainCommitment, DrainOverride, Observed, PodState, StatefulSetState, StuckReason,
 };
+
+/// A pod that is not Ready for so long is not merely starting anew.
+const LASTING: SignedDuration = SignedDuration::from_secs(60);
 
 /// One index of the StatefulSet, counted from its start.
 #[derive(Clone, Debug)]
@@ -60,9 +63,13 @@ impl Slot<'_> {
     pub(crate) fn pinned(&self) -> bool {
         self.pod.is_some_and(|p| p.drain_override == Some(DrainOverride::Cancel))
     }
-    /// Its capacity is lost already, for a reason that may last.
-    pub(crate) fn broken(&self) -> bool {
-        self.pod.is_some_and(|p| !p.ready && (p.stuck.is_some() || p.node_unreachable))
+    /// Its capacity is lost already, for a reason that may last: it can't start, or nobody knows, or
+    /// its node runs, and something else keeps it from being Ready.
+    pub(crate) fn broken(&self, now: Timestamp) -> bool {
+        self.pod.is_some_and(|p| {
+            let lasts = p.unready_since.is_some_and(|since| now.duration_since(since) >= LASTING);
+            !p.ready && (lasts || p.stuck.is_some() || p.node_unreachable)
+        })
     }
 }
 

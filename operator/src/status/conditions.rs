@@ -153,9 +153,11 @@ fn progressing(
 }
 
 fn draining(observed: &Observed, status: &ChannelClusterStatus) -> Verdict {
+    let drains_on = |uid: &str| observed.pods.iter().any(|p| p.uid == uid && p.drains());
     let mut drains: Vec<String> = status
         .drains
         .iter()
+        .filter(|d| drains_on(&d.pod_uid))
         .map(|d| {
             let (left, all) = (d.remaining_connections, d.initial_connections);
             format!("{}: {left} of {all} connections left", d.pod_name)

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use sluice_crds::{ChannelClusterStatus, ConditionType, DrainReport, DrainReportPhase, Reason};
+use sluice_node_api::admin::DrainPhase;
 
 use super::{
     Progress,
@@ -9,7 +10,7 @@ use super::{
     find,
 };
 use crate::{
-    model::{Action, Desired, Observed, Plan},
+    model::{Action, Desired, Observed, Plan, PodState},
     plan,
 };
 
@@ -141,7 +142,7 @@ pub(super) fn since(
             format!("Scaling down to {}, there are {from}", pods(desired.spec.replicas)),
         );
     }
-    drains(desired, observed, (status, before), now, &mut out);
+    drains(desired, (observed, plan), (status, before), now, &mut out);
     stuck(observed, plan, &mut out);
     troubles(status, before, &mut out);
     out
@@ -218,7 +219,7 @@ fn rollout(
 
 fn drains(
     desired: &Desired<'_>,
-    observed: &Observed,
+    (observed, plan): (&Observed, &Plan),
     (status, before): (&ChannelClusterStatus, &ChannelClusterStatus),
     now: Timestamp,
     out: &mut Vec<Event>,
@@ -292,7 +293,12 @@ fn drains(
         if status.drains.iter().any(|n| n.pod_uid == d.pod_uid) {
             continue;
         }
-        if observed.pods.iter().any(|p| p.uid == d.pod_uid) {
+        // One that is being deleted serves nobody again: it is as good as gone.
+        if let Some(p) = observed.pods.iter().find(|p| p.uid == d.pod_uid && !p.terminating) {
+            // Its annotations were taken off by hand, and its node drains on.
+            if p.drain_phase().is_some_and(|at| at != DrainPhase::None) && !cancels(plan, p) {
+                continue;
+            }
             let text = format!("{} serves again, its drain is undone", d.pod_name);
             say(EventReason::DrainCancelled, d, text);
         } else if !over(d) {
@@ -313,6 +319,11 @@ fn drains(
             say(reason, d, text);
         }
     }
+}
+
+/// Whether the plan undoes a drain of the pod.
+pub(super) fn cancels(plan: &Plan, p: &PodState) -> bool {
+    plan.actions.iter().any(|a| matches!(a, Action::CancelDrain { pod } if pod.uid == p.uid))
 }
 
 fn stuck(observed: &Observed, plan: &Plan, out: &mut Vec<Event>) {

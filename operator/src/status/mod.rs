@@ -26,7 +26,7 @@ pub use events::{Event, EventReason, rebalancing};
 pub use progress::{Progress, progress};
 
 use crate::{
-    model::{Action, Desired, DrainOverride, Observed, Plan, PodState},
+    model::{Desired, DrainOverride, Observed, Plan, PodState},
     plan::drained_now,
 };
 
@@ -150,9 +150,6 @@ fn drains(
     previous: Option<&ChannelClusterStatus>,
     now: Timestamp,
 ) -> Vec<DrainReport> {
-    let cancelled = |p: &PodState| {
-        plan.actions.iter().any(|a| matches!(a, Action::CancelDrain { pod } if pod.uid == p.uid))
-    };
     let inside = |p: &PodState| {
         observed
             .statefulset
@@ -165,10 +162,13 @@ fn drains(
     pods.into_iter()
         .filter_map(|p| {
             let c = p.drain.as_ref()?;
+            let told = previous.and_then(|s| s.drains.iter().find(|d| d.pod_uid == p.uid));
+            // It serves nobody, and nothing waits for it. That it goes is told once, with whoever was left.
+            if p.left_over() && told.is_none_or(|d| d.phase == DrainReportPhase::Releasing) {
+                return None;
+            }
             let initial = c.initial.unwrap_or_default() as i64;
-            let last = previous
-                .and_then(|s| s.drains.iter().find(|d| d.pod_uid == p.uid))
-                .map(|d| d.remaining_connections);
+            let last = told.map(|d| d.remaining_connections);
             let remaining = p.connections().map_or(last.unwrap_or(initial), |n| n as i64);
             // Somebody deleted it, and it drains on: nobody has let it go.
             let drains_on = p.terminating
@@ -177,7 +177,7 @@ fn drains(
                 && p.connections().is_some_and(|left| left > exit);
             let phase = if !drains_on && (p.terminating || !inside(p)) {
                 DrainReportPhase::Releasing
-            } else if cancelled(p) {
+            } else if events::cancels(plan, p) {
                 DrainReportPhase::Cancelling
             } else if drained_now(desired.spec, p) {
                 DrainReportPhase::Drained

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use sluice_crds::{ConditionType, Rollout};
 
 use crate::{
-    model::{Desired, Observed},
+    model::{Desired, Observed, PodState},
     plan::{self, Slots},
 };
 
@@ -66,7 +66,7 @@ pub fn progress(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> P
     } else {
         0
     };
-    let is_new = |p: &&crate::model::PodState| !p.terminating && p.revision == sts.update_revision;
+    let is_new = |p: &&PodState| !p.terminating && p.revision == sts.update_revision;
     let times = observed.pods.iter().flat_map(|p| {
         let drain = p.drain.as_ref();
         [p.created_at, p.ready_since, drain.map(|d| d.started_at), drain.and_then(|d| d.drained_at)]
@@ -115,8 +115,8 @@ pub(super) fn overdue(
     let busy = progress.rolling || progress.growing || progress.shrinking;
     // Told at the last look: when its end is seen here, that is told first.
     let drained = super::find(previous, ConditionType::Draining);
-    let drains = drained.is_some_and(|c| c.status == "True")
-        || observed.pods.iter().any(|p| p.drain.is_some() || p.leaves());
+    let drains =
+        drained.is_some_and(|c| c.status == "True") || observed.pods.iter().any(PodState::drains);
     if !busy || spec.paused || drains {
         return false;
     }

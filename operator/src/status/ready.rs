@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use sluice_crds::{ConditionType, DrainReportPhase, Reason};
 
 use super::conditions::{Grounds, Verdict, find, pods, reason_name, redis_failure, verdict};
+use crate::model::{DrainOverride, Observed, PodState};
 
 /// One sentence with the numbers.
 pub(super) fn summary(on: &Grounds<'_>) -> String {
@@ -33,13 +34,29 @@ pub(super) fn summary(on: &Grounds<'_>) -> String {
         let (key, pod) = (sluice_crds::names::DRAIN_OVERRIDE, &p.name);
         text.push_str(&format!("; {key} on {pod} is neither release nor cancel, and does nothing"));
     }
-    for more in [&facts.hint, &facts.unaddressed] {
+    let early = |p: &&PodState| {
+        p.drain_override == Some(DrainOverride::Release) && p.drain.is_none() && !p.terminating
+    };
+    for p in observed.pods.iter().filter(early).take(3) {
+        let (key, pod) = (sluice_crds::names::DRAIN_OVERRIDE, &p.name);
+        text.push_str(&format!("; {key}=release on {pod} does nothing: {pod} does not drain"));
+    }
+    let left = left_over(observed);
+    for more in [&left, &facts.hint, &facts.unaddressed] {
         if !more.is_empty() {
             text.push_str("; ");
             text.push_str(more);
         }
     }
     text
+}
+
+/// Pods that are being deleted and do not go, with why; empty when there is none.
+fn left_over(observed: &Observed) -> String {
+    let mut pods: Vec<&PodState> = observed.pods.iter().filter(|p| p.left_over()).collect();
+    pods.sort_by_key(|p| p.ordinal);
+    let told = pods.into_iter().take(3).map(|p| format!("{} {}", p.name, p.leftover));
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// What is in the way. `late`: there was no progress for too long.
@@ -88,8 +105,10 @@ pub(super) fn stalled(
             format!("no progress for {} s: {summary}", desired.spec.progress_deadline_seconds);
         return it(Reason::ProgressDeadlineExceeded, message);
     }
+    let left = left_over(observed);
     let message = match failure {
         Some((_, message)) => format!("Redis is tried again and again; {message}"),
+        None if !left.is_empty() => left,
         None => "nothing is in the way".into(),
     };
     verdict(ConditionType::Stalled, false, Reason::AsExpected, message)
@@ -131,6 +150,12 @@ pub(super) fn ready(
         } else if progress.shrinking {
             Reason::ScalingDown
         } else if !status.drains.is_empty() {
+            let going = status.drains.iter().filter(|d| d.phase == DrainReportPhase::Releasing);
+            let names: Vec<&str> = going.take(3).map(|d| d.pod_name.as_str()).collect();
+            if !names.is_empty() {
+                let message = format!("{summary}, waiting for {} to go", names.join(", "));
+                return no(Reason::WaitingForDrain, &message);
+            }
             Reason::WaitingForDrain
         } else if progress.growing && status.replicas < n {
             Reason::ScalingUp

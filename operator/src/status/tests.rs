@@ -1,5 +1,6 @@
 //! The report at each stage of a cluster's life, and the story that its events tell.
 
+mod leftover;
 mod told;
 mod trouble;
 
@@ -148,6 +149,18 @@ fn scaled_down_and_back_up_the_drain_is_cancelled() {
     use EventReason::*;
     assert_eq!(t.reasons(), [ScaleDownStarted, DrainStarted, DrainCancelled]);
     is(t.condition(ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+}
+
+#[test]
+fn a_drain_whose_annotations_are_lost_and_that_goes_on_is_not_told_as_undone() {
+    let mut t = Told::new(3, 60);
+    t.w.calm = false;
+    t.w.template = 2;
+    t.until(|_, s| s.drains.iter().any(|d| d.phase == DrainReportPhase::Closing));
+    // By hand. The operator commits to it anew.
+    t.w.pods.get_mut(&0).unwrap().annotations = None;
+    t.until(|w, _| w.converged());
+    assert!(!t.reasons().contains(&EventReason::DrainCancelled), "{:#?}", t.events);
 }
 
 #[test]

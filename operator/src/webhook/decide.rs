@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use sluice_crds::{ChannelClusterSpec, DrainReason, EvictionPolicy, TimeoutPolicy, names};
 
-use crate::model::PodState;
+use crate::{
+    model::{DrainOverride, PodState},
+    plan,
+};
 
 /// What is answered to whoever evicts a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +50,13 @@ pub fn decide(
     let Some(spec) = spec else { return Answer::Allow };
     let wanted = spec.disruption.eviction_policy == EvictionPolicy::DrainFirst && !spec.paused;
     // Nobody is on it, and no drain of it may ever be seen to end.
-    let dead = !pod.ready && !pod.node_unreachable && (pod.stuck.is_some() || !pod.running);
-    if !wanted || !cordoned || pod.terminating || pod.drain_override.is_some() || dead {
+    let dead = plan::serves_nobody(pod);
+    let said = match pod.drain_override {
+        Some(DrainOverride::Release) => pod.drain.is_some(),
+        Some(DrainOverride::Cancel) => true,
+        None => false,
+    };
+    if !wanted || !cordoned || pod.terminating || said || dead {
         return Answer::Allow;
     }
     let name = &pod.name;
@@ -81,7 +89,7 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DrainCommitment, DrainOverride, StuckReason};
+    use crate::model::{DrainCommitment, StuckReason};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("in range")
@@ -139,6 +147,9 @@ mod tests {
             let pod = PodState { drain_override: Some(said), ..draining(None) };
             assert_eq!(decide(&pod, Some(&spec), true, at(100)), Answer::Allow);
         }
+        // It is for a drain that has begun.
+        let early = PodState { drain_override: Some(DrainOverride::Release), ..pod() };
+        assert!(!decide(&early, Some(&spec), true, at(1)).allows());
     }
 
     #[test]
@@ -156,10 +167,13 @@ mod tests {
         for pod in [
             PodState { terminating: true, ..pod() },
             PodState { ready: false, running: false, ..pod() },
-            PodState { ready: false, stuck, ..pod() },
+            PodState { ready: false, running: false, stuck, ..pod() },
         ] {
             assert_eq!(decide(&pod, Some(&spec()), true, at(1)), Answer::Allow);
         }
+        // Another container of it can't start: its node runs, and may have clients.
+        let serves = PodState { ready: false, stuck: Some(StuckReason::ImagePull), ..pod() };
+        assert!(!decide(&serves, Some(&spec()), true, at(1)).allows());
         // A lost Kubernetes node may still serve.
         let lost = PodState { ready: false, node_unreachable: true, ..pod() };
         assert!(!decide(&lost, Some(&spec()), true, at(1)).allows());

@@ -322,6 +322,20 @@ fn deadline_over_and_hold_keeps_the_pod_until_a_person_decides() {
 }
 
 #[test]
+fn annotated_release_before_its_drain_a_pod_drains_as_any_other() {
+    let mut w = settled(3, 10);
+    pod(&mut w, 0).pin = Some(DrainOverride::Release);
+    w.template = 2;
+    until(&mut w, "its drain's end", |w| {
+        let drained = |p: &SimPod| p.annotations.as_ref().is_some_and(|a| a.drained.is_some());
+        let paced = w.pods.get(&0).is_none_or(|p| !p.at_once || drained(p));
+        assert!(paced, "all at once {}", w.brief());
+        !w.pods.contains_key(&0)
+    });
+    w.settle(500);
+}
+
+#[test]
 fn annotated_cancel_a_pod_is_left_alone() {
     let mut w = rolling_and_closing(3);
     pod(&mut w, 0).pin = Some(DrainOverride::Cancel);

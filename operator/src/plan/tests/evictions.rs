@@ -48,6 +48,26 @@ fn all_pods_of_one_kubernetes_node_go_one_after_the_other() {
 }
 
 #[test]
+fn pods_whose_nodes_serve_while_another_container_fails_are_drained_one_by_one() {
+    let mut w = settled(4, 10);
+    w.calm = false;
+    for o in 1..3 {
+        pod(&mut w, o).crippled = true;
+        evict(&mut w, o);
+    }
+    let there = uids(&w);
+    for _ in 0..500 {
+        w.step();
+        let going: Vec<_> = w.pods.values().filter(|p| p.terminating).collect();
+        assert!(going.iter().all(|p| w.load(p.uid) == 0), "{}", w.brief());
+        assert!(draining(&w).len() <= 1, "{}", w.brief());
+    }
+    let after = uids(&w);
+    assert!(there[1] != after[1] && there[2] != after[2], "{}", w.brief());
+    w.settle(500);
+}
+
+#[test]
 fn two_nodes_emptied_at_once_fill_the_pod_that_is_back_before_those_that_are_full() {
     for seed in 0..20 {
         let mut w = settled(3, 20);

@@ -3,6 +3,7 @@
 
 mod cases;
 mod cases_steady;
+mod cases_stuck;
 mod conveyor;
 mod cordon;
 mod evictions;

@@ -200,6 +200,13 @@ fn a_canary_does_not_keep_a_pod_of_an_ended_rollout_that_can_not_start() {
     assert!(w.pods.values().all(|p| p.template != 4), "{}", w.brief());
 }
 
+#[test]
+fn two_evicted_pods_that_serve_nobody_are_told_of_in_one_plan() {
+    use Event::{Crash, Evict, Replicas, Steps, Template};
+    let begun = [Template(2), Replicas(6), Steps(3), Template(1), Steps(3), Crash(164)];
+    run(1, 11, 0, &[&begun[..], &[Template(2), Replicas(4), Evict(66)]].concat());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -204,6 +204,17 @@ fn an_annotation_that_means_nothing_is_told() {
 }
 
 #[test]
+fn a_release_without_a_drain_is_told() {
+    let t = Told::new(3, 12);
+    let mut o = t.w.observe();
+    o.pods[1].drain_override = Some(DrainOverride::Release);
+    let s = tell(&t.w, &t.w.desired(), &o, t.status.as_ref()).status;
+    let message = is(condition(&s, ConditionType::Ready), "True", Reason::AllReplicasUpdated);
+    let told = "sluice.dev/drain=release on chat-1 does nothing: chat-1 does not drain";
+    assert_eq!(message, format!("3 of 3 pods are ready; {told}"));
+}
+
+#[test]
 fn clients_that_are_spread_again_are_told() {
     let mut t = Told::new(3, 60);
     t.w.spec.rebalance.mode = sluice_crds::RebalanceMode::Auto;

@@ -58,6 +58,7 @@ impl World {
             created: self.now,
             ready_at: self.now + self.startup,
             ready_since: None,
+            gated_since: None,
             down_until: 0,
             node_down_until: 0,
             silent_until: 0,
@@ -69,6 +70,7 @@ impl World {
             cordon: None,
             annotations: None,
             cordoned: false,
+            crippled: false,
             unwanted: false,
             asked: None,
             pin: None,
@@ -161,7 +163,8 @@ impl World {
             }
         }
         for p in self.pods.values_mut() {
-            let up = ups.contains(&p.uid) && !bad.contains(&p.template);
+            let whole = p.gated_since.is_none() && !p.crippled;
+            let up = ups.contains(&p.uid) && !bad.contains(&p.template) && whole;
             if up && p.ready_since.is_none() && now >= p.ready_at {
                 p.ready_since = Some(now);
             } else if !up {

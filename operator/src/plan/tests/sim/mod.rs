@@ -26,6 +26,8 @@ pub struct SimPod {
     pub created: i64,
     pub ready_at: i64,
     pub ready_since: Option<i64>,
+    /// Since when something beside its node keeps it from being Ready.
+    pub gated_since: Option<i64>,
     /// Until when its container restarts.
     pub down_until: i64,
     pub node_down_until: i64,
@@ -42,6 +44,8 @@ pub struct SimPod {
     pub annotations: Option<Annotations>,
     /// Its Kubernetes node is cordoned.
     pub cordoned: bool,
+    /// A container beside its node cannot start: it is not Ready, and its node serves.
+    pub crippled: bool,
     /// Somebody asks each second to evict it.
     pub unwanted: bool,
     /// When that was last noted.
@@ -225,9 +229,12 @@ impl World {
                 created_at: Some(at(p.created)),
                 ready: p.ready_since.is_some(),
                 ready_since: p.ready_since.map(at),
+                unready_since: p.gated_since.map(at),
                 terminating: p.terminating,
+                leftover: String::new(),
                 running: up || self.now < p.node_down_until,
-                stuck: (self.bad.contains(&p.template)).then_some(StuckReason::ImagePull),
+                stuck: (self.bad.contains(&p.template) || p.crippled)
+                    .then_some(StuckReason::ImagePull),
                 crashed: false,
                 stuck_message: String::new(),
                 node_unreachable: self.now < p.node_down_until,

@@ -151,6 +151,7 @@ impl World {
                 if let Some(p) = self.by(&r) {
                     assert!(p.draining.is_none(), "{COMMITMENT}: it is stripped too early");
                     (p.annotations, p.asked) = (None, None);
+                    p.pin = p.pin.filter(|pin| *pin != DrainOverride::Release);
                 }
             }
             Action::Uncordon { .. } => {
@@ -189,6 +190,7 @@ impl World {
         let target = c.target.clone();
         if let Some(p) = self.by(r) {
             (p.accepting, p.relabelled) = (false, now);
+            p.pin = p.pin.filter(|pin| *pin != DrainOverride::Release);
             p.annotations = Some(Annotations {
                 reason: c.reason,
                 target,

@@ -1,0 +1,86 @@
+//! Pods that can't serve for a reason that no template mends: no room for them, or something beside
+//! their node that keeps them from being Ready. A rollout must not wait for them for ever.
+
+use super::{
+    cases::{pod, settled},
+    sim::World,
+};
+use crate::{
+    model::{Observed, StuckReason},
+    plan::plan,
+};
+
+/// Looks, plans and acts each second, with what `seen` changes of what is seen.
+fn run(w: &mut World, seconds: usize, mut seen: impl FnMut(&mut World, &mut Observed)) {
+    for _ in 0..seconds {
+        w.controller();
+        let mut o = w.observe();
+        seen(w, &mut o);
+        let p = plan(&w.desired(), &o, w.timestamp());
+        w.carry_out(&p, usize::MAX);
+        w.tick();
+    }
+}
+
+/// There is room for `most` pods: those above wait for a place.
+fn room_for(most: usize) -> impl FnMut(&mut World, &mut Observed) {
+    move |w, o| {
+        let now = w.now;
+        for p in w.pods.values_mut().skip(most) {
+            p.ready_at = now + 5;
+        }
+        for p in o.pods.iter_mut().skip(most) {
+            (p.stuck, p.running) = (Some(StuckReason::Unschedulable), false);
+        }
+    }
+}
+
+#[test]
+fn a_surge_pod_without_a_place_goes_once_the_rollout_is_to_be_in_place() {
+    for (n, surge, unavailable) in
+        [(1, 1, 1), (2, 1, 1), (3, 1, 1), (3, 2, 1), (3, 1, 3), (5, 1, 2)]
+    {
+        let mut w = settled(n, 10);
+        w.calm = false;
+        w.spec.update_strategy.rolling_update.max_surge = surge;
+        w.template = 2;
+        let room = n as usize;
+        run(&mut w, 50, room_for(room));
+        assert!(w.pods.values().any(|p| p.template == 1), "there is no room to go on");
+        w.spec.update_strategy.rolling_update.max_surge = 0;
+        w.spec.update_strategy.rolling_update.max_unavailable = unavailable;
+        run(&mut w, 600, room_for(room));
+        assert!(w.converged(), "{n} pods, surge {surge}, unavailable {unavailable}: {}", w.brief());
+    }
+}
+
+#[test]
+fn a_pod_whose_node_serves_but_that_is_never_ready_holds_up_no_rollout_wherever_it_stands() {
+    for surge in [0, 1] {
+        for ordinal in 0..3 {
+            let mut w = settled(3, 10);
+            w.calm = false;
+            w.spec.update_strategy.rolling_update.max_surge = surge;
+            w.template = 2;
+            let long_ago = w.now - 100;
+            pod(&mut w, ordinal).gated_since = Some(long_ago);
+            run(&mut w, 600, |_, _| {});
+            assert!(w.converged(), "chat-{ordinal}, surge {surge}: {}", w.brief());
+            assert!(w.clients.iter().all(|c| c.pod.is_some()));
+        }
+    }
+}
+
+#[test]
+fn who_is_not_ready_is_named_when_too_few_are() {
+    let mut w = settled(3, 10);
+    w.calm = false;
+    w.template = 2;
+    // Only just: it may be back at once.
+    let now = w.now;
+    pod(&mut w, 1).gated_since = Some(now);
+    run(&mut w, 20, |_, _| {});
+    let said = w.plan().waiting;
+    let named = "too few pods are ready to drain chat-0: chat-1 is not";
+    assert!(said.iter().any(|w| w.message == named), "{said:?}");
+}
