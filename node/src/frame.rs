@@ -31,6 +31,8 @@ pub mod code {
     pub const INTERNAL: u16 = 1011;
     /// The client should connect again: drain, shed, shutdown (`P-CODE-5`).
     pub const RESTART: u16 = 1012;
+    /// The node has no room for what the client sends; later it may (`P-CODE-6`).
+    pub const BUSY: u16 = 1013;
     /// No frame for too long (`P-HB-3`: anything but 1000).
     pub const IDLE: u16 = 1002;
 }
@@ -101,6 +103,8 @@ struct Partial {
     message: Vec<u8>,
     /// TEXT or BINARY while a data message has begun.
     kind: Option<u8>,
+    /// A frame ended that was not its message's last.
+    ended: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -155,11 +159,26 @@ impl Decoder {
         Ok(item)
     }
 
-    /// Bytes that are held because a message is incomplete.
+    /// Memory that is taken because a message is incomplete, in bytes.
     pub fn buffered(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| {
-            partial.header.len() + partial.control.len() + partial.message.len()
+            let held = [&partial.header, &partial.control, &partial.message];
+            size_of::<Partial>() + held.map(Vec::capacity).iter().sum::<usize>()
         })
+    }
+
+    /// Whether frames have ended, since this was last asked, of a message that has not.
+    pub fn took_fragment(&mut self) -> bool {
+        self.partial.as_mut().is_some_and(|partial| std::mem::take(&mut partial.ended))
+    }
+
+    /// Gives back what is held of a message that nobody will read; the frames after it are found still.
+    pub fn forget(&mut self) {
+        if let Some(partial) = &mut self.partial {
+            partial.message = Vec::new();
+            // What is left of a text is none.
+            partial.kind = partial.kind.map(|_| BINARY);
+        }
     }
 }
 
@@ -205,6 +224,7 @@ impl Partial {
                 let kind = self.kind.take().unwrap_or(BINARY);
                 return finish(kind, Cow::Owned(std::mem::take(&mut self.message))).map(Some);
             }
+            self.ended = true;
         }
     }
 

@@ -1,7 +1,12 @@
 //! The client-facing HTTP: routing and the WebSocket handshake. After it the shard takes over the
 //! raw TCP stream; no HTTP state is kept for an open socket.
 
-use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Extension, Router,
@@ -174,7 +179,12 @@ impl Unlet {
         match self {
             Self::Failed(status) => status.into_response(),
             Self::Refused(refused) => match (&mount.refusal, refused.reason) {
-                (Some(handler), Some(reason)) => handler(&reason).into_response(),
+                (Some(handler), Some(reason)) => {
+                    let answer = catch_unwind(AssertUnwindSafe(|| handler(&reason)));
+                    // A panic in it costs that client alone, as one in the callback.
+                    let fault = (StatusCode::INTERNAL_SERVER_ERROR, String::new());
+                    answer.unwrap_or(fault).into_response()
+                }
                 _ => StatusCode::FORBIDDEN.into_response(),
             },
         }

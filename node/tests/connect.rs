@@ -95,6 +95,30 @@ async fn a_connect_callback_that_panics_refuses_that_client_alone() {
     Client::connect(&user(&node, "anna")).await.expect("let in").is_quiet().await;
 }
 
+/// Refuses everybody, with a reason.
+struct Nobody;
+
+impl UserSocket for Nobody {
+    async fn connect(&self, _: &Connect) -> Result<Accept, Refused> {
+        Err(Refused::because("closed"))
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_handler_that_panics_refuses_that_client_alone() {
+    let mut config = NodeConfig::default();
+    config.listen.http = "127.0.0.1:0".into();
+    let mount = Mount::new("/closed", Nobody).on_refusal(|_| panic!("on purpose"));
+    let shutdown = CancellationToken::new();
+    let builder = Builder::new(&config).mount(mount).mount(Mount::open("/open")).shards(1);
+    let (hub, address) = builder.start(shutdown.clone()).await.expect("a free port");
+    let node = Node { hub, address, shutdown };
+    let closed = url(&node, "/closed/websocket?vsn=2.0.0");
+    assert_eq!(refusal(Client::connect(&closed).await).0, 500);
+    let open = url(&node, "/open/websocket?vsn=2.0.0");
+    Client::connect(&open).await.expect("let in").is_quiet().await;
+}
+
 #[tokio::test]
 async fn p_con_1_each_mount_has_its_path_and_only_these_are_there() {
     let node = node().await;

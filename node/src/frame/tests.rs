@@ -106,9 +106,39 @@ fn nothing_is_held_between_messages() {
     let mut bytes = client(0x81, b"hello", MASK);
     let (mut first, mut second) = bytes.split_at_mut(4);
     assert_eq!(decoder.next(&mut first, LIMIT), Ok(None));
-    assert_eq!(decoder.buffered(), 4);
+    assert_eq!(decoder.buffered(), size_of::<Partial>() + 4);
     assert!(decoder.next(&mut second, LIMIT).expect("valid").is_some());
     assert!(decoder.partial.is_none());
+}
+
+#[test]
+fn p_hb_2_a_fragment_that_is_whole_is_told_and_part_of_a_frame_is_not() {
+    let mut decoder = Decoder::default();
+    let mut feed = |mut bytes: Vec<u8>| {
+        let item = decoder.next(&mut &mut bytes[..], LIMIT).expect("valid").is_some();
+        (item, decoder.took_fragment(), decoder.took_fragment())
+    };
+    let (first, mut last) = (client(0x01, b"he", MASK), client(0x80, b"llo", MASK));
+    assert_eq!(feed(first), (false, true, false));
+    let rest = last.split_off(8);
+    assert_eq!(feed(last), (false, false, false));
+    assert_eq!(feed(rest), (true, false, false));
+}
+
+#[test]
+fn what_is_forgotten_takes_no_memory_and_what_follows_is_found() {
+    let mut decoder = Decoder::default();
+    // The cut is within a character.
+    let mut bytes = client(0x81, &"\u{e9}".repeat(500).into_bytes(), MASK);
+    let mut rest = bytes.split_off(709);
+    rest.extend(client(0x88, &[], MASK));
+    assert_eq!(decoder.next(&mut &mut bytes[..], LIMIT), Ok(None));
+    assert!(decoder.buffered() > 700);
+    decoder.forget();
+    assert!(decoder.buffered() < 200);
+    let mut rest = &mut rest[..];
+    assert!(matches!(decoder.next(&mut rest, LIMIT), Ok(Some(Item::Binary(_)))));
+    assert_eq!(decoder.next(&mut rest, LIMIT), Ok(Some(Item::Close(None))));
 }
 
 /// Frames of a valid client, and what a server should make of them.

@@ -87,7 +87,7 @@ impl HubMetrics {
         registry.register("sluice_rejected", "Joins and messages refused by rules", m.rejected);
         registry.register("sluice_history_topics", "Topics with history", m.history_topics);
         registry.register("sluice_history_bytes", "Bytes of history", m.history_bytes);
-        registry.register("sluice_buffered_bytes", "Bytes that wait for clients", m.buffered);
+        registry.register("sluice_buffered_bytes", "Bytes held for clients", m.buffered);
         registry.register("sluice_buffered_limit_bytes", "Most of these", m.buffered_limit);
         registry.register("sluice_mailbox_bytes", "Bytes that wait for channels", m.mailed);
         registry.register("sluice_drains", "Drains by outcome", m.drains);

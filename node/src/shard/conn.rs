@@ -56,8 +56,12 @@ pub(crate) struct Conn {
     pub(super) farewell: Cell<Option<Arc<Farewell>>>,
     /// When it is closed, whatever comes.
     pub(super) until: Cell<Option<Instant>>,
-    /// When the last bytes came.
+    /// When the last frame came to its end.
     pub(super) seen: Cell<Instant>,
+    /// Memory of what it has sent and the node has not taken: see [`super::unfinished`].
+    pub(super) unfinished: Cell<usize>,
+    /// Since when there is some, or when the last message came whole.
+    pub(super) begun: Cell<Instant>,
     /// What is left of its joins.
     pub(super) joins: Cell<Pace>,
     /// What is left of its messages.
@@ -108,6 +112,8 @@ impl Conn {
             farewell: Cell::default(),
             until: Cell::default(),
             seen: Cell::new(Instant::now()),
+            unfinished: Cell::default(),
+            begun: Cell::new(Instant::now()),
             joins: Cell::new(Pace::new(Instant::now().into_std())),
             messages: Cell::new(Pace::new(Instant::now().into_std())),
             closing: Cell::default(),
@@ -235,10 +241,7 @@ impl Conn {
         let Some(stream) = &self.stream else { return None };
         match stream.try_read(buffer) {
             Ok(0) => self.dead.set(true),
-            Ok(count) => {
-                self.seen.set(Instant::now());
-                return Some(&mut buffer[..count]);
-            }
+            Ok(count) => return Some(&mut buffer[..count]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(_) => self.dead.set(true),
         }
@@ -297,6 +300,7 @@ pub(super) async fn drive(shard: Rc<Shard>, conn: Rc<Conn>, mut early: Vec<u8>) 
     shard.feed(&conn, &mut input, &mut early);
     drop(early);
     loop {
+        shard.weigh(&conn, &input);
         if conn.dead.get() {
             return;
         }
@@ -347,6 +351,7 @@ async fn settled(joining: &mut Option<Ready>) {
 /// The close handshake: sends what waits, then reads until the peer has closed too.
 async fn linger(shard: &Shard, conn: &Rc<Conn>, input: &mut Input) {
     let mut shut = false;
+    input.forget();
     loop {
         let sent = shard.flush_now(conn);
         if conn.dead.get() || (sent && conn.peer_closed.get()) {
@@ -371,6 +376,7 @@ async fn linger(shard: &Shard, conn: &Rc<Conn>, input: &mut Input) {
                     Err(_) => input.broken = true,
                 }
             }
+            input.forget();
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
+use tokio::time;
+
 use super::{Shard, conn::Conn, fanout::Fanout, inbox::Address, input::Input};
 use crate::{
     frame::{self, Item, code},
@@ -18,18 +20,28 @@ impl Shard {
     /// one on that is published when much is.
     pub(super) fn feed(&self, conn: &Rc<Conn>, input: &mut Input, bytes: &mut [u8]) {
         self.tally.bytes_in.set(self.tally.bytes_in.get() + bytes.len() as u64);
-        let before = self.delivered.get();
+        let (before, now) = (self.delivered.get(), time::Instant::now());
         let mut bytes = bytes;
         while conn.closing.get().is_none() && !conn.dead.get() {
             let item = match input.decoder.next(&mut bytes, conn.max_frame()) {
                 Ok(Some(item)) => item,
-                Ok(None) => return,
+                Ok(None) => {
+                    if input.decoder.took_fragment() {
+                        conn.seen.set(now);
+                    }
+                    return;
+                }
                 Err(violation) => {
                     input.broken = true;
                     self.close(conn, violation.code());
                     return;
                 }
             };
+            // P-HB-2: bytes of a frame that does not end keep nobody alive.
+            conn.seen.set(now);
+            if matches!(item, Item::Text(_) | Item::Binary(_)) {
+                conn.begun.set(now);
+            }
             self.tally.frames_in.set(self.tally.frames_in.get() + 1);
             let much = self.delivered.get() > before && self.is_long();
             let hold = much || input.holds() || input.waits(conn);

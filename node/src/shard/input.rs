@@ -57,6 +57,17 @@ impl Input {
             && self.held.as_ref().is_none_or(|held| held.bytes < MAX_HELD && held.closed.is_none())
     }
 
+    /// Memory of all that is not taken, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        self.decoder.buffered() + self.held.as_ref().map_or(0, |held| held.bytes)
+    }
+
+    /// Gives back what nobody will read: the socket is closing.
+    pub(super) fn forget(&mut self) {
+        self.held = None;
+        self.decoder.forget();
+    }
+
     fn hold(&mut self, message: Posted) {
         let held = self.held.get_or_insert_default();
         held.bytes += message.bytes.len() + OVERHEAD;

@@ -24,6 +24,7 @@ pub(crate) mod slow;
 pub(crate) mod table;
 mod talk;
 mod tally;
+mod unfinished;
 mod waiting;
 mod wheel;
 
@@ -133,6 +134,7 @@ impl Shard {
         conn.dead.set(true);
         // Lists may keep it for a while.
         conn.take_frames();
+        self.recount(conn, 0);
         self.conns.borrow_mut().try_remove(conn.slot as usize);
         let handle = self.handle();
         handle.connections.fetch_sub(1, Ordering::Relaxed);
@@ -173,6 +175,8 @@ impl Shard {
             return false;
         }
         conn.closing.set(Some(code));
+        // Its task gives it back before it does anything else.
+        self.recount(conn, 0);
         self.handle().closing.fetch_add(1, Ordering::Relaxed);
         self.abandon(conn);
         if conn.polled.is_some() {

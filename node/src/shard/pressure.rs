@@ -1,5 +1,5 @@
-//! What waits for all clients of the node together takes no more memory than it may: past that the slowest
-//! are let go of, until it is well below.
+//! What waits for all clients of the node together, and what they have begun to send, takes no more memory than
+//! it may: past that the slowest are let go of, until it is well below.
 //!
 //! Each shard counts for itself, tells the sum of all once a turn, and lets go of its own clients alone:
 //! [`Bound::keep`](crate::memory::Bound::keep) says how much. That is not per client but for the whole, so
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Shard, conn::Conn, outbox::Excess};
 
-/// A client for which frames wait.
+/// A client for which frames wait, or of which a message is not whole.
 struct Behind<C> {
     rank: u64,
     client: C,
@@ -62,6 +62,20 @@ fn relieve<C>(
     }
 }
 
+/// Whether what waits for a client can't go, and a write has shown so.
+fn is_slow(conn: &Conn) -> bool {
+    conn.is_behind() && !conn.dirty.get()
+}
+
+impl Conn {
+    /// How slow the client is, both in what it takes and in what it sends.
+    fn rank(&self, now: Instant) -> u64 {
+        let (weight, since) = self.weight();
+        let sends = rank(self.unfinished.get(), Some(self.begun.get()), now);
+        rank(weight, since, now).saturating_add(sends)
+    }
+}
+
 impl Shard {
     /// Tells the other shards what is counted here, and lets go of the slowest clients if what waits for
     /// those of all shards is too much.
@@ -85,24 +99,31 @@ impl Shard {
         let (mut leaving, mut going) = (Vec::new(), 0);
         let mut behind = Vec::new();
         for conn in self.behind.borrow().iter() {
-            let (weight, since) = conn.weight();
             if conn.closing.get().is_some() {
-                going += weight;
+                going += conn.weight().0;
                 leaving.push(conn.clone());
-            } else if conn.is_behind() && !conn.dead.get() && !conn.dirty.get() {
-                behind.push(Behind { rank: rank(weight, since, now), client: conn.clone() });
+            } else if !conn.dead.get() && (is_slow(conn) || conn.unfinished.get() > 0) {
+                behind.push(Behind { rank: conn.rank(now), client: conn.clone() });
+            }
+        }
+        for (_, conn) in self.conns.borrow().iter() {
+            if conn.unfinished.get() > 0 && !conn.watched.get() && !conn.dead.get() {
+                behind.push(Behind { rank: conn.rank(now), client: conn.clone() });
             }
         }
         let (mut dropped, going) = (0, Cell::new(going));
         let (before, too_much) = (leaving.len(), || self.ledger.held() > keep + going.get());
         relieve(behind, too_much, |conn: &Rc<Conn>| {
-            let shed = self.shed(conn, Excess::Memory).dropped;
+            let shed = if is_slow(conn) { self.shed(conn, Excess::Memory).dropped } else { 0 };
             dropped += shed;
             if shed > 0 {
-                let (weight, since) = conn.weight();
-                return Some(rank(weight, since, now));
+                return Some(conn.rank(now));
             }
-            dropped += self.give_up(conn, "memory");
+            dropped += if conn.unfinished.get() > conn.weight().0 {
+                self.turn_away(conn)
+            } else {
+                self.give_up(conn, "memory")
+            };
             going.set(going.get() + conn.weight().0);
             leaving.push(conn.clone());
             None
@@ -121,7 +142,8 @@ impl Shard {
                 bytes = all,
                 dropped,
                 closed,
-                "too much waits for clients: the slowest miss it or are closed; said once a minute at the most"
+                "too much waits for clients, or comes of them and does not end: the slowest miss it or are closed; \
+                 said once a minute at the most"
             );
         }
     }

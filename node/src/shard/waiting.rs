@@ -54,7 +54,8 @@ impl Drop for Waiting {
     }
 }
 
-/// Bytes of memory that a shard holds for its clients: frames, and room in queues.
+/// Bytes of memory that a shard holds for its clients: frames, room in queues, and what they have sent and is
+/// not taken.
 #[derive(Default)]
 pub(crate) struct Ledger {
     held: Cell<usize>,
@@ -70,6 +71,11 @@ impl Ledger {
     /// So many bytes in place of so many.
     pub(crate) fn change(&self, before: usize, now: usize) {
         self.held.set(self.held.get() + now - before);
+    }
+
+    /// Bytes more than the other shards know of.
+    pub(super) fn untold(&self) -> usize {
+        self.held().saturating_sub(self.told.get())
     }
 
     /// Tells the other shards; gives what all of them hold.
