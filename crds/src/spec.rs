@@ -105,9 +105,10 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections: Option<i32>,
-    /// Memory of one pod that messages which wait for clients may take, over all its clients, a
-    /// quantity such as `128Mi`; past that the slowest clients miss broadcasts or are closed, by
-    /// `slowConsumer` of the topic's rule. A broadcast that many clients wait for counts about once.
+    /// Memory of one pod that messages which wait for clients may take, and those that clients have
+    /// begun to send, over all its clients, a quantity such as `128Mi`; past that the slowest clients
+    /// miss broadcasts or are closed, by `slowConsumer` of the topic's rule, and those who have sent
+    /// most are closed. A broadcast that many clients wait for counts about once.
     /// Absent: a quarter of the container's memory limit, `256Mi` without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_buffered: Option<Quantity>,

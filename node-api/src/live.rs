@@ -42,8 +42,9 @@ pub struct Limits {
     /// Connections held at a time; past that 503 with `Retry-After`. 0: as many as the
     /// limit of open files has room for. A lower limit than there are connections closes none.
     pub max_connections: u32,
-    /// Bytes of memory that messages which wait for clients may take, over all clients; past that the
-    /// slowest clients miss broadcasts or are closed, by `slowConsumer`. Absent: a quarter of the
+    /// Bytes of memory that messages which wait for clients may take, and those that clients have begun
+    /// to send, over all clients; past that the slowest clients miss broadcasts or are closed, by
+    /// `slowConsumer`, and those who have sent most are closed. Absent: a quarter of the
     /// memory that the container may have, 256 MiB if that has no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 16_777_216, max = 1_099_511_627_776_u64)))]
@@ -94,13 +95,13 @@ pub struct ChannelRule {
     /// A topic (`lobby`), or a prefix with one trailing `*` (`room:*`).
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 255)))]
     pub topic: String,
-    /// Client events that are broadcast to the topic; `*` stands for any. Another event is
-    /// answered with an error.
+    /// Client events that are broadcast to the topic; `*` stands for any, and of `[]` there is none.
+    /// Another event is answered with an error.
     #[serde(default = "any_event")]
     #[cfg_attr(
         feature = "schema",
         schemars(
-            length(min = 1, max = 64),
+            length(max = 64),
             inner(length(min = 1, max = 255)),
             extend("x-kubernetes-list-type" = "set")
         )

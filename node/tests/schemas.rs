@@ -213,6 +213,7 @@ fn the_schema_of_the_live_file_refuses_what_a_node_does() {
         rule(
             "events: [a, xphx_join, disconnected], maxPayloadBytes: 8000000, maxMessagesPerSecond: 100000",
         ),
+        rule("events: []"),
         rule("maxPayloadBytes: 1, maxMessagesPerSecond: 1, slowConsumer: LatestOnly"),
         rule("join: {claim: a.b}"),
         rule("join: {claim: a, topics: []}"),
@@ -239,7 +240,7 @@ fn the_schema_of_the_live_file_refuses_what_a_node_does() {
         topic("**"),
         topic("phoenix"),
         topic(&"a".repeat(256)),
-        rule("events: []"),
+        rule("events: null"),
         rule("events: ['']"),
         rule("events: [phx_join]"),
         rule("events: [disconnect]"),

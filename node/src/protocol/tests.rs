@@ -91,6 +91,22 @@ fn p_hb_1_heartbeat_is_answered_and_other_events_there_are_unmatched() {
 }
 
 #[test]
+fn a_rule_without_events_lets_a_client_push_none_and_one_that_does_not_say_lets_it_push_any() {
+    for (rule, allowed) in [("{topic: a, events: []}", false), ("{topic: a}", true)] {
+        let rule: ChannelRule = serde_saphyr::from_str(rule).expect("a rule");
+        let again = serde_json::to_string(&rule).expect("JSON");
+        assert_eq!(serde_json::from_str::<ChannelRule>(&again).expect("a rule"), rule);
+        let mut client = Client::new(vec![rule]);
+        client.send(json!(["1", "1", "a", "phx_join", {}]));
+        for event in ["none", "say", "*", ""] {
+            let replies = client.send(json!(["1", "2", "a", event, {}]));
+            let refused = [error(json!("1"), json!("2"), "a", "event not allowed")];
+            assert_eq!(replies != refused, allowed, "{event}: {replies:?}");
+        }
+    }
+}
+
+#[test]
 fn p_join_1_the_first_rule_that_matches_counts() {
     let exact =
         ChannelRule { topic: "room:1".into(), events: vec!["a".into()], ..ChannelRule::room() };

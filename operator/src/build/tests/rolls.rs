@@ -125,6 +125,16 @@ fn a_pod_that_is_deleted_has_the_time_of_a_drain_and_that_time_rolls_nothing() {
 }
 
 #[test]
+fn a_rule_that_lets_clients_only_listen_is_told_as_such() {
+    let rendered = rendered("{channels: [{topic: news, events: []}, {topic: 'room:*'}]}");
+    let map = find(&rendered, Kind::ConfigMap, "chat").unwrap();
+    let file = map["data"]["live.yaml"].as_str().unwrap();
+    let live: LiveConfig = serde_saphyr::from_str(file).unwrap();
+    let events: Vec<_> = live.channels.iter().map(|rule| rule.events.join(" ")).collect();
+    assert_eq!(events, ["", "*"]);
+}
+
+#[test]
 fn how_much_a_node_takes_on_is_live() {
     let limits = |spec: &str| {
         let map = find(&rendered(spec), Kind::ConfigMap, "chat").unwrap();
