@@ -5,33 +5,21 @@ use super::{
     cases::{pod, settled},
     sim::World,
 };
-use crate::{
-    model::{Observed, StuckReason},
-    plan::plan,
-};
+use crate::model::StuckReason;
 
-/// Looks, plans and acts each second, with what `seen` changes of what is seen.
-fn run(w: &mut World, seconds: usize, mut seen: impl FnMut(&mut World, &mut Observed)) {
+/// Seconds in which there is room for `most` pods: those above wait for a place.
+fn with_room_for(most: usize, w: &mut World, seconds: usize) {
     for _ in 0..seconds {
         w.controller();
-        let mut o = w.observe();
-        seen(w, &mut o);
-        let p = plan(&w.desired(), &o, w.timestamp());
-        w.carry_out(&p, usize::MAX);
-        w.tick();
-    }
-}
-
-/// There is room for `most` pods: those above wait for a place.
-fn room_for(most: usize) -> impl FnMut(&mut World, &mut Observed) {
-    move |w, o| {
         let now = w.now;
-        for p in w.pods.values_mut().skip(most) {
-            p.ready_at = now + 5;
+        for (at, p) in w.pods.values_mut().enumerate() {
+            p.stuck = (at >= most).then_some(StuckReason::Unschedulable);
+            if p.stuck.is_some() {
+                p.ready_at = now + 5;
+            }
         }
-        for p in o.pods.iter_mut().skip(most) {
-            (p.stuck, p.running) = (Some(StuckReason::Unschedulable), false);
-        }
+        w.reconcile(usize::MAX);
+        w.tick();
     }
 }
 
@@ -45,11 +33,11 @@ fn a_surge_pod_without_a_place_goes_once_the_rollout_is_to_be_in_place() {
         w.spec.update_strategy.rolling_update.max_surge = surge;
         w.template = 2;
         let room = n as usize;
-        run(&mut w, 50, room_for(room));
+        with_room_for(room, &mut w, 50);
         assert!(w.pods.values().any(|p| p.template == 1), "there is no room to go on");
         w.spec.update_strategy.rolling_update.max_surge = 0;
         w.spec.update_strategy.rolling_update.max_unavailable = unavailable;
-        run(&mut w, 600, room_for(room));
+        with_room_for(room, &mut w, 600);
         assert!(w.converged(), "{n} pods, surge {surge}, unavailable {unavailable}: {}", w.brief());
     }
 }
@@ -64,7 +52,7 @@ fn a_pod_whose_node_serves_but_that_is_never_ready_holds_up_no_rollout_wherever_
             w.template = 2;
             let long_ago = w.now - 100;
             pod(&mut w, ordinal).gated_since = Some(long_ago);
-            run(&mut w, 600, |_, _| {});
+            (0..600).for_each(|_| w.step());
             assert!(w.converged(), "chat-{ordinal}, surge {surge}: {}", w.brief());
             assert!(w.clients.iter().all(|c| c.pod.is_some()));
         }
@@ -79,7 +67,7 @@ fn who_is_not_ready_is_named_when_too_few_are() {
     // Only just: it may be back at once.
     let now = w.now;
     pod(&mut w, 1).gated_since = Some(now);
-    run(&mut w, 20, |_, _| {});
+    (0..20).for_each(|_| w.step());
     let said = w.plan().waiting;
     let named = "too few pods are ready to drain chat-0: chat-1 is not";
     assert!(said.iter().any(|w| w.message == named), "{said:?}");

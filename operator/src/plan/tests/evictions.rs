@@ -6,7 +6,7 @@ use super::{
     cases::{draining, pod, settled, uids, until},
     sim::World,
 };
-use crate::model::DrainOverride;
+use crate::model::{DrainOverride, StuckReason};
 
 fn evict(w: &mut World, ordinal: i32) {
     let p = pod(w, ordinal);
@@ -52,7 +52,9 @@ fn pods_whose_nodes_serve_while_another_container_fails_are_drained_one_by_one()
     let mut w = settled(4, 10);
     w.calm = false;
     for o in 1..3 {
-        pod(&mut w, o).crippled = true;
+        let now = w.now;
+        let p = pod(&mut w, o);
+        (p.gated_since, p.stuck) = (Some(now), Some(StuckReason::ImagePull));
         evict(&mut w, o);
     }
     let there = uids(&w);

@@ -70,7 +70,7 @@ impl World {
             cordon: None,
             annotations: None,
             cordoned: false,
-            crippled: false,
+            stuck: None,
             unwanted: false,
             asked: None,
             pin: None,
@@ -163,8 +163,7 @@ impl World {
             }
         }
         for p in self.pods.values_mut() {
-            let whole = p.gated_since.is_none() && !p.crippled;
-            let up = ups.contains(&p.uid) && !bad.contains(&p.template) && whole;
+            let up = ups.contains(&p.uid) && !bad.contains(&p.template) && p.gated_since.is_none();
             if up && p.ready_since.is_none() && now >= p.ready_at {
                 p.ready_since = Some(now);
             } else if !up {

@@ -44,8 +44,8 @@ pub struct SimPod {
     pub annotations: Option<Annotations>,
     /// Its Kubernetes node is cordoned.
     pub cordoned: bool,
-    /// A container beside its node cannot start: it is not Ready, and its node serves.
-    pub crippled: bool,
+    /// Why it is stuck, beside a template that never starts.
+    pub stuck: Option<StuckReason>,
     /// Somebody asks each second to evict it.
     pub unwanted: bool,
     /// When that was last noted.
@@ -233,8 +233,7 @@ impl World {
                 terminating: p.terminating,
                 leftover: String::new(),
                 running: up || self.now < p.node_down_until,
-                stuck: (self.bad.contains(&p.template) || p.crippled)
-                    .then_some(StuckReason::ImagePull),
+                stuck: self.bad.contains(&p.template).then_some(StuckReason::ImagePull).or(p.stuck),
                 crashed: false,
                 stuck_message: String::new(),
                 node_unreachable: self.now < p.node_down_until,
