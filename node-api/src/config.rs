@@ -130,8 +130,8 @@ impl Default for Listen {
     }
 }
 
-/// Paths of files that hold one token each, of at least 16 bytes. An API whose token is not configured refuses every
-/// call that needs one; without a mesh token there is no mesh.
+/// Paths of files that hold one token each, of at least 16 bytes. An API whose token is not configured
+/// refuses every call that needs one; without a mesh token there is no mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -17,6 +17,11 @@ const LEAST: usize = 16 << 20;
 /// Between two lines of the log.
 const QUIET: Duration = Duration::from_secs(60);
 
+/// So many, as gauges have it.
+pub(crate) fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 /// The most that may wait for the clients of a node, in bytes of memory.
 pub(crate) struct Bound {
     /// When nothing else is configured.

@@ -24,7 +24,7 @@ use crate::{
     interest::Interest,
     keys::Keys,
     longpoll::ask::Polls,
-    memory::Bound,
+    memory::{Bound, signed},
     origin::Policy,
     presence::Presence,
     pubsub::{Broadcast, Instance},
@@ -214,7 +214,7 @@ impl Plane {
         self.metrics.capacity.set(capacity);
         let most = self.bound.set(live.limits.max_buffered_bytes);
         self.mailed.set(most);
-        self.metrics.buffered_limit.set(i64::try_from(most).unwrap_or(i64::MAX));
+        self.metrics.buffered_limit.set(signed(most));
     }
 
     /// Channel sockets of each shard that are not being closed.

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::process::{Command, Output};
 
 use support::program::{Running, program};
@@ -66,18 +67,22 @@ fn a_log_that_no_terminal_shows_has_no_colours() {
     assert!(!text.contains('\u{1b}'), "escape codes in {text}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_drains_and_exits_with_0() {
-    let dir = Dir::new();
-    let (mut program, http) = Running::start(&dir, "");
+/// A client of a program that gets SIGTERM: it is told that the service restarts, with 1012.
+async fn sent_elsewhere(program: &Running, http: SocketAddr) -> impl Sized + use<> {
     let url = format!("ws://{http}/socket/websocket?vsn=2.0.0");
     let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
     program.process.signal("TERM");
     let closed = tokio::time::timeout(BOUND, futures::StreamExt::next(&mut socket)).await;
     let closed = format!("{:?}", closed.expect("a close"));
-    // 1012: the service restarts.
     assert!(closed.contains("Restart"), "{closed}");
-    drop(socket);
+    socket
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_drains_and_exits_with_0() {
+    let dir = Dir::new();
+    let (mut program, http) = Running::start(&dir, "");
+    drop(sent_elsewhere(&program, http).await);
     assert_eq!(program.process.exit(), Some(0));
 }
 
@@ -85,13 +90,8 @@ async fn sigterm_drains_and_exits_with_0() {
 async fn without_time_for_a_drain_a_client_is_told_and_its_answer_is_not_waited_for() {
     let dir = Dir::new();
     let (mut program, http) = Running::start(&dir, "shutdownSeconds: 0\n");
-    let url = format!("ws://{http}/socket/websocket?vsn=2.0.0");
-    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-    program.process.signal("TERM");
     // It answers nobody, unless it is read once more.
-    let closed = tokio::time::timeout(BOUND, futures::StreamExt::next(&mut socket)).await;
-    let closed = format!("{:?}", closed.expect("a close"));
-    assert!(closed.contains("Restart"), "{closed}");
+    let _socket = sent_elsewhere(&program, http).await;
     assert_eq!(program.process.exit(), Some(0));
 }
 

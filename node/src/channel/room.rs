@@ -11,6 +11,8 @@ use std::sync::{
 
 use prometheus_client::metrics::gauge::Gauge;
 
+use crate::memory::signed;
+
 /// Bytes that may wait for the channels of a socket together; one larger message passes when it is alone.
 const OF_A_SOCKET: usize = 16 << 20;
 
@@ -97,10 +99,6 @@ impl Drop for OfSocket {
     fn drop(&mut self) {
         self.room.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
-}
-
-fn signed(bytes: usize) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

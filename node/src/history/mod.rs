@@ -29,6 +29,7 @@ use self::shelf::{LetGo, Shelf};
 use crate::{
     arrivals::DISCONNECT,
     channel::Payload,
+    memory::signed,
     plane::Plane,
     relay::{Rule, Rules},
     shard::fanout::Fanout,
@@ -90,9 +91,7 @@ impl<'a> Open<'a> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        let change = |now: usize, before: usize| {
-            i64::try_from(now).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX)
-        };
+        let change = |now: usize, before: usize| signed(now) - signed(before);
         let (topics, bytes) = self.shelf.size();
         self.plane.metrics.history_topics.inc_by(change(topics, self.size.0));
         self.plane.metrics.history_bytes.inc_by(change(bytes, self.size.1));

@@ -53,6 +53,7 @@ use sluice_node_api::config::SlowConsumer;
 
 use crate::{
     frame::{self, code},
+    memory::signed,
     plane::{Plane, ShardHandle},
     protocol::Effect,
 };
@@ -162,7 +163,7 @@ impl Shard {
         for topic in unused {
             self.plane.interest.release(&topic, self.id);
         }
-        self.plane.metrics.channels.dec_by(i64::try_from(count).unwrap_or(i64::MAX));
+        self.plane.metrics.channels.dec_by(signed(count));
     }
 
     /// Closes a socket with `code`, unless it is closing already; whether it was not.

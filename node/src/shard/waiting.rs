@@ -10,7 +10,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use sluice_node_api::config::SlowConsumer;
 
 use super::fanout::Fanout;
-use crate::serializer::{Unfit, Version};
+use crate::{
+    memory::signed,
+    serializer::{Unfit, Version},
+};
 
 /// A frame that waits.
 pub(crate) struct Waiting {
@@ -80,7 +83,6 @@ impl Ledger {
 
     /// Tells the other shards; gives what all of them hold.
     pub(super) fn publish(&self, all: &Gauge) -> usize {
-        let signed = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         let change = signed(self.held()) - signed(self.told.replace(self.held()));
         let sum = if change == 0 { all.get() } else { all.inc_by(change) + change };
         usize::try_from(sum).unwrap_or(0)
