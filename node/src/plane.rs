@@ -214,6 +214,7 @@ impl Plane {
         self.metrics.capacity.set(capacity);
         let most = self.bound.set(live.limits.max_buffered_bytes);
         self.mailed.set(most);
+        self.polls.set(most);
         self.metrics.buffered_limit.set(signed(most));
     }
 

@@ -3,18 +3,25 @@
 mod conformance;
 mod plane;
 
+use std::{future::pending, sync::Arc};
+
 use conformance::{node, pair};
+use futures::{StreamExt, stream::FuturesUnordered};
 use plane::{Node, PATIENCE, session::Session};
 use serde_json::json;
 use sluice_node::{
-    hub::Reason,
+    channel::{Channel, Ctx, JoinError, Mount, Payload, Router},
+    hub::{Hub, Reason},
     pubsub::{Broadcast, Kind},
+    server::Builder,
 };
+use sluice_node_api::config::{Limits, LiveConfig, NodeConfig};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 /// The largest message of a mount.
 const LARGEST: usize = 8_000_000;
@@ -123,4 +130,82 @@ async fn no_more_is_read_for_a_session_at_once_than_two_of_its_largest_messages(
     let heartbeat = json!([null, "2", "phoenix", "heartbeat", {}]).to_string();
     let taken = async { while session.post(std::slice::from_ref(&heartbeat)).await != 200 {} };
     timeout(PATIENCE, taken).await.expect("room again");
+}
+
+/// What all sessions may have.
+const BOUND: u64 = 16 << 20;
+
+#[tokio::test]
+async fn bodies_of_all_sessions_take_no_more_than_they_may_and_a_small_one_always_fits() {
+    let node = node().await;
+    let limits = Limits { max_buffered_bytes: Some(BOUND), ..Limits::default() };
+    node.hub.set_live(Arc::new(LiveConfig { limits, ..LiveConfig::default() }));
+    let dropped = || {
+        let reason = Reason { reason: "longpoll" };
+        node.hub.metrics().dropped.get_or_create(&reason).get()
+    };
+    // The first alone may have its largest message; then there is less than that for each.
+    let mut posts = Vec::new();
+    for _ in 0..5 {
+        let session = Session::open(node.address, "/socket").await;
+        posts.push(post(&node, "/socket", &session, LARGEST - 9).await);
+    }
+    let heartbeat = json!([null, "2", "phoenix", "heartbeat", {}]).to_string();
+    let session = Session::open(node.address, "/socket").await;
+    assert_eq!(session.post(std::slice::from_ref(&heartbeat)).await, 200);
+    node.until("others are refused", |_| dropped() >= 3).await;
+    let mut ends: FuturesUnordered<_> = posts.into_iter().map(said).collect();
+    for _ in 0..3 {
+        let said = ends.next().await.expect("one more");
+        // What was not read may take the answer with it.
+        assert!(said.is_empty() || said.starts_with("HTTP/1.1 503 "), "{said}");
+    }
+    assert!(dropped() < 5, "the first fits");
+}
+
+/// Whose join is never settled.
+struct Endless;
+
+impl Channel for Endless {
+    type Info = ();
+
+    async fn join(_: Payload, _: &Ctx) -> Result<(Self, Payload), JoinError> {
+        pending().await
+    }
+}
+
+#[tokio::test]
+async fn what_waits_behind_joins_of_all_sessions_takes_no_more_than_it_may() {
+    let mut config = NodeConfig::default();
+    config.listen.http = "127.0.0.1:0".into();
+    let router = Router::new().channel::<Endless>("*");
+    let mount = Mount::open("/socket").longpoll(PATIENCE).channels(router);
+    let shutdown = CancellationToken::new();
+    let builder = Builder::new(&config).mount(mount).shards(1);
+    let (hub, address) = builder.start(shutdown.clone()).await.expect("a free port");
+    let node = Node { hub, address, shutdown };
+    let limits = Limits { max_buffered_bytes: Some(BOUND), ..Limits::default() };
+    node.hub.set_live(Arc::new(LiveConfig { limits, ..LiveConfig::default() }));
+
+    let large = json!([null, "2", "phoenix", "heartbeat", {"x": "x".repeat(3 << 20)}]).to_string();
+    let lines = [json!(["1", "1", "a", "phx_join", {}]).to_string(), large];
+    let dropped = || {
+        let reason = Reason { reason: "unfinished" };
+        i64::try_from(node.hub.metrics().dropped.get_or_create(&reason).get()).expect("few")
+    };
+    let mut posts = Vec::new();
+    for n in 1..=8 {
+        let session = Session::open(node.address, "/socket").await;
+        let lines = lines.clone();
+        posts.push(tokio::spawn(async move { session.post(&lines).await }));
+        let all = |hub: &Hub| hub.metrics().buffered.get() / (3 << 20) + dropped();
+        node.until("it waits, or somebody is closed", |hub| all(hub) >= n).await;
+        node.until("no more than may be", |hub| hub.metrics().buffered.get() <= BOUND as i64).await;
+    }
+    assert_eq!(
+        posts.swap_remove(0).await.expect("answered"),
+        410,
+        "who waits for longest goes first"
+    );
+    assert!((3..8).contains(&dropped()), "{}", dropped());
 }

@@ -65,6 +65,11 @@ impl Polls {
         self.waiting.lock().replies.is_empty()
     }
 
+    /// So much may wait for clients: bodies that are read may take part of it.
+    pub(crate) fn set(&self, buffered: usize) {
+        self.uploads.set(buffered);
+    }
+
     /// Ends when all that other nodes have asked is answered.
     pub(crate) async fn served(&self) {
         self.served.all_answered().await;

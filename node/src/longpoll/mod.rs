@@ -39,6 +39,7 @@ use upload::Unread;
 pub(crate) use {body::messages, token::judge as judge_token};
 
 use crate::{
+    accept::Refusal,
     channel::{Connect, Transport, params},
     handshake::{Opening, Place, busy, is_nowhere, vsn},
     plane::Plane,
@@ -231,6 +232,7 @@ async fn post(place: &Place, session: Session, window: Duration, request: Reques
     let body = match body {
         Ok(body) => body,
         Err(Unread::Gone) => return status(410),
+        Err(Unread::Full) => return busy(Refusal::Full),
         Err(Unread::Late) => return status(408),
         Err(Unread::TooLarge) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
         Err(Unread::Broken) => return StatusCode::BAD_REQUEST.into_response(),

@@ -1,5 +1,6 @@
 //! Reads what is posted: not for longer than a request of the session may take, nor for a session that has
-//! ended, and no more at once for one session than two of its largest messages.
+//! ended, and no more at once for one session than two of its largest messages, nor than the node has left, so
+//! that some is left however many post.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -32,6 +33,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 pub(super) enum Unread {
     /// The session has ended, or has too many bodies read already.
     Gone,
+    /// All sessions together have too much read already.
+    Full,
     /// It took too long.
     Late,
     /// It is larger than a message may be.
@@ -40,9 +43,29 @@ pub(super) enum Unread {
     Broken,
 }
 
-/// Bytes of bodies that are being read, by their sessions, wherever these are.
-#[derive(Default)]
-pub(super) struct Uploads(Mutex<HashMap<Session, usize>>);
+/// Bytes of bodies that are being read, wherever their sessions are.
+pub(super) struct Uploads(Mutex<Reading>);
+
+struct Reading {
+    sessions: HashMap<Session, usize>,
+    all: usize,
+    /// That all may be.
+    most: usize,
+}
+
+impl Default for Uploads {
+    /// Without a bound for all until one is set.
+    fn default() -> Self {
+        Self(Mutex::new(Reading { sessions: HashMap::new(), all: 0, most: usize::MAX }))
+    }
+}
+
+impl Uploads {
+    /// How much all may be, when so much may wait for clients.
+    pub(super) fn set(&self, buffered: usize) {
+        self.0.lock().most = buffered / 2;
+    }
+}
 
 /// What is held of a body.
 struct Held<'a> {
@@ -52,27 +75,41 @@ struct Held<'a> {
 }
 
 impl Held<'_> {
-    /// Takes room for so many bytes more; whether the session has it, which may hold `most`.
-    fn grow(&mut self, bytes: usize, most: usize) -> bool {
-        let mut uploads = self.plane.polls.uploads.0.lock();
-        let all = uploads.entry(self.session).or_default();
-        let fits = bytes <= most.saturating_sub(*all);
-        if fits {
-            *all += bytes;
-            self.bytes += bytes;
-        } else {
-            self.plane.metrics.drop("longpoll", 1);
+    /// Takes room for so many bytes more of a session that may hold `most`.
+    fn grow(&mut self, bytes: usize, most: usize) -> Result<(), Unread> {
+        let taken = self.take(bytes, most);
+        match taken {
+            Ok(()) => self.bytes += bytes,
+            Err(_) => self.plane.metrics.drop("longpoll", 1),
         }
-        fits
+        taken
+    }
+
+    fn take(&self, bytes: usize, most: usize) -> Result<(), Unread> {
+        let mut reading = self.plane.polls.uploads.0.lock();
+        let own = reading.sessions.get(&self.session).copied().unwrap_or_default();
+        if bytes > most.saturating_sub(own) {
+            return Err(Unread::Gone);
+        }
+        let all = reading.all.saturating_add(bytes);
+        // A session alone may have all it may; others as much as is left after it.
+        if all > own + bytes && own + bytes > reading.most.saturating_sub(all) {
+            return Err(Unread::Full);
+        }
+        reading.all = all;
+        reading.sessions.insert(self.session, own + bytes);
+        Ok(())
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut all) = self.plane.polls.uploads.0.lock().entry(self.session) {
-            *all.get_mut() = all.get().saturating_sub(self.bytes);
-            if *all.get() == 0 {
-                all.remove();
+        let mut reading = self.plane.polls.uploads.0.lock();
+        reading.all = reading.all.saturating_sub(self.bytes);
+        if let Entry::Occupied(mut own) = reading.sessions.entry(self.session) {
+            *own.get_mut() = own.get().saturating_sub(self.bytes);
+            if *own.get() == 0 {
+                own.remove();
             }
         }
     }
@@ -100,9 +137,7 @@ async fn whole(plane: &Plane, session: Session, limit: usize, body: Body) -> Res
         if part.len() > limit - all.len() {
             return Err(Unread::TooLarge);
         }
-        if !held.grow(part.len(), limit.saturating_mul(2)) {
-            return Err(Unread::Gone);
-        }
+        held.grow(part.len(), limit.saturating_mul(2))?;
         all.extend_from_slice(&part);
     }
     Ok(all.into())

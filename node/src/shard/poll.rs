@@ -53,6 +53,14 @@ struct Post {
     taken: oneshot::Sender<()>,
 }
 
+impl Polled {
+    /// Bytes of messages that wait to be taken.
+    fn posted(&self) -> usize {
+        let posts = self.posts.borrow();
+        posts.iter().flat_map(|post| &post.messages).map(|message| message.bytes.len()).sum()
+    }
+}
+
 impl Shard {
     /// Opens a session; gives its place.
     pub(super) fn open_poll(
@@ -103,12 +111,7 @@ impl Shard {
     pub(super) fn post(&self, at: (Slot, u64), messages: Vec<Posted>, taken: oneshot::Sender<()>) {
         let Some(conn) = self.polled(at) else { return };
         let Some(polled) = &conn.polled else { return };
-        let waiting: usize = {
-            let posts = polled.posts.borrow();
-            let bytes = posts.iter().flat_map(|post| &post.messages).map(|one| one.bytes.len());
-            if posts.len() >= MAX_POSTS { usize::MAX } else { bytes.sum() }
-        };
-        if waiting > MAX_POSTED {
+        if polled.posts.borrow().len() >= MAX_POSTS || polled.posted() > MAX_POSTED {
             return self.plane.metrics.drop("longpoll", 1);
         }
         if conn.talk.is_joining() {
@@ -118,9 +121,16 @@ impl Shard {
         self.take_posts(&conn);
     }
 
-    /// Takes what was posted, up to a join that must settle first.
+    /// Takes what was posted, up to a join that must settle first; the rest counts until then.
     pub(super) fn take_posts(&self, conn: &Rc<Conn>) {
         let Some(polled) = &conn.polled else { return };
+        self.take_each(conn, polled);
+        if conn.closing.get().is_none() {
+            self.recount(conn, polled.posted());
+        }
+    }
+
+    fn take_each(&self, conn: &Rc<Conn>, polled: &Polled) {
         while conn.closing.get().is_none() && !conn.talk.is_joining() {
             let mut posts = polled.posts.borrow_mut();
             let Some(post) = posts.front_mut() else { return };
@@ -183,6 +193,7 @@ impl Shard {
             let _ = poll.send(Vec::new());
         }
         polled.posts.take();
+        self.recount(conn, 0);
         polled.uploads.take();
         self.remove(conn);
     }
