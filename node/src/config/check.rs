@@ -66,6 +66,23 @@ pub fn check_live(c: &LiveConfig) -> Found {
     out.0
 }
 
+/// Topic rules that are valid and of no use: one before them takes all their topics.
+pub fn never_used(c: &LiveConfig) -> Found {
+    let covers = |rule: &ChannelRule, other: &ChannelRule| {
+        let start = rule.topic.strip_suffix('*');
+        start.is_some_and(|start| other.topic.trim_end_matches('*').starts_with(start))
+    };
+    let rules = c.channels.iter().take(MAX_RULES).enumerate();
+    let found = rules.filter_map(|(i, rule)| {
+        let first = c.channels[..i].iter().position(|before| covers(before, rule))?;
+        let topic = &c.channels[first].topic;
+        let reason =
+            format!("never used: channels[{first}], {topic:?}, takes all its topics first");
+        Some((format!("channels[{i}]"), reason))
+    });
+    found.collect()
+}
+
 /// What is found.
 #[derive(Default)]
 pub(super) struct Out(Found);

@@ -95,7 +95,7 @@ pub fn parse_node(path: &Path, text: &str) -> Result<NodeConfig, ConfigError> {
 /// written, and its defaults would open every topic.
 pub fn parse_live(path: &Path, text: &str, backend: bool) -> Result<LiveConfig, ConfigError> {
     if is_blank(text) {
-        let reason = "is empty: write `channels`, or `{}` for the defaults";
+        let reason = "is empty: write `channels`, which is `[]` for no topics";
         return Err(ConfigError::one(path, None, reason.to_owned()));
     }
     let live = parse(path, text)?;

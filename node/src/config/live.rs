@@ -14,8 +14,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use sluice_node_api::config::LiveConfig;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
+use super::check::never_used;
 use super::file::{ConfigError, hash, names_channels, parse_live, read, without_channels};
 
 /// Between two looks at the file.
@@ -106,6 +107,7 @@ impl LiveFile {
                 *now = Now { config: Arc::new(config), hash: seen, ruled, refused: None };
                 self.count("ok");
                 info!(hash = now.hash, "the live configuration changed");
+                warn_of(&now.config);
                 Some(now.config.clone())
             }
             Err(error) => {
@@ -131,6 +133,7 @@ impl LiveFile {
         if self.0.path.is_none() {
             return;
         }
+        warn_of(&self.config());
         let apply = move |config| {
             if let Some(config) = config {
                 apply(config);
@@ -143,5 +146,12 @@ impl LiveFile {
     pub fn register(&self, registry: &mut Registry) {
         let help = "Changes of the live configuration, taken or refused";
         registry.register("live_config_reloads", help, self.0.reloads.clone());
+    }
+}
+
+/// Tells of what is valid and most likely not meant.
+fn warn_of(config: &LiveConfig) {
+    for (rule, reason) in never_used(config) {
+        warn!("{rule}: {reason}");
     }
 }

@@ -356,3 +356,23 @@ fn a_bad_change_keeps_the_last_valid_live_configuration() {
     assert!(text.contains("reloads_total{result=\"refused\"} 3"), "{text}");
     assert!(text.contains("reloads_total{result=\"ok\"} 1"), "{text}");
 }
+
+#[test]
+fn rules_that_no_topic_reaches_are_told_and_taken() {
+    let told = |topics: &[&str]| {
+        let rules: Vec<_> = topics.iter().map(|topic| format!("{{topic: {topic:?}}}")).collect();
+        let text = format!("channels: [{}]\n", rules.join(", "));
+        let live = parse_live(Path::new("x"), &text, false).unwrap();
+        let found = check::never_used(&live);
+        found.into_iter().map(|(rule, reason)| format!("{rule}: {reason}")).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&["room:lobby", "room:*", "roo", "*"]), Vec::<String>::new());
+    assert_eq!(
+        told(&["a", "room:*", "room:lobby", "room:x*", "*", "b"]),
+        [
+            "channels[2]: never used: channels[1], \"room:*\", takes all its topics first",
+            "channels[3]: never used: channels[1], \"room:*\", takes all its topics first",
+            "channels[5]: never used: channels[4], \"*\", takes all its topics first",
+        ]
+    );
+}
