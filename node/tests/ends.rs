@@ -6,7 +6,7 @@ mod plane;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use plane::{Node, PATIENCE, ok};
+use plane::{Node, PATIENCE, ok, session::Session};
 use serde_json::json;
 use sluice_node::{
     channel::{
@@ -181,4 +181,34 @@ async fn p_join_2_p_join_5_what_a_replaced_channel_says_last_follows_the_reply_a
     assert_eq!(client.next().await, ok("5", "7", "loud"));
     assert_eq!(client.next().await, json!(["5", "5", "loud", "phx_close", {}]));
     assert_eq!(client.next().await, json!(["5", null, "loud", "last_words", {}]));
+}
+
+/// Panics at the end of each of its sockets.
+struct Cursed;
+
+impl UserSocket for Cursed {
+    async fn connect(&self, _: &Connect) -> Result<Accept, Refused> {
+        Ok(Accept::new().on_end(|code| panic!("on purpose, of {code}")))
+    }
+}
+
+#[tokio::test]
+async fn a_panic_at_the_end_of_a_socket_costs_no_other_anything() {
+    let mut config = NodeConfig::default();
+    config.listen.http = "127.0.0.1:0".into();
+    let shutdown = CancellationToken::new();
+    let cursed = Mount::new("/cursed", Cursed).longpoll(PATIENCE);
+    let builder = Builder::new(&config).shards(1).mount(cursed).mount(Mount::open("/socket"));
+    let (hub, address) = builder.start(shutdown.clone()).await.expect("a free port");
+    let node = Node { hub, address, shutdown };
+    let mut bystander = node.client().await;
+    // Many of them at once, so that ends and beginnings meet in one turn of the shard.
+    let ends = (0..40).map(|_| async {
+        let session = Session::open(address, "/cursed").await;
+        session.post(&["[".to_owned()]).await
+    });
+    let statuses = futures::future::join_all(ends).await;
+    assert!(statuses.iter().all(|status| *status == 410), "{statuses:?}");
+    bystander.is_quiet().await;
+    node.until("all are gone", |hub| hub.counts().connections == 1).await;
 }

@@ -115,7 +115,7 @@ impl Accept {
     }
 
     /// Calls `then` once when the socket has ended, with its close code: 1006 when the connection broke,
-    /// 0 when it was let in and never opened.
+    /// 0 when it was let in and never opened. A panic of it is logged, and costs nobody else anything.
     #[must_use]
     pub fn on_end(mut self, then: impl FnOnce(u16) + Send + 'static) -> Self {
         self.farewell = Some(Arc::new(Farewell::new(then)));

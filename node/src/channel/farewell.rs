@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicU16, Ordering},
 };
 
@@ -33,8 +34,11 @@ impl Farewell {
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        if let Some(then) = self.then.get_mut().take() {
-            then(self.code.load(Ordering::Relaxed));
+        let Some(then) = self.then.get_mut().take() else { return };
+        let code = self.code.load(Ordering::Relaxed);
+        // It is the user's, and may be dropped in the midst of what others wait for.
+        if catch_unwind(AssertUnwindSafe(|| then(code))).is_err() {
+            tracing::error!(code, "what was to happen at the end of a socket panicked");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -77,7 +78,7 @@ async fn run(shard: Rc<Shard>, routes: Router) {
 impl Shard {
     /// A turn. A panic in it is a fault of ours; the sockets of the shard live on.
     async fn turn_safely(self: &Rc<Self>, routes: &Router) {
-        let turn = std::panic::AssertUnwindSafe(self.turn(routes));
+        let turn = AssertUnwindSafe(self.turn(routes));
         if turn.catch_unwind().await.is_err() {
             tracing::error!(shard = self.id, "a turn panicked");
         }
@@ -87,25 +88,33 @@ impl Shard {
         let mut tasks = Vec::new();
         self.handle().inbox.take(&mut tasks);
         for task in tasks {
-            match task {
-                Task::Socket(stream, peer) => self.admit(stream, peer, routes.clone()),
-                Task::Fanout(fanout) => self.fan_out(&fanout),
-                Task::OpenPoll(opening, opened) => self.open_poll(&opening, opened),
-                Task::Poll(at, answer) => self.poll(at, answer),
-                Task::Post(at, messages, taken) => self.post(at, messages, taken),
-                Task::Uploads(at, upload) => self.upload(at, upload),
-                Task::Said(address, said) => self.said(address, said),
-                Task::Topics(query, answer) => {
-                    // Who asked may be gone.
-                    let _ = answer.send(query.pick(self.table.borrow().counts()));
-                }
-                Task::Close(count, moved) => self.move_away(count, &moved),
+            // What a program keeps for a socket may panic as it is dropped: that costs no other task.
+            let take = AssertUnwindSafe(|| self.take(task, routes));
+            if catch_unwind(take).is_err() {
+                tracing::error!(shard = self.id, "a task of a turn panicked");
             }
             if self.appended.get() > BURST || self.delivered.get() > MANY {
                 self.flush_dirty().await;
             }
         }
         self.flush_dirty().await;
+    }
+
+    fn take(self: &Rc<Self>, task: Task, routes: &Router) {
+        match task {
+            Task::Socket(stream, peer) => self.admit(stream, peer, routes.clone()),
+            Task::Fanout(fanout) => self.fan_out(&fanout),
+            Task::OpenPoll(opening, opened) => self.open_poll(&opening, opened),
+            Task::Poll(at, answer) => self.poll(at, answer),
+            Task::Post(at, messages, taken) => self.post(at, messages, taken),
+            Task::Uploads(at, upload) => self.upload(at, upload),
+            Task::Said(address, said) => self.said(address, said),
+            Task::Topics(query, answer) => {
+                // Who asked may be gone.
+                let _ = answer.send(query.pick(self.table.borrow().counts()));
+            }
+            Task::Close(count, moved) => self.move_away(count, &moved),
+        }
     }
 
     /// Shutdown: every socket is closed with 1012, and polls of sessions elsewhere are answered.
