@@ -189,6 +189,13 @@ fn waiting(
             say(Reason::PodStuck, s, stuck.sentence(s.name(), said));
         }
     }
+    for s in slots.list.iter().filter(|s| s.denied) {
+        let message = format!(
+            "{} is to be evicted: its disruption budget lets it go when all others are ready",
+            s.name()
+        );
+        say(Reason::WaitingForPodReady, s, message);
+    }
     for s in &slots.list {
         let Some(p) = s.pod else { continue };
         if p.node_unreachable && !p.terminating {

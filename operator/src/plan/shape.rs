@@ -117,7 +117,8 @@ pub(crate) fn of(spec: &ChannelClusterSpec, list: &[Slot<'_>]) -> Shape {
         // In place: only a surplus leaves, at the top those for which there was never room.
         total = n;
         let surplus = (r - n).max(0);
-        let no_room = |s: &&Slot<'_>| s.stuck() == Some(StuckReason::Unschedulable);
+        let no_room =
+            |s: &&Slot<'_>| s.pod.is_none() || s.stuck() == Some(StuckReason::Unschedulable);
         let unplaced = list.iter().rev().take(surplus as usize).take_while(no_room).count() as i32;
         bottom = bottom.min(surplus - unplaced);
         needed = 0;

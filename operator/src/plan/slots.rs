@@ -2,7 +2,7 @@
 //! classifies; it decides nothing.
 
 use jiff::{SignedDuration, Timestamp};
-use sluice_crds::{ChannelClusterSpec, EvictionPolicy};
+use sluice_crds::{ChannelClusterSpec, EvictionPolicy, PodDisruptionBudgetMode};
 
 use super::{min_ready, steer};
 use crate::model::{
@@ -34,6 +34,9 @@ pub(crate) struct Slot<'a> {
     pub let_go: bool,
     /// It is to leave its Kubernetes node.
     pub evicting: bool,
+    /// It is, but the disruption budget lets no pod go that is Ready while another is not: a drain
+    /// would be for nothing, and hold the place of those that mend that.
+    pub denied: bool,
     /// Its name, known even when it is missing.
     name: String,
 }
@@ -114,6 +117,7 @@ impl<'a> Slots<'a> {
                             && p.drain_override != Some(DrainOverride::Cancel)
                             && p.eviction.is_some_and(|e| e.wanted(now))
                     }),
+                denied: false,
                 name: pod.map_or_else(|| format!("{cluster}-{ordinal}"), |p| p.name.clone()),
             };
             let back = sts.current_revision == sts.update_revision;
@@ -132,13 +136,22 @@ impl<'a> Slots<'a> {
                         // Cut off from Redis it is the last to take clients, but does so before
                         // nobody does. A rollout must not lead them there.
                         && (s.linked
-                            || p.accepting
+                            // Not one that this plan chose when it was made before.
+                            || (p.accepting && p.accepting_since.is_none_or(|since| since < now))
                             || !s.updated
                             || (back && steer::reaches_redis(p) == Some(false)))
                 });
             s
         };
-        let list = (0..sts.replicas.max(0)).map(slot).collect();
+        let mut list: Vec<Slot<'_>> = (0..sts.replicas.max(0)).map(slot).collect();
+        let budget = spec.replicas > 1
+            && spec.disruption.pod_disruption_budget == PodDisruptionBudgetMode::Auto;
+        if budget && list.iter().any(|s| s.broken(now)) {
+            for s in &mut list {
+                s.denied = s.evicting && s.pod.is_some_and(|p| p.ready);
+                s.evicting &= !s.denied;
+            }
+        }
         let inside = sts.ordinals_start..sts.ordinals_start + sts.replicas.max(0);
         let outside = observed.pods.iter().filter(|p| !inside.contains(&p.ordinal)).collect();
         Self { list, outside }

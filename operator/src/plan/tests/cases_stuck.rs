@@ -43,6 +43,23 @@ fn a_surge_pod_without_a_place_goes_once_the_rollout_is_to_be_in_place() {
 }
 
 #[test]
+fn a_surge_pod_that_a_quota_forbids_is_given_up_once_the_rollout_is_to_be_in_place() {
+    for (n, surge, unavailable) in [(1, 1, 1), (2, 1, 1), (3, 2, 1), (3, 1, 3), (5, 1, 2)] {
+        let mut w = settled(n, 10);
+        w.calm = false;
+        w.spec.update_strategy.rolling_update.max_surge = surge;
+        w.quota = Some(n as usize);
+        w.template = 2;
+        (0..50).for_each(|_| w.step());
+        assert!(w.pods.values().all(|p| p.template == 1), "nothing goes: {}", w.brief());
+        w.spec.update_strategy.rolling_update.max_surge = 0;
+        w.spec.update_strategy.rolling_update.max_unavailable = unavailable;
+        (0..600).for_each(|_| w.step());
+        assert!(w.converged(), "{n} pods, surge {surge}, unavailable {unavailable}: {}", w.brief());
+    }
+}
+
+#[test]
 fn a_pod_whose_node_serves_but_that_is_never_ready_holds_up_no_rollout_wherever_it_stands() {
     for surge in [0, 1] {
         for ordinal in 0..3 {

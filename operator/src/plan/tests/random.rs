@@ -172,8 +172,10 @@ fn run(seed: u64, clients: usize, replicas: i32, events: &[Event]) -> World {
     if w.bad.contains(&w.template) {
         w.template = 3;
     }
-    if !w.calm {
-        // A canary whose pods a fault took is kept: only a person may end that.
+    let current = w.set.as_ref().map(|set| set.current);
+    if !w.calm || current.is_some_and(|current| w.bad.contains(&current)) {
+        // A canary whose pods a fault took, or that keeps pods of a revision that never started: only a
+        // person may end that.
         w.spec.update_strategy.rolling_update.partition = 0;
     }
     w.settle(6000);
@@ -205,6 +207,19 @@ fn two_evicted_pods_that_serve_nobody_are_told_of_in_one_plan() {
     use Event::{Crash, Evict, Replicas, Steps, Template};
     let begun = [Template(2), Replicas(6), Steps(3), Template(1), Steps(3), Crash(164)];
     run(1, 11, 0, &[&begun[..], &[Template(2), Replicas(4), Evict(66)]].concat());
+}
+
+#[test]
+fn an_eviction_that_the_budget_denies_for_a_pod_that_can_not_start_keeps_no_rollout_waiting() {
+    use Event::{Evict, Replicas, Steps, Template};
+    run(1, 0, 3, &[Evict(1), Template(4), Replicas(6), Steps(3), Evict(96)]);
+}
+
+#[test]
+fn a_node_that_is_the_last_to_take_clients_begins_no_drain_more() {
+    use Event::{Concurrent, Crash, CutOff, NodeDown, Replicas, Steps};
+    let begun = [CutOff(131), NodeDown(147, 17), Replicas(3), Steps(17)];
+    run(90, 2, 5, &[&begun[..], &[Concurrent(3), Replicas(1), Crash(92), Steps(1)]].concat());
 }
 
 proptest! {

@@ -22,6 +22,11 @@ impl World {
         }
         for o in range.clone() {
             if !self.pods.contains_key(&o) {
+                if self.quota.is_some_and(|most| self.pods.len() >= most) {
+                    // It tries that again before it does anything else.
+                    self.set = Some(s);
+                    return;
+                }
                 let old = o - s.start < s.partition;
                 let template = if old { s.current } else { s.update };
                 self.create(o, template);
@@ -124,7 +129,8 @@ impl World {
             let load = p.connections().unwrap_or_default() as i32;
             let over = p.drain.as_ref().is_some_and(|c| now >= c.deadline);
             let ready = observed.pods.iter().filter(|o| o.ready && !o.terminating).count() as i32;
-            let budget = self.spec.replicas < 2 || !p.ready || ready >= self.spec.replicas;
+            let expected = self.set.as_ref().map_or(0, |s| s.replicas);
+            let budget = self.spec.replicas < 2 || !p.ready || ready >= expected;
             let goes = answer.allows() && budget;
             assert!(
                 !goes

@@ -114,6 +114,8 @@ pub struct World {
     pub pods: BTreeMap<i32, SimPod>,
     pub clients: Vec<SimClient>,
     pub next_uid: u32,
+    /// So many pods may be made.
+    pub quota: Option<usize>,
     pub startup: i64,
     /// No fault was injected: the stricter promises hold.
     pub calm: bool,
@@ -141,6 +143,7 @@ impl World {
             pods: BTreeMap::new(),
             clients: vec![SimClient::default(); clients],
             next_uid: 1,
+            quota: None,
             startup: 2,
             calm: true,
             lag: 1,
