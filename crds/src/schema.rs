@@ -27,7 +27,10 @@ const WITHOUT: [(&str, &str); 2] = [("resources", "claims"), ("valueFrom", "file
 /// ```
 pub fn crd() -> Value {
     let mut crd = serde_json::to_value(ChannelCluster::crd()).unwrap_or_default();
-    tidy(&mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "");
+    let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    tidy(schema, "");
+    // Without a status kstatus takes an object for done that nobody has looked at yet.
+    schema["properties"]["status"]["default"] = json!({ "observedGeneration": -1 });
     crd
 }
 

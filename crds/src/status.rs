@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChannelClusterStatus {
-    /// The generation of the spec that this report is about.
+    /// The generation of the spec that this report is about; -1 before there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Pods there are, a surge pod included.

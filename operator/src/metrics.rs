@@ -216,6 +216,10 @@ impl Metrics {
         else {
             return;
         };
+        if outcome == "cancelled" && drain.drained_at.is_some() {
+            // It was counted when it had drained.
+            return;
+        }
         let moved = state.node.as_ref().map_or(0, |node| node.drain.moved);
         let outcome = if outcome == "drained" { in_time(drain, at) } else { outcome };
         self.ledger.counted(&pod.uid);

@@ -94,4 +94,9 @@ fn a_drain_that_ran_out_of_time_is_counted_when_its_pod_is_let_go() {
     assert!(timeouts(1));
     metrics.acted(&mark(161), &seen);
     assert!(timeouts(2));
+    // Undone after that it is not counted again.
+    pod.drain.as_mut().unwrap().drained_at = Some(at(161));
+    let seen = Observed { pods: vec![pod.clone()], ..Observed::default() };
+    metrics.acted(&Action::StripAnnotations { pod: (&pod).into() }, &seen);
+    assert!(!count("outcome=\"cancelled\""));
 }

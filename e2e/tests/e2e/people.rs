@@ -1,8 +1,9 @@
 //! What a person and their tools see of a deploy: `kubectl wait`, kstatus' rules, `kubectl get` and `kubectl describe`.
 
 use anyhow::{Context, Result, ensure};
+use kube::api::PostParams;
 use serde_json::{Value, json};
-use sluice_crds::ConditionType;
+use sluice_crds::{ChannelCluster, ConditionType};
 
 use crate::{
     figure,
@@ -16,7 +17,8 @@ fn kstatus(object: &Value) -> &'static str {
         let conditions = status["conditions"].as_array().into_iter().flatten();
         conditions.into_iter().find(|c| c["type"] == type_).map(|c| c["status"].clone())
     };
-    if status["observedGeneration"] != object["metadata"]["generation"] {
+    let observed = &status["observedGeneration"];
+    if !observed.is_null() && *observed != object["metadata"]["generation"] {
         return "InProgress";
     }
     if is("Reconciling").is_some_and(|status| status == "True") {
@@ -51,6 +53,16 @@ fn kubectl_wait_and_kstatus_tell_when_a_deploy_is_done() {
         // Balancers must have heard of a drain before it closes anyone, or some are moved twice.
         let patient = json!({ "drain": { "initialDelaySeconds": 3 } });
         let cluster = space.cluster("chat", spec(2, patient)).await?;
+        // As whoever has just made it is answered, before anybody has looked at it.
+        let new: ChannelCluster = serde_json::from_value(json!({
+            "apiVersion": "sluice.dev/v1alpha1",
+            "kind": "ChannelCluster",
+            "metadata": { "name": "new" },
+            "spec": { "replicas": 0 },
+        }))?;
+        let made = space.api().create(&PostParams::default(), &new).await?;
+        let made = serde_json::to_value(made)?;
+        ensure!(kstatus(&made) == "InProgress", "done before anybody has seen it: {made}");
         space.kubectl(&["wait", "chc/chat", "--for=condition=Ready", "--timeout=170s"]).await?;
         let roll = Roll::start(&cluster, 20).await?;
         let before = cluster.status().await?.update_revision;

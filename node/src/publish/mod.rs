@@ -31,6 +31,7 @@ use crate::api::{self, ApiError, Token, error};
 use crate::hub::{PresencePage, PresenceQuery, TopicCount, TopicQuery};
 use crate::nesting::{self, MAX_LEVELS};
 use crate::pubsub::{Broadcast, Kind};
+use crate::readable::is_readable;
 
 mod control;
 mod presence;
@@ -264,6 +265,12 @@ fn check(
     let (kind, payload) = match (m.payload, m.payload_base64) {
         (Some(json), None) if !nesting::is_shallow(json.get().as_bytes()) => {
             return wrong(&format!("the payload is nested too deep, at most {MAX_LEVELS} levels"));
+        }
+        (Some(json), None) if !is_readable(json.get()) => {
+            return wrong(
+                "the payload has half of a surrogate pair, a number beyond a float, or an integer of over \
+                 1024 bytes, at which decoders of clients fail",
+            );
         }
         (Some(json), None) if json.get().starts_with('{') => {
             (Kind::Json, Bytes::from(String::from(Box::<str>::from(json))))

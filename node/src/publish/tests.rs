@@ -37,6 +37,20 @@ fn one_message_or_several_in_order() {
 }
 
 #[test]
+fn a_payload_at_which_decoders_of_clients_fail_is_refused() {
+    let of =
+        |payload| parse(format!(r#"{{"topic":"a","event":"x","payload":{payload}}}"#).as_bytes());
+    for payload in [r#"{"a":"\ud83d"}"#, r#"{"a":[1e999]}"#] {
+        let error = of(payload).unwrap_err();
+        assert_eq!(error.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(format!("{error:?}").contains("message 0: the payload has half of"), "{error:?}");
+    }
+    for payload in [r#"{"a":"\ud83d\ude00"}"#, r#"{"a":[1e99]}"#] {
+        assert!(of(payload).is_ok(), "{payload}");
+    }
+}
+
+#[test]
 fn a_payload_has_so_many_levels_and_no_more() {
     let deep = |levels: usize| {
         let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));

@@ -10,6 +10,7 @@ use super::call::{Failure, Said};
 use super::decision::{self, Decision};
 use crate::channel::{Payload, Status};
 use crate::nesting::is_shallow;
+use crate::readable::is_readable;
 
 /// Longest id, in bytes.
 const MAX_ID: usize = 255;
@@ -108,7 +109,10 @@ pub(super) fn admission(said: &Said) -> Result<Verdict<Admission>, Failure> {
 
 /// Reads the answer to a join: what the client is told, if not what the rule says.
 pub(super) fn join(said: &Said) -> Result<Verdict<Option<Payload>>, Failure> {
-    decided(said, |Welcome { response }| Some(response.map(Payload::from)))
+    decided(said, |Welcome { response }| match response {
+        Some(raw) => Some(Some(told(raw)?)),
+        None => Some(None),
+    })
 }
 
 /// Reads the answer to an event; `may_be_named` tells what another may be called.
@@ -152,7 +156,7 @@ fn spread(raw: &RawValue, may_be_named: impl Fn(&str) -> bool) -> Option<Spread>
         serde_json::from_str(raw.get()).ok()?;
     let payload = match (payload, payload_base64) {
         (Some(_), Some(_)) => return None,
-        (Some(raw), None) => Some(Payload::from(raw)),
+        (Some(raw), None) => Some(told(raw)?),
         (None, Some(text)) => Some(Payload::binary(STANDARD.decode(text).ok()?)),
         (None, None) => None,
     };
@@ -173,7 +177,16 @@ fn answered(raw: &RawValue) -> Option<Option<(Status, Payload)>> {
         Word::Ok => Status::Ok,
         Word::Error => Status::Error,
     };
-    Some(Some((status, response.map_or_else(Payload::empty, Payload::from))))
+    let response = match response {
+        Some(raw) => told(raw)?,
+        None => Payload::empty(),
+    };
+    Some(Some((status, response)))
+}
+
+/// JSON for clients: not such at which their decoders fail, and with it at the whole message.
+fn told(raw: Box<RawValue>) -> Option<Payload> {
+    is_readable(raw.get()).then(|| Payload::from(raw))
 }
 
 #[cfg(test)]

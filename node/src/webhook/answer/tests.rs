@@ -95,6 +95,21 @@ fn an_event_goes_the_way_that_the_backend_says_and_what_is_unclear_is_no_answer(
 }
 
 #[test]
+fn what_a_backend_has_clients_told_is_nothing_at_which_their_decoders_fail() {
+    for json in [r#"{"a":"\ud83d"}"#, r#"{"a":1e999}"#] {
+        let body = |more: &str| said(200, &format!(r#"{{"allow": true, {more}}}"#));
+        let welcome = body(&format!(r#""response": {json}"#));
+        assert_eq!(join(&welcome), Err(Failure::Garbage), "{json}");
+        let broadcast = body(&format!(r#""broadcast": {{"payload": {json}}}"#));
+        assert_eq!(event(&broadcast, |_| true), Err(Failure::Garbage), "{json}");
+        let reply = body(&format!(r#""reply": {{"response": {json}}}"#));
+        assert_eq!(event(&reply, |_| true), Err(Failure::Garbage), "{json}");
+    }
+    let pair = r#"{"allow": true, "response": {"a":"\ud83d\ude00"}}"#;
+    assert!(join(&said(200, pair)).is_ok());
+}
+
+#[test]
 fn what_is_broadcast_for_a_backend_is_no_deeper_than_what_a_client_may_send() {
     let of = |levels: usize| {
         let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
