@@ -45,7 +45,8 @@ pub struct Service {
     pub session_affinity: SessionAffinity,
     /// Whether traffic from outside may be passed on to another Kubernetes node (`Cluster`) or only
     /// reaches pods on the node where it arrived, with the client's address kept (`Local`).
-    /// Default: Kubernetes' own, `Cluster`.
+    /// Default: Kubernetes' own, `Cluster`. With `Local` a deploy may move clients more than once, and
+    /// those of a Kubernetes node without a pod reach nobody until their balancer knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_traffic_policy: Option<ExternalTrafficPolicy>,
     /// Ranges of addresses that may come through the balancer, such as `192.0.2.0/24`, where the

@@ -91,7 +91,9 @@ pub struct PodState {
     pub crashed: bool,
     /// What its kubelet, or the node's own last words, say of that; empty when nothing.
     pub stuck_message: String,
-    /// Its Kubernetes node is not Ready, or its phase is Unknown.
+    /// The Kubernetes node that it is on; empty before it is on one.
+    pub kubernetes_node: String,
+    /// That is not Ready, or its phase is Unknown.
     pub node_unreachable: bool,
     /// Label [`sluice_crds::names::ACCEPTING_LABEL`] is `"true"`.
     pub accepting: bool,

@@ -249,6 +249,11 @@ pub fn pod_state(pod: &Pod, cluster: &str, now: Timestamp) -> Option<PodState> {
         stuck: stuck.as_ref().map(|(reason, _)| *reason),
         crashed: !ready.is_some_and(holds) && crashed(pod),
         stuck_message: stuck.map(|(_, message)| message).unwrap_or_default(),
+        kubernetes_node: pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.clone())
+            .unwrap_or_default(),
         node_unreachable: node_unreachable(pod),
         accepting,
         accepting_since: annotation(names::ACCEPTING_SINCE)

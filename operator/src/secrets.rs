@@ -225,7 +225,7 @@ mod tests {
             assert_eq!(data, once, "nothing is written when nothing changed");
             [URL, AUTH_CONF].map(|key| String::from_utf8(data[key].0.clone()).unwrap())
         };
-        let host = "chat-redis.team.svc.cluster.local:6379";
+        let host = "chat-redis.team.svc.cluster.local.:6379";
         let new = [format!("redis://:new-1@{host}"), "requirepass new-1\n".to_owned()];
         assert_eq!(filled(&[(PASSWORD, "new-1\n")]), new);
         let old = format!("redis://:old@{host}");
@@ -233,6 +233,8 @@ mod tests {
             filled(&[(PASSWORD, "new-1"), (URL, &old), (AUTH_CONF, "requirepass old\n")]),
             new
         );
+        let relative = "redis://:new-1@chat-redis.team.svc.cluster.local:6379";
+        assert_eq!(filled(&[(PASSWORD, "new-1"), (URL, relative)]), new, "of an operator before");
 
         // Whatever letters it has; those of a time before are not left as they were.
         let bad = format!("redis://:p@ss w/rd@{host}");

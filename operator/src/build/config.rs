@@ -38,12 +38,7 @@ pub(super) fn node_yaml(cluster: &Cluster<'_>) -> Result<String, Error> {
         },
         discovery: Discovery {
             dns: Some(DnsDiscovery {
-                name: format!(
-                    "{}.{}.svc.{}",
-                    names::headless_service(cluster.name),
-                    cluster.namespace,
-                    cluster.defaults.cluster_domain
-                ),
+                name: cluster.address(&names::headless_service(cluster.name)),
                 port: names::MESH_PORT,
                 interval_seconds: spec.discovery.interval_seconds.max(1).unsigned_abs(),
             }),

@@ -174,6 +174,13 @@ impl<'a> Cluster<'a> {
         })
     }
 
+    /// The DNS name of its Service `service`, with the final dot: no search domain of a Kubernetes node,
+    /// which may answer for any name, comes before the cluster's own.
+    fn address(&self, service: &str) -> String {
+        let domain = self.defaults.cluster_domain.trim_end_matches('.');
+        format!("{service}.{}.svc.{domain}.", self.namespace)
+    }
+
     /// The image of its nodes.
     pub fn image(&self) -> &'a str {
         if self.spec.image.is_empty() { &self.defaults.node_image } else { &self.spec.image }

@@ -37,16 +37,20 @@ pub fn auth_conf(password: &str) -> String {
 /// Whether both are such as are made of a password here, or are not there. Of one's own, each may
 /// say what the other must fit.
 pub fn made_here(cluster: &Cluster<'_>, url: &str, auth_conf: &str) -> bool {
-    let host = format!("@{}", host(cluster));
-    let of_url = url.is_empty() || (url.starts_with(URL_START) && url.ends_with(&host));
+    let port = format!(":{PORT}");
+    let relative =
+        |url: &str| url.strip_suffix(&port).map(|url| url.trim_end_matches('.').to_owned());
+    let host = relative(&format!("@{}", host(cluster)));
+    let of_url = url.is_empty()
+        || (url.starts_with(URL_START)
+            && relative(url).zip(host).is_some_and(|(url, host)| url.ends_with(&host)));
     let of_file = auth_conf.is_empty()
         || (auth_conf.starts_with(AUTH_START) && auth_conf.lines().count() == 1);
     of_url && of_file
 }
 
 fn host(cluster: &Cluster<'_>) -> String {
-    let (name, domain) = (names::redis(cluster.name), &cluster.defaults.cluster_domain);
-    format!("{name}.{}.svc.{domain}:{PORT}", cluster.namespace)
+    format!("{}:{PORT}", cluster.address(&names::redis(cluster.name)))
 }
 
 fn is_plain(byte: u8) -> bool {

@@ -102,7 +102,7 @@ fn every_node_file_reads_back() {
         let file = template["metadata"]["annotations"][NODE_CONFIG].as_str().unwrap();
         let config: NodeConfig = serde_saphyr::from_str(file).unwrap();
         assert_eq!(config.cluster, "team/chat");
-        assert_eq!(config.discovery.dns.unwrap().name, "chat-headless.team.svc.cluster.local");
+        assert_eq!(config.discovery.dns.unwrap().name, "chat-headless.team.svc.cluster.local.");
         assert_eq!(config.pubsub.redis.map(|r| r.url_file).as_deref(), url_file);
         assert_eq!(config.pubsub.peer_buffer_bytes, 32 << 20);
         // A node of an earlier version, which an image may be, takes the file as well.

@@ -9,7 +9,7 @@ use sluice_crds::{ChannelClusterSpec, RebalanceMode, SessionAffinity};
 use sluice_node_api::admin::{DrainPhase, ShedRequest};
 
 use super::{Shape, Slots, at, linked};
-use crate::model::{Action, Cursor, Observed, PodState, StatefulSetState};
+use crate::model::{Action, Cursor, DrainOverride, Observed, PodState, StatefulSetState};
 
 /// As many clients above the mean are never too many.
 const A_COUPLE: f64 = 2.0;
@@ -43,10 +43,10 @@ pub(crate) fn skew(
         && slots.outside.is_empty()
         // Without Redis, those who are moved would miss what is said where they were.
         && slots.list.iter().all(|s| s.serving && s.pod.is_some_and(|p| linked(observed, p)))
-        && observed
-            .pods
-            .iter()
-            .all(|p| p.drain_override.is_none() && p.drain_phase() == Some(DrainPhase::None));
+        && observed.pods.iter().all(|p| {
+            p.drain_override != Some(DrainOverride::Cancel)
+                && p.drain_phase() == Some(DrainPhase::None)
+        });
     if !calm || slots.list.is_empty() {
         return None;
     }

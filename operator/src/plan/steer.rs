@@ -1,8 +1,10 @@
 //! Who takes new clients. A label on each pod says so; the client Service selects by it. As long
 //! as a ready pod that does not drain exists, somebody takes them.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
-use sluice_crds::{Adapter, ChannelClusterSpec};
+use sluice_crds::{Adapter, ChannelClusterSpec, ExternalTrafficPolicy};
 
 use super::{Shape, Slot, Slots, arrivals, rebalance::Skew, shape::Way};
 use crate::model::{Action, Observed, PodRef, PodState};
@@ -173,7 +175,27 @@ pub(crate) fn accepting<'a>(
     // those who come before the links are up hear each other. By Redis that would gain nothing.
     let at_most = if spec.pubsub.adapter == Adapter::Mesh { 1 } else { usize::MAX };
     let anyone = || candidates.iter().map(|(s, _)| s.name()).take(at_most).collect();
-    ladder.into_iter().find(|set| !set.is_empty()).unwrap_or_else(anyone)
+    let mut chosen = ladder.into_iter().find(|set| !set.is_empty()).unwrap_or_else(anyone);
+    if spec.service.external_traffic_policy == Some(ExternalTrafficPolicy::Local) {
+        let mut others: Vec<_> = candidates.iter().filter(|(s, _)| fit(s)).collect();
+        others.sort_by(|(a, a_stays), (b, b_stays)| {
+            b_stays.cmp(a_stays).then(load(a).total_cmp(&load(b)))
+        });
+        reach_everywhere(&mut chosen, others.into_iter().map(|(s, _)| *s));
+    }
+    chosen
+}
+
+/// Adds the first of the others on each Kubernetes node that has none of the chosen: with
+/// `externalTrafficPolicy: Local` what arrives there reaches no other.
+fn reach_everywhere<'a>(
+    chosen: &mut Vec<&'a str>,
+    others: impl Iterator<Item = &'a Slot<'a>> + Clone,
+) {
+    let place = |s: &Slot<'_>| s.pod.map(|p| p.kubernetes_node.clone()).unwrap_or_default();
+    let taken = others.clone().filter(|s| chosen.contains(&s.name()));
+    let mut reached: BTreeSet<String> = taken.map(place).collect();
+    chosen.extend(others.filter(|s| reached.insert(place(s))).map(Slot::name));
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The table of edge cases, the rest: Redis, stuck pods, in place, canary, steering.
 
-use sluice_crds::{Adapter, OperatorUpgradePolicy, Reason};
+use sluice_crds::{Adapter, ExternalTrafficPolicy, OperatorUpgradePolicy, Reason};
 
 use super::{
     cases::{draining, pod, settled, uids, until},
-    sim::World,
+    sim::{SimPod, World},
     spec,
 };
 use crate::{
@@ -382,5 +382,29 @@ fn a_statefulset_made_anew_takes_over_the_pods_that_the_last_one_left() {
             (start, replicas, replicas),
             "{pods:?}"
         );
+    }
+}
+
+#[test]
+fn with_local_traffic_each_kubernetes_node_has_a_pod_that_takes_clients_as_long_as_it_can() {
+    let mut w = settled(3, 20);
+    w.kubernetes_nodes = 3;
+    w.spec.service.external_traffic_policy = Some(ExternalTrafficPolicy::Local);
+    w.template = 2;
+    let mut steps = 0;
+    while !(steps > 0 && w.converged()) {
+        w.step();
+        steps += 1;
+        assert!(steps < 500, "{}", w.brief());
+        let set = w.set.clone().expect("it is there");
+        let here =
+            |o: i32, node: i32| o % 3 == node && (set.start..set.start + set.replicas).contains(&o);
+        for node in 0..3 {
+            let mut pods = w.pods.iter().filter(|(o, _)| here(**o, node)).map(|(_, p)| p);
+            let stays = |p: &SimPod| p.template == 1 && p.annotations.is_none() && !p.terminating;
+            if pods.clone().any(stays) {
+                assert!(pods.any(|p| p.accepting), "nobody on node-{node}: {}", w.brief());
+            }
+        }
     }
 }

@@ -69,6 +69,15 @@ fn a_scale_up_ends_even() {
 }
 
 #[test]
+fn a_release_on_a_pod_that_does_not_drain_keeps_nothing_from_becoming_even() {
+    let mut w = world(1, 60, 7);
+    super::cases::pod(&mut w, 0).pin = Some(crate::model::DrainOverride::Release);
+    w.spec.replicas = 3;
+    settle(&mut w, 60);
+    assert!(even(&w), "{:?}", loads(&w));
+}
+
+#[test]
 fn the_labels_come_first_then_the_shed_with_its_rate_and_delay() {
     let mut w = world(4, 60, 1);
     w.spec.rebalance.rate_per_second = 7;

@@ -116,6 +116,8 @@ pub struct World {
     pub next_uid: u32,
     /// So many pods may be made.
     pub quota: Option<usize>,
+    /// Kubernetes nodes, on which pods are in turn.
+    pub kubernetes_nodes: i32,
     pub startup: i64,
     /// No fault was injected: the stricter promises hold.
     pub calm: bool,
@@ -144,6 +146,7 @@ impl World {
             clients: vec![SimClient::default(); clients],
             next_uid: 1,
             quota: None,
+            kubernetes_nodes: 1,
             startup: 2,
             calm: true,
             lag: 1,
@@ -239,6 +242,7 @@ impl World {
                 stuck: self.bad.contains(&p.template).then_some(StuckReason::ImagePull).or(p.stuck),
                 crashed: false,
                 stuck_message: String::new(),
+                kubernetes_node: format!("node-{}", ordinal % self.kubernetes_nodes),
                 node_unreachable: self.now < p.node_down_until,
                 accepting: p.accepting,
                 accepting_since: p.accepting.then(|| at(p.relabelled)),
