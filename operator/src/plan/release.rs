@@ -3,14 +3,14 @@
 //! deadline, or when a person says so.
 
 use jiff::Timestamp;
-use sluice_crds::{ChannelClusterSpec, TimeoutPolicy};
+use sluice_crds::{ChannelClusterSpec, DrainReason, TimeoutPolicy};
 use sluice_node_api::admin::DrainPhase;
 
 use super::{
     Shape, Slot, Slots, at,
     shape::{self, Way},
 };
-use crate::model::{Cursor, DrainOverride, PodState, StatefulSetState};
+use crate::model::{Cursor, DrainOverride, PodState, StatefulSetState, StuckReason};
 
 /// Whether the pod has, at this look, no more clients than a drained one may: its drain is past
 /// the initial delay, so that balancers have heard of it, and at most `exitAtConnections` are left.
@@ -88,8 +88,12 @@ pub(crate) fn cursor(
     shape: &Shape,
     now: Timestamp,
 ) -> Cursor {
+    let unproven = slots.list.iter().any(|s| s.stays_updated() && !s.available);
     let may_go = |shape: &Shape, i: usize, s: &Slot<'_>, way: Way| {
-        shape.victim(i).is_some_and(|v| v.way == way) && free(spec, s, now)
+        shape.victim(i).is_some_and(|v| {
+            let returns = unproven && v.reason == DrainReason::Rollout && comes_back(slots, s, now);
+            v.way == way && free(spec, s, now) && !returns
+        })
     };
     let left = slots
         .list
@@ -127,4 +131,16 @@ pub(crate) fn cursor(
         (len - run.count()) as i32
     };
     Cursor { replicas, ordinals_start: sts.ordinals_start + left as i32, partition, ..at(sts) }
+}
+
+/// Whether an old pod is away only for now: somebody has deleted it, or it is just coming back. While it
+/// is to be seen whether the wanted revision starts it comes back as it was: one that does not start would
+/// take all that are deleted meanwhile.
+fn comes_back(slots: &Slots<'_>, s: &Slot<'_>, now: Timestamp) -> bool {
+    let fails = |s: &Slot<'_>| s.stuck().is_some_and(|why| why != StuckReason::Unschedulable);
+    let failed = || slots.list.iter().any(|s| s.stays_updated() && fails(s));
+    let starts = |p: &PodState| {
+        !p.ready && !p.crashed && p.stuck.is_none() && (failed() || !s.broken(now))
+    };
+    !s.let_go && (s.gone() || s.pod.is_some_and(starts))
 }

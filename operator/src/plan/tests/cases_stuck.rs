@@ -24,6 +24,31 @@ fn with_room_for(most: usize, w: &mut World, seconds: usize) {
 }
 
 #[test]
+fn old_pods_that_go_while_the_new_revision_can_not_start_come_back_as_they_were() {
+    for surge in [0, 1] {
+        let mut w = settled(3, 10);
+        w.calm = false;
+        w.spec.update_strategy.rolling_update.max_surge = surge;
+        w.bad = [2].into();
+        w.template = 2;
+        (0..60).for_each(|_| w.step());
+        let old: Vec<i32> = w.pods.iter().filter(|(_, p)| p.template == 1).map(|(o, _)| *o).collect();
+        assert_eq!(old.len() as i32, 2 + surge, "{}", w.brief());
+        for o in &old {
+            w.kill(*o);
+            (0..60).for_each(|_| w.step());
+            let serves = |o: &i32| {
+                let p = w.pods.get(o);
+                p.is_some_and(|p| p.template == 1 && p.ready_since.is_some())
+            };
+            assert!(old.iter().all(serves), "surge {surge}, chat-{o} deleted: {}", w.brief());
+        }
+        w.template = 3;
+        w.settle(500);
+    }
+}
+
+#[test]
 fn a_surge_pod_without_a_place_goes_once_the_rollout_is_to_be_in_place() {
     for (n, surge, unavailable) in
         [(1, 1, 1), (2, 1, 1), (3, 1, 1), (3, 2, 1), (3, 1, 3), (5, 1, 2)]
