@@ -26,13 +26,23 @@ impl Ref {
     /// Null.
     pub const NULL: Self = Self(None);
 
-    /// From JSON text; `None` when it is longer than [`MAX_FIELD`].
+    /// From JSON text; `None` when it is longer than [`MAX_FIELD`]. Escapes are taken out where they need
+    /// not be: one text is one reference, however it is written.
     pub fn from_json(json: &str) -> Option<Self> {
         match json {
             "null" => Some(Self::NULL),
-            json if json.len() <= MAX_FIELD => Some(Self(Some(json.into()))),
-            _ => None,
+            json if json.len() > MAX_FIELD => None,
+            json if json.starts_with('"') && json.contains('\\') => {
+                Self::from_text(&serde_json::from_str::<String>(json).ok()?)
+            }
+            json => Some(Self(Some(json.into()))),
         }
+    }
+
+    /// The string `text`, of the binary encoding; `None` when it is longer than [`MAX_FIELD`].
+    pub fn from_text(text: &str) -> Option<Self> {
+        let json = (text.len() <= MAX_FIELD).then(|| serde_json::to_string(text).ok())??;
+        Some(Self(Some(json.into())))
     }
 
     /// The JSON text.

@@ -250,14 +250,9 @@ fn binary(bytes: &[u8]) -> Option<Incoming<'_>> {
     };
     let (join_ref, reference) = (field(join_ref)?, field(reference)?);
     let (topic, event) = (field(topic)?, field(event)?);
-    let quoted = |text| {
-        let mut json = Vec::new();
-        quote(text, &mut json);
-        Ref::from_json(std::str::from_utf8(&json).ok()?)
-    };
     Some(Incoming {
-        join_ref: quoted(join_ref)?,
-        reference: quoted(reference)?,
+        join_ref: Ref::from_text(join_ref)?,
+        reference: Ref::from_text(reference)?,
         topic: Cow::Borrowed(topic),
         event: Cow::Borrowed(event),
         payload: Payload::Binary(rest),

@@ -1,6 +1,6 @@
 //! Starts the data plane: shards, listener, [`Hub`].
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use axum::Router;
 use bytes::Bytes;
@@ -35,6 +35,14 @@ pub enum StartError {
         /// What the system said.
         #[source]
         source: std::io::Error,
+    },
+    /// The path of a mount is none, or is that of another.
+    #[error("cannot serve sockets under {path:?}: {why}")]
+    Mount {
+        /// The path as the mount has it.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// A shard's thread or runtime could not be made.
     #[error("cannot start a shard")]
@@ -138,7 +146,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// When the address cannot be bound or a thread cannot be started.
+    /// When a mount's path is none or that of another, the address cannot be bound, or a thread cannot be
+    /// started.
     pub async fn start(self, shutdown: CancellationToken) -> Result<(Hub, SocketAddr), StartError> {
         let Self { config, name, live, shards, routes, mut mounts, secret, webhook } = self;
         let listen = |source| StartError::Listen { address: config.listen.http.clone(), source };
@@ -150,6 +159,7 @@ impl Builder {
         if mounts.is_empty() {
             mounts.push(Mount::stock(&config.socket));
         }
+        check_paths(&mounts)?;
         let settings = Settings::from(&config.socket);
         let mounts: Vec<_> =
             mounts.into_iter().map(|mount| Arc::new(mount.or(&settings))).collect();
@@ -170,6 +180,28 @@ impl Builder {
         tokio::spawn(accept::accept(listener, plane.clone(), shutdown));
         Ok((Hub::start(plane), address))
     }
+}
+
+/// What a router would panic at.
+fn check_paths(mounts: &[Mount]) -> Result<(), StartError> {
+    let mut seen = BTreeSet::new();
+    for Mount { path, .. } in mounts {
+        let wrong = |why| Err(StartError::Mount { path: path.clone(), why });
+        if !(path.is_empty() || path.starts_with('/')) {
+            return wrong("it must begin with a slash, such as `/socket`");
+        }
+        let named = |part: &str| part.strip_prefix('{')?.strip_suffix('}').map(str::to_owned);
+        let plain = |part: &str| !part.is_empty() && !part.contains(['{', '}', '*', '?', '#']);
+        let parts = || path.split('/').skip(1);
+        if !parts().all(|part| plain(&named(part).unwrap_or_else(|| part.to_owned()))) {
+            return wrong("each part must be letters, or one `{name}`");
+        }
+        let shape: Vec<_> = parts().map(|part| named(part).map_or(part, |_| "{}")).collect();
+        if !seen.insert(shape) {
+            return wrong("another mount has it");
+        }
+    }
+    Ok(())
 }
 
 async fn bind(address: &str) -> std::io::Result<TcpListener> {

@@ -75,6 +75,21 @@ async fn p_join_3_p_bin_8_a_join_is_refused_crashes_or_is_answered_with_anything
 }
 
 #[tokio::test]
+async fn p_v2_3_p_bc_6_what_is_no_object_and_no_bytes_is_neither_pushed_nor_broadcast() {
+    let node = node().await;
+    let (mut client, mut other) = (node.client().await, node.client().await);
+    other.join("quiet:a").await;
+    for event in ["push_me", "broadcast"] {
+        client.join("quiet:a").await;
+        client.send(json!(["1", "2", "quiet:a", event, [1]])).await;
+        let crashed = json!(["1", "2", "quiet:a", "phx_error", {}]);
+        let told = client.next().await;
+        assert_eq!((&told[2], &told[3]), (&crashed[2], &crashed[3]), "{told}");
+        other.is_quiet().await;
+    }
+}
+
+#[tokio::test]
 async fn p_join_4_a_null_join_ref_is_null_at_the_ends_and_the_ref_between() {
     let node = node().await;
     let mut client = node.client().await;

@@ -77,6 +77,10 @@ async fn p_lp_1_p_lp_2_refusals_are_in_the_body_and_methods_are_bounded() {
     assert_eq!(options.headers()["access-control-max-age"], "3600");
     let unknown = http.post(format!("{url}?token=x")).body("[]");
     assert_eq!(answer(unknown).await, json!({"status": 410}));
+    let session = Session::open(node.address, "/socket").await;
+    let malformed = http.post(format!("{url}?token={}", session.token)).body("%%%");
+    let malformed = malformed.header("content-type", "application/x-ndjson");
+    assert_eq!(malformed.send().await.expect("an answer").status(), 500);
     let strict = format!("http://{}/strict/longpoll", node.address);
     assert_eq!(http.get(strict).send().await.expect("an answer").status(), 404);
 }

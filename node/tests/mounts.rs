@@ -7,7 +7,10 @@ mod plane;
 use conformance::{ask, join, node};
 use plane::{Client, Node, PATIENCE};
 use serde_json::json;
+use sluice_node::{channel::Mount, server::Builder};
+use sluice_node_api::config::NodeConfig;
 use tokio_tungstenite::tungstenite::{Error, client::IntoClientRequest, http::HeaderValue};
+use tokio_util::sync::CancellationToken;
 
 /// Connects with headers; what the handshake answered, and the client if it was let in.
 async fn connect(
@@ -154,5 +157,37 @@ async fn p_con_1_an_empty_segment_is_none() {
         assert_ne!(there.status(), 404, "{way}");
         let nowhere = format!("/space//{way}?vsn=2.0.0");
         assert_eq!(connect(&node, &nowhere, &[]).await.0, 404, "{way}");
+    }
+}
+
+#[tokio::test]
+async fn paths_that_can_not_be_served_are_refused_at_the_start() {
+    let start = async |paths: &[&str]| {
+        let mut config = NodeConfig::default();
+        config.listen.http = "127.0.0.1:0".into();
+        let mounts = paths.iter().map(|path| Mount::open(*path));
+        let shutdown = CancellationToken::new();
+        let builder = mounts.fold(Builder::new(&config).shards(1), Builder::mount);
+        let started = builder.start(shutdown.clone()).await;
+        shutdown.cancel();
+        started.map(drop).map_err(|error| error.to_string()).err().unwrap_or_default()
+    };
+    for paths in [
+        &["socket"][..],
+        &["/a", "/a/"],
+        &["/a/{x}", "/a/{y}"],
+        &["/a//b"],
+        &["/{}"],
+        &["/a{b}c"],
+        &["/*"],
+    ] {
+        let said = start(paths).await;
+        assert!(
+            said.contains(&format!("{:?}", paths[paths.len() - 1].trim_end_matches('/'))),
+            "{said}"
+        );
+    }
+    for paths in [&["/"][..], &["/a", "/a/b", "/{x}/b", "/a/{x}"]] {
+        assert_eq!(start(paths).await, "", "{paths:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! What a channel does to the world: pushes, replies, broadcasts, messages to itself.
 //!
 //! A [`Ctx`] may be cloned and used from any thread, for as long as it is wanted; once the channel
-//! has ended it does nothing. Nothing here blocks.
+//! has ended it does nothing but answer what was asked before. Nothing here blocks.
 
 use std::{
     fmt,

@@ -66,6 +66,15 @@ fn p_v2_1_five_elements_and_further_ones_are_ignored() {
 }
 
 #[test]
+fn p_push_1_a_reference_is_the_same_however_it_is_written() {
+    let of = |json| Ref::from_json(json).expect("short");
+    assert_eq!(of(r#""\u0031\/""#), of(r#""1/""#));
+    assert_eq!(of(r#""\"""#).as_json(), r#""\"""#);
+    assert_ne!(of("1"), of("\"1\""));
+    assert_eq!(of(r#"["\u0031"]"#).as_json(), r#"["\u0031"]"#);
+}
+
+#[test]
 fn p_v2_2_references_come_back_with_their_type() {
     for reference in ["\"1\"", "1", "null", "1.5", "[1,{}]"] {
         let text = format!(r#"[{reference},{reference},"room:1","e",{{}}]"#);
@@ -166,6 +175,16 @@ fn p_bc_1_a_broadcast_has_no_references() {
     out.clear();
     Version::V1.encode_broadcast(&broadcast, &mut out).expect("fits");
     assert_eq!(out, br#"{"topic":"room:\"1\"","event":"e","payload":{"a":1},"ref":null}"#);
+}
+
+#[test]
+fn p_bin_1_a_reference_of_255_bytes_fits_whatever_letters_it_has() {
+    for reference in ["x".repeat(255), "\"".repeat(255)] {
+        let head = [0, 0, 255, 1, 1];
+        let bytes = [&head[..], reference.as_bytes(), b"te"].concat();
+        let message = Version::V2.decode_binary(&bytes).expect("valid");
+        assert_eq!(message.reference.to_text(), reference);
+    }
 }
 
 #[test]

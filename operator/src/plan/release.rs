@@ -139,8 +139,7 @@ pub(crate) fn cursor(
 fn comes_back(slots: &Slots<'_>, s: &Slot<'_>, now: Timestamp) -> bool {
     let fails = |s: &Slot<'_>| s.stuck().is_some_and(|why| why != StuckReason::Unschedulable);
     let failed = || slots.list.iter().any(|s| s.stays_updated() && fails(s));
-    let starts = |p: &PodState| {
-        !p.ready && !p.crashed && p.stuck.is_none() && (failed() || !s.broken(now))
-    };
+    let starts =
+        |p: &PodState| !p.ready && !p.crashed && p.stuck.is_none() && (failed() || !s.broken(now));
     !s.let_go && (s.gone() || s.pod.is_some_and(starts))
 }

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use sluice_crds::{Adapter, ChannelClusterStatus, ConditionType, Reason, RedisMode};
+use sluice_crds::{
+    Adapter, ChannelClusterStatus, ConditionType, DrainReport, DrainReportPhase, Reason, RedisMode,
+};
 use sluice_node_api::admin::{NodeStatus, RedisFailure};
 
 use super::{
@@ -153,16 +155,12 @@ fn progressing(
 }
 
 fn draining(observed: &Observed, status: &ChannelClusterStatus) -> Verdict {
-    let drains_on = |uid: &str| observed.pods.iter().any(|p| p.uid == uid && p.drains());
-    let mut drains: Vec<String> = status
-        .drains
-        .iter()
-        .filter(|d| drains_on(&d.pod_uid))
-        .map(|d| {
-            let (left, all) = (d.remaining_connections, d.initial_connections);
-            format!("{}: {left} of {all} connections left", d.pod_name)
-        })
-        .collect();
+    let told = |d: &DrainReport| {
+        let (left, all) = (d.remaining_connections, d.initial_connections);
+        let goes = if d.phase == DrainReportPhase::Releasing { ", it goes" } else { "" };
+        format!("{}: {left} of {all} connections left{goes}", d.pod_name)
+    };
+    let mut drains: Vec<String> = status.drains.iter().map(told).collect();
     let alone = observed.pods.iter().filter(|p| p.drain.is_none() && p.leaves());
     drains.extend(alone.map(|p| {
         let left = p.connections().unwrap_or_default();

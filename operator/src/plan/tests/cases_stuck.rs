@@ -32,7 +32,8 @@ fn old_pods_that_go_while_the_new_revision_can_not_start_come_back_as_they_were(
         w.bad = [2].into();
         w.template = 2;
         (0..60).for_each(|_| w.step());
-        let old: Vec<i32> = w.pods.iter().filter(|(_, p)| p.template == 1).map(|(o, _)| *o).collect();
+        let old: Vec<i32> =
+            w.pods.iter().filter(|(_, p)| p.template == 1).map(|(o, _)| *o).collect();
         assert_eq!(old.len() as i32, 2 + surge, "{}", w.brief());
         for o in &old {
             w.kill(*o);

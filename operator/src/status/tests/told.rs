@@ -32,6 +32,9 @@ impl Told {
     pub(super) fn look(&mut self) -> &ChannelClusterStatus {
         let r = tell(&self.w, &self.w.desired(), &self.w.observe(), self.status.as_ref());
         self.events.extend(r.events);
+        let (draining, ..) = condition(&r.status, ConditionType::Draining);
+        let drains = self.w.observe().pods.iter().any(|p| p.drain.is_none() && p.leaves());
+        assert_eq!(draining == "True", drains || !r.status.drains.is_empty(), "{:#?}", r.status);
         self.status.insert(r.status)
     }
     pub(super) fn steps(&mut self, n: usize) {
