@@ -1,7 +1,10 @@
 //! The Redis of a `ChannelCluster`: none, one that the operator runs, or one of the user's own.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
-    api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity,
+    api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration},
+    apimachinery::pkg::api::resource::Quantity,
 };
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -58,6 +61,22 @@ pub struct ManagedRedis {
     /// A volume for the Redis pod. Broadcasts are not kept, so they need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
+    /// Tolerations of the Redis pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Vec<Toleration>,
+    /// Labels that a Kubernetes node must have to run the Redis pod.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub node_selector: BTreeMap<String, String>,
+    /// Priority class of the Redis pod.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub priority_class_name: String,
+    /// Secrets to pull the Redis image with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
 }
 
 /// A volume claim. It can't be changed while the operator runs the Redis.

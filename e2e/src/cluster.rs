@@ -46,7 +46,10 @@ impl Cluster {
     pub fn of(settings: &Settings) -> Result<Self> {
         let binaries = Binaries::find(settings)?;
         if settings.is_local() && binaries.is_none() {
-            bail!("the local Kubernetes is not built: run `cargo e2e up`");
+            bail!(
+                "the local Kubernetes is not built for this user: run `cargo e2e up`; one that root has \
+                 brought up is root's"
+            );
         }
         Ok(Self { settings: settings.clone(), binaries })
     }

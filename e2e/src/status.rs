@@ -1,6 +1,6 @@
 //! `status` and `logs`: what runs, and what it says.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Result, bail};
 
@@ -8,6 +8,9 @@ use crate::cluster::{Cluster, OPERATOR_LOGS};
 use crate::command::{LONG, command, stream};
 use crate::say::{heard, say};
 use crate::{Settings, holder, leftovers, processes};
+
+/// Longest that a log is followed.
+const FOLLOWED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Prints what runs.
 pub fn status(settings: &Settings) -> Result<()> {
@@ -62,7 +65,7 @@ pub fn logs(settings: &Settings, component: Option<&str>, follow: bool) -> Resul
         if follow {
             arguments.push("--follow");
         }
-        stream(&mut Cluster::of(settings)?.kubectl_command(arguments)?, LONG)?;
+        stream(&mut Cluster::of(settings)?.kubectl_command(arguments)?, FOLLOWED)?;
         return Ok(());
     }
     let log = settings.log(component);
@@ -70,7 +73,7 @@ pub fn logs(settings: &Settings, component: Option<&str>, follow: bool) -> Resul
         bail!("there is no log {component}; there are: operator {}", names(settings).join(" "));
     }
     let lines: &[&str] = if follow { &["-n", "200", "-F"] } else { &["-n", "+1"] };
-    stream(command("tail", lines).arg(&log), LONG)?;
+    stream(command("tail", lines).arg(&log), FOLLOWED)?;
     Ok(())
 }
 

@@ -254,6 +254,25 @@ fn redis_comes_and_goes_with_its_mode() {
 }
 
 #[test]
+fn the_redis_pod_goes_where_it_is_told_to() {
+    let place = "{redis: {mode: Managed, managed: {tolerations: [{key: a, operator: Exists}], \
+                 nodeSelector: {disk: fast}, priorityClassName: high, imagePullSecrets: [{name: pull}]}}}";
+    let (told, plain) = (rendered(place), rendered("{redis: {mode: Managed}}"));
+    let pod = |all: &Rendering| {
+        find(all, Kind::StatefulSet, "chat-redis").unwrap()["spec"]["template"]["spec"].clone()
+    };
+    let (told, plain) = (pod(&told), pod(&plain));
+    for (field, value) in [
+        ("tolerations", json!([{"key": "a", "operator": "Exists"}])),
+        ("nodeSelector", json!({"disk": "fast"})),
+        ("priorityClassName", json!("high")),
+        ("imagePullSecrets", json!([{"name": "pull"}])),
+    ] {
+        assert_eq!((&told[field], &plain[field]), (&value, &Value::Null));
+    }
+}
+
+#[test]
 fn a_pod_that_needs_the_managed_redis_is_recognised() {
     let pod =
         |spec: &str| -> Pod { serde_json::from_value(rendered(spec).workload.template).unwrap() };
