@@ -5,12 +5,15 @@
 //!
 //! It needs no finalizer: without an operator the pods go by themselves, only later. It must never
 //! tell a pod that stays: one that is not terminating (`--cascade=orphan`), or whose cluster is
-//! there, in a namespace that is.
+//! there, in a namespace that is, or is held by somebody's finalizer.
 
 use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{Namespace, Pod, Secret},
+};
 use kube::{Api, api::ListParams, core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use sluice_crds::{ChannelCluster, names};
 
@@ -27,6 +30,28 @@ const TOLD_AT_ONCE: usize = 32;
 const LOOK: Duration = Duration::from_secs(1);
 /// Looks after which a cluster is left alone; the next change of one of its pods begins anew.
 const LOOKS: u32 = 30;
+
+/// What Kubernetes' own garbage collector puts on an object that is deleted.
+const COLLECTED: [&str; 2] = ["foregroundDeletion", "orphan"];
+
+/// Whether a cluster is deleted, and its pods with it or before it (`--cascade=foreground`). One that only
+/// somebody's finalizer holds is looked after for as long as its StatefulSet stands: its clients are there
+/// still. Nothing is made for it anew.
+pub async fn goes(context: &Context, cluster: &ChannelCluster) -> bool {
+    let meta = &cluster.metadata;
+    if meta.deletion_timestamp.is_none() {
+        return false;
+    }
+    let held = meta.finalizers.iter().flatten();
+    let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return true };
+    if held.clone().next().is_none() || held.clone().any(|by| COLLECTED.contains(&by.as_str())) {
+        return true;
+    }
+    let sets: Api<PartialObjectMeta<StatefulSet>> =
+        Api::namespaced(context.client.clone(), namespace);
+    let set = sets.get_metadata_opt(name).await.ok().flatten();
+    set.is_none_or(|set| set.metadata.deletion_timestamp.is_some())
+}
 
 /// Looks after the pods of `gone` until there are none. `token`: the one last used, as the Secret
 /// goes with the cluster.

@@ -89,8 +89,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     let reference = ObjectRef::from_obj(&*object);
     let result = match &object.0 {
         Err(invalid) => Err(Error::Invalid(Box::new(invalid.clone()))),
-        // Its dependents go first (`--cascade=foreground`).
-        Ok(cluster) if cluster.metadata.deletion_timestamp.is_some() => {
+        Ok(cluster) if farewell::goes(&context, cluster).await => {
             see_off(&context, &reference).await
         }
         Ok(cluster) => {

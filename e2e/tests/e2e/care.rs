@@ -42,7 +42,26 @@ fn deleting_the_cluster_removes_everything() {
         let ours: Vec<&String> = before.keys().filter(|name| name.contains("/chat")).collect();
         figure!(space, "there were {ours:?}");
         ensure!(ours.len() >= 12, "the cluster consists of more: {ours:?}");
+        let finalizers = async |names: &[&str]| -> Result<()> {
+            let patch = Patch::Merge(json!({ "metadata": { "finalizers": names } }));
+            let clusters = space.api::<ChannelCluster>();
+            clusters.patch("chat", &PatchParams::default(), &patch).await?;
+            Ok(())
+        };
+        // Somebody wants to see to it first: until then its clients are there, and are looked after.
+        finalizers(&["sluice-e2e.example/hold"]).await?;
         space.api::<ChannelCluster>().delete("chat", &DeleteParams::default()).await?;
+        let pods = space.api::<Pod>();
+        let uid = pods.get("chat-0").await?.metadata.uid;
+        pods.delete("chat-0", &DeleteParams::default()).await?;
+        eventually("the deleted pod to be back and to take clients", LONG, async || {
+            let pod = pods.get("chat-0").await?;
+            let takes = pod.labels().get(names::ACCEPTING_LABEL).is_some_and(|is| is == "true");
+            ensure!(takes && pod.metadata.uid != uid, "it does not yet");
+            Ok(())
+        })
+        .await?;
+        finalizers(&[]).await?;
         eventually("everything to be gone", LONG, async || {
             let left = versions(space).await?;
             let left: Vec<&String> = left.keys().filter(|name| name.contains("/chat")).collect();
