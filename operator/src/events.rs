@@ -20,7 +20,9 @@ const NOTE_BYTES: usize = 1000;
 const MAX_NOTES: usize = 256;
 
 /// The process's one recorder. It counts what repeats word by word; whatever says something else
-/// is an event of its own, where `kube`'s would go on with the first one's words.
+/// is an event of its own, where `kube`'s would go on with the first one's words. So is what is said
+/// again of another generation and is no warning: `kubectl describe` lists an event by when it was first
+/// said, and a second pause belongs after the first.
 #[derive(Clone)]
 pub struct Recorder {
     client: Client,
@@ -36,7 +38,7 @@ impl Recorder {
         Self { client, reporter, said: Arc::default() }
     }
 
-    /// What counts the repetitions of `note`.
+    /// What counts the repetitions of `note`, with the generation that it is said of.
     fn of(&self, note: &str) -> events::Recorder {
         let mut said = self.said.lock();
         let known = said.iter().position(|(known, _)| known == note);
@@ -69,17 +71,26 @@ pub async fn publish(recorder: &Recorder, cluster: &ChannelCluster, said: Vec<st
             ..ObjectReference::default()
         });
         let note = shortened(event.message);
+        let key = key(warning, cluster.metadata.generation, &note);
         let event = events::Event {
             type_: if warning { EventType::Warning } else { EventType::Normal },
             action: reason.clone(),
             reason,
-            note: Some(note.clone()),
+            note: Some(note),
             secondary,
         };
-        if let Err(error) = recorder.of(&note).publish(&event, &regarding).await {
+        if let Err(error) = recorder.of(&key).publish(&event, &regarding).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, reason = event.reason, "can't publish an event");
         }
+    }
+}
+
+/// What is counted as one.
+fn key(warning: bool, generation: Option<i64>, note: &str) -> String {
+    match generation.filter(|_| !warning) {
+        Some(generation) => format!("{generation} {note}"),
+        None => note.to_owned(),
     }
 }
 
@@ -115,6 +126,13 @@ mod tests {
         assert_eq!(of("message"), Some("event"));
         assert_eq!(of("note"), Some("chat-3 can't start"));
         assert_eq!((of("reason"), of("pod")), (Some("PodStuck"), Some("chat-3")));
+    }
+
+    #[test]
+    fn a_story_goes_on_with_each_generation_and_a_warning_that_repeats_is_counted() {
+        assert_ne!(key(false, Some(3), "Paused"), key(false, Some(5), "Paused"));
+        assert_eq!(key(false, Some(3), "Paused"), key(false, Some(3), "Paused"));
+        assert_eq!(key(true, Some(3), "chat-0 fails"), key(true, Some(5), "chat-0 fails"));
     }
 
     #[test]
