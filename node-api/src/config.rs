@@ -100,7 +100,8 @@ impl Default for NodeConfig {
     }
 }
 
-/// Addresses to listen on, `ip:port`.
+/// Addresses to listen on, `ip:port`. `[::]` is all there are, of IPv4 too, and of IPv4 alone where the
+/// system has no IPv6.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -122,10 +123,10 @@ pub struct Listen {
 impl Default for Listen {
     fn default() -> Self {
         Self {
-            http: format!("0.0.0.0:{HTTP_PORT}"),
-            mesh: format!("0.0.0.0:{MESH_PORT}"),
-            admin: format!("0.0.0.0:{ADMIN_PORT}"),
-            publish: format!("0.0.0.0:{PUBLISH_PORT}"),
+            http: format!("[::]:{HTTP_PORT}"),
+            mesh: format!("[::]:{MESH_PORT}"),
+            admin: format!("[::]:{ADMIN_PORT}"),
+            publish: format!("[::]:{PUBLISH_PORT}"),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Serves a folder of static files, for the page of the chat example:
-//! `chat_page --listen 0.0.0.0:8080 --dir /srv`. `/healthz` answers once it serves.
+//! `chat_page --listen '[::]:8080' --dir /srv`. `/healthz` answers once it serves.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use tower_http::services::ServeDir;
 #[derive(Parser)]
 struct Args {
     /// Address to listen on.
-    #[arg(long, default_value = "0.0.0.0:8080")]
+    #[arg(long, default_value = "[::]:8080")]
     listen: String,
     /// The folder.
     #[arg(long, default_value = "/srv")]
@@ -23,7 +23,7 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let files = ServeDir::new(&args.dir);
     let routes = Router::new().route("/healthz", get(|| async { "ok" })).fallback_service(files);
-    let listener = tokio::net::TcpListener::bind(&args.listen).await?;
+    let listener = sluice_node::listen::bind(&args.listen).await?;
     println!("serving {} on http://{}", args.dir.display(), listener.local_addr()?);
     Ok(axum::serve(listener, routes).with_graceful_shutdown(stop()).await?)
 }

@@ -7,6 +7,8 @@
 
 #[path = "load/client.rs"]
 mod client;
+#[path = "load/files.rs"]
+mod files;
 #[path = "load/floor.rs"]
 mod floor;
 #[path = "load/program.rs"]
@@ -32,7 +34,7 @@ struct Args {
     /// A program to measure; may be repeated.
     #[arg(long = "node", required = true)]
     nodes: Vec<PathBuf>,
-    /// Connections; each needs a file descriptor here and in the node.
+    /// Connections; each needs an open file here and in the node.
     #[arg(long, default_value_t = 8000)]
     connections: usize,
     /// Connections that share a topic.
@@ -81,6 +83,7 @@ fn main() -> anyhow::Result<()> {
     match args.serve_floor {
         Some(how) => floor::serve(&args, how),
         None => {
+            files::raise(&args)?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(compare(&args))
         }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{pace::Pace, plane::Plane, shard::inbox::Task};
+use crate::{listen, pace::Pace, plane::Plane, shard::inbox::Task};
 
 /// Why a handshake is refused, with 503 and `Retry-After`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl Door {
 pub(crate) async fn accept(listener: TcpListener, plane: Arc<Plane>, shutdown: CancellationToken) {
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listen::accept(&listener) => accepted,
             () = shutdown.cancelled() => return,
         };
         let handed = accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer)));

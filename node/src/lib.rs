@@ -30,6 +30,7 @@ pub mod hub;
 mod interest;
 pub mod keys;
 pub mod links;
+pub mod listen;
 mod longpoll;
 mod memory;
 pub mod mesh;

@@ -5,8 +5,6 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 use axum::Router;
 use bytes::Bytes;
 use sluice_node_api::config::{LiveConfig, NodeConfig};
-use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -15,13 +13,11 @@ use crate::{
     handshake,
     hub::Hub,
     keys::Keys,
+    listen,
     plane::{Plane, Settings},
     shard,
     webhook::Webhook,
 };
-
-/// Connections that the kernel keeps for us until they are taken.
-const BACKLOG: i32 = 4096;
 
 /// Why the data plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -150,9 +146,9 @@ impl Builder {
     /// started.
     pub async fn start(self, shutdown: CancellationToken) -> Result<(Hub, SocketAddr), StartError> {
         let Self { config, name, live, shards, routes, mut mounts, secret, webhook } = self;
-        let listen = |source| StartError::Listen { address: config.listen.http.clone(), source };
-        let listener = bind(&config.listen.http).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+        let refused = |source| StartError::Listen { address: config.listen.http.clone(), source };
+        let listener = listen::bind(&config.listen.http).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let shards = if shards == 0 { cores() } else { shards }.min(usize::from(u16::MAX));
         let stop = shutdown.clone();
@@ -202,26 +198,6 @@ fn check_paths(mounts: &[Mount]) -> Result<(), StartError> {
         }
     }
     Ok(())
-}
-
-async fn bind(address: &str) -> std::io::Result<TcpListener> {
-    let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "no such address");
-    for address in tokio::net::lookup_host(address).await? {
-        match listen(address) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 /// Starts the data plane with `shards` threads (0: one a core) and serves `config.listen.http`.

@@ -23,8 +23,9 @@ pub struct Args {
     /// The Kubernetes cluster's DNS domain.
     #[arg(long, env = "SLUICE_CLUSTER_DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
-    /// Where to serve /metrics, /healthz and /readyz.
-    #[arg(long, env = "SLUICE_METRICS_ADDR", default_value = "0.0.0.0:8080")]
+    /// Where to serve /metrics, /healthz and /readyz. `[::]` is IPv6 and IPv4, or IPv4 alone where
+    /// there is no IPv6.
+    #[arg(long, env = "SLUICE_METRICS_ADDR", default_value = "[::]:8080")]
     pub metrics_addr: SocketAddr,
     /// Where to serve the webhook that evictions wait for. Default: nowhere, evictions go through.
     #[arg(long, env = "SLUICE_WEBHOOK_ADDR")]

@@ -141,7 +141,10 @@ async fn scrape(State(app): State<App>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::{args::Args, listen};
 
     #[tokio::test]
     async fn ready_while_the_crd_is_there_and_what_may_be_read_is_in_sync() {
@@ -181,6 +184,25 @@ mod tests {
         readiness.reads("ok", Reading::Denied);
         assert_eq!(ready().await, not("may not be read: gone, ok"));
         assert_eq!(get("/metrics").await.0, 200);
+        stop.cancel();
+        server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn by_default_probes_are_answered_over_ipv4_and_ipv6() {
+        let mut address = Args::parse_from(["op"]).metrics_addr;
+        address.set_port(0);
+        let listener = listen::bind(address).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
+        let server = tokio::spawn(serve(listener, Arc::default(), metrics, stop.clone()));
+        // IPv6 is not everywhere.
+        let loopbacks = ["127.0.0.1", "[::1]"];
+        let there = |host: &&str| std::net::TcpListener::bind(format!("{host}:0")).is_ok();
+        for host in loopbacks.into_iter().filter(there) {
+            let answer = reqwest::get(format!("http://{host}:{port}/healthz")).await.unwrap();
+            assert_eq!(answer.status().as_u16(), 200, "{host}");
+        }
         stop.cancel();
         server.await.unwrap().unwrap();
     }

@@ -20,6 +20,7 @@ pub mod hints;
 pub mod leader;
 mod lease_store;
 mod leftover;
+mod listen;
 pub mod metrics;
 pub mod model;
 pub mod node_client;

@@ -1,7 +1,10 @@
 //! Calls the admin API of nodes. Every call has a short timeout; a node that does not answer is a
 //! fact to report, never a reason to wait.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use reqwest::{Client, Method, Response};
 use serde::{Serialize, de::DeserializeOwned};
@@ -139,9 +142,7 @@ impl NodeClient {
         body: Option<&impl Serialize>,
     ) -> Result<T, Error> {
         let unreachable = |source| Error::Unreachable { address, path, source };
-        let socket = std::net::SocketAddr::new(address, ADMIN_PORT);
-        let mut request =
-            self.http.request(method, format!("http://{socket}{path}")).bearer_auth(token.expose());
+        let mut request = self.http.request(method, url(address, path)).bearer_auth(token.expose());
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -151,5 +152,23 @@ impl NodeClient {
             return Err(Error::Refused { address, path, status: status.as_u16() });
         }
         answer.json().await.map_err(unreachable)
+    }
+}
+
+/// Of the admin API of the node at `address`.
+fn url(address: IpAddr, path: &str) -> String {
+    format!("http://{}{path}", SocketAddr::new(address, ADMIN_PORT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_called_by_its_address_of_either_kind() {
+        let url = |address: &str| url(address.parse().unwrap(), "/drain");
+        assert_eq!(url("10.0.0.1"), "http://10.0.0.1:4002/drain");
+        assert_eq!(url("fd00::1"), "http://[fd00::1]:4002/drain");
+        assert!(reqwest::Url::parse(&url("fd00::1")).is_ok());
     }
 }

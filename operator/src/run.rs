@@ -19,7 +19,7 @@ use kube::{
 };
 use rand::RngExt;
 use sluice_crds::names;
-use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     farewell::farewell,
     health::{self, Readiness},
     leader::{Elector, KubeLeases, Leadership},
+    listen,
     metrics::Metrics,
     node_client::NodeClient,
     reconcile::{self, Context, Guarded},
@@ -84,8 +85,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let metrics = Arc::new(Metrics::new());
     let readiness = Arc::new(Readiness::default());
-    let listener = TcpListener::bind(args.metrics_addr)
-        .await
+    let listener = listen::bind(args.metrics_addr)
         .with_context(|| format!("failed to listen at {}", args.metrics_addr))?;
     // Its own end: probes are answered until the very last.
     let served = CancellationToken::new();

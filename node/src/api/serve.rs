@@ -19,6 +19,7 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use super::ApiError;
+use crate::listen;
 use crate::places::Places;
 
 /// For the headers of a request, the first as well as a later one on a kept connection.
@@ -51,7 +52,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
     let tasks = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
-            a = listener.accept() => a,
+            a = listen::accept(&listener) => a,
             () = stop.cancelled() => break,
         };
         match accepted {

@@ -106,6 +106,13 @@ fn bad_files_are_refused_with_line_and_reason() {
             "listen.admin: 127.0.0.1:4009 is taken by listen.http, 0.0.0.0:4009",
         ),
         ("listen:\n  http: '1.1.1.1:9'\n  mesh: '[::]:9'\n", 3, "taken by listen.http"),
+        (
+            "listen:\n  admin: 127.0.0.1:4000\n",
+            2,
+            "listen.admin: 127.0.0.1:4000 is taken by listen.http, [::]:4000",
+        ),
+        ("listen:\n  admin: '[::1]:4001'\n", 2, "taken by listen.mesh, [::]:4001"),
+        ("listen:\n  admin: 0.0.0.0:4000\n", 2, "taken by listen.http, [::]:4000"),
         ("pubsub:\n  adapter: Redis\n", 2, "Redis needs `pubsub.redis.urlFile`"),
         ("pubsub:\n  adapter: NATS\n", 2, "NATS"),
         ("discovery:\n  peers: [a]\n", 2, "write `host:port`"),

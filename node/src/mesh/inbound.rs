@@ -21,6 +21,7 @@ use super::handshake::{Acceptor, Instance, Refusal, Remote};
 use super::metrics::count;
 use super::peers::Inbound;
 use super::{Inner, outbound};
+use crate::listen;
 use crate::places::{Place, Places};
 
 /// Connections that may be in their handshake at a time.
@@ -37,7 +38,7 @@ pub(super) async fn accept(inner: Arc<Inner>, listener: TcpListener) {
     let pending = Places::new(MAX_PENDING, MAX_PENDING_PER_IP);
     loop {
         let accepted = tokio::select! {
-            a = listener.accept() => a,
+            a = listen::accept(&listener) => a,
             () = inner.leaving.cancelled() => return,
         };
         let (stream, from) = match accepted {

@@ -25,6 +25,7 @@ use crate::files;
 use crate::hub::{Hub, PresenceQuery};
 use crate::keys::Keys;
 use crate::links::Links;
+use crate::listen;
 use crate::mesh::handshake::{Identity, Instance};
 use crate::mesh::transport::Tcp;
 use crate::mesh::{Mesh, MeshConfig, Timing};
@@ -295,7 +296,7 @@ fn buffer(config: &NodeConfig) -> usize {
 }
 
 async fn bind(field: &str, address: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+    listen::bind(address).await.with_context(|| {
         format!("cannot listen on {address} ({field}): choose another address, or end what has it")
     })
 }

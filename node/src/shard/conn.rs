@@ -33,6 +33,7 @@ use crate::{
     channel::{Mount, farewell::Farewell},
     frame::{Item, code},
     interest::Ready,
+    listen,
     pace::Pace,
     serializer::Version,
 };
@@ -146,7 +147,7 @@ impl Conn {
     /// The other end, if the socket still has one.
     pub(super) fn peer(&self) -> SocketAddr {
         let known = self.stream.as_ref().and_then(|stream| stream.peer_addr().ok());
-        known.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into())
+        known.map_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into(), listen::plain)
     }
 
     /// Queues a frame; whether more waits than may.

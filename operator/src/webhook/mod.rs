@@ -17,13 +17,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use kube::Client;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use decide::{Answer, decide};
 pub use rotation::{Place, keep};
 
-use crate::{args::Args, events::Recorder, metrics::Metrics};
+use crate::{args::Args, events::Recorder, listen, metrics::Metrics};
 
 /// Where the webhook's parts are, if there is to be one. `own`: the namespace of the operator.
 pub fn place(args: &Args, own: &str) -> Option<Place> {
@@ -48,9 +47,8 @@ pub async fn start(
     else {
         return Ok(());
     };
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("failed to listen at {address}"))?;
+    let listener =
+        listen::bind(address).with_context(|| format!("failed to listen at {address}"))?;
     let reviewer = Arc::new(review::Reviewer {
         client: client.clone(),
         namespaces: args.namespaces.clone(),
