@@ -88,8 +88,15 @@ fn kubernetes(settings: &Settings) -> Result<Binaries> {
         Some(found) => found,
         None => long_step("Kubernetes, built from its Go modules", || Binaries::build(settings))?,
     };
-    let whole =
-        control_plane::ESSENTIAL.iter().all(|name| processes::running(settings, name).is_some());
+    // Other programs, such as of another version, do not take over what those before have begun: containers
+    // would run on that nobody knows of.
+    let folder = fs::canonicalize(binaries.folder())?;
+    let ours = |pid: i32| {
+        fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.starts_with(&folder))
+    };
+    let whole = control_plane::ESSENTIAL
+        .iter()
+        .all(|name| processes::running(settings, name).is_some_and(|record| ours(record.pid)));
     if !whole && leftovers::any(settings) {
         step("leftovers of an earlier run cleared", || leftovers::clear(settings))?;
     }
