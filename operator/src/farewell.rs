@@ -42,9 +42,9 @@ pub async fn goes(context: &Context, cluster: &ChannelCluster) -> bool {
     if meta.deletion_timestamp.is_none() {
         return false;
     }
-    let held = meta.finalizers.iter().flatten();
+    let held = meta.finalizers.as_deref().unwrap_or_default();
     let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return true };
-    if held.clone().next().is_none() || held.clone().any(|by| COLLECTED.contains(&by.as_str())) {
+    if held.is_empty() || held.iter().any(|by| COLLECTED.contains(&by.as_str())) {
         return true;
     }
     let sets: Api<PartialObjectMeta<StatefulSet>> =

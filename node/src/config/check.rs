@@ -7,7 +7,7 @@ use sluice_node_api::config::{
     Adapter, ChannelRule, CheckOrigin, HistoryRule, LiveConfig, NodeConfig, Origin, PresenceRule,
 };
 
-use crate::arrivals::DISCONNECT;
+use crate::{arrivals::DISCONNECT, message::matches};
 
 /// (field, what is wrong with it).
 pub type Found = Vec<(String, String)>;
@@ -69,8 +69,7 @@ pub fn check_live(c: &LiveConfig) -> Found {
 /// Topic rules that are valid and of no use: one before them takes all their topics.
 pub fn never_used(c: &LiveConfig) -> Found {
     let covers = |rule: &ChannelRule, other: &ChannelRule| {
-        let start = rule.topic.strip_suffix('*');
-        start.is_some_and(|start| other.topic.trim_end_matches('*').starts_with(start))
+        rule.topic.ends_with('*') && matches(&rule.topic, other.topic.trim_end_matches('*'))
     };
     let rules = c.channels.iter().take(MAX_RULES).enumerate();
     let found = rules.filter_map(|(i, rule)| {

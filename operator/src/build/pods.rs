@@ -1,6 +1,9 @@
 //! The pod template of nodes. It must not depend on `replicas`, on live settings or on the
 //! operator's version: each of these would roll the pods.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{LocalObjectReference, Toleration};
 use serde_json::{Map, Value, json};
 use sluice_crds::{Adapter, RedisMode, names};
 
@@ -8,6 +11,33 @@ use super::{Cluster, Error, NODE_CONFIG, auth, config, node_selector, redis, web
 
 /// The user and group of nodes and of a managed Redis.
 pub(super) const USER: u32 = 65532;
+
+/// Where pods may run, and with what their images are pulled.
+pub(super) struct Place<'a> {
+    pub(super) tolerations: &'a [Toleration],
+    pub(super) node_selector: &'a BTreeMap<String, String>,
+    pub(super) priority_class_name: &'a str,
+    pub(super) image_pull_secrets: &'a [LocalObjectReference],
+}
+
+impl Place<'_> {
+    /// Writes what is said into the spec of a pod.
+    pub(super) fn put_into(&self, spec: &mut Value) -> Result<(), Error> {
+        if !self.tolerations.is_empty() {
+            spec["tolerations"] = serde_json::to_value(self.tolerations)?;
+        }
+        if !self.node_selector.is_empty() {
+            spec["nodeSelector"] = serde_json::to_value(self.node_selector)?;
+        }
+        if !self.image_pull_secrets.is_empty() {
+            spec["imagePullSecrets"] = serde_json::to_value(self.image_pull_secrets)?;
+        }
+        if let Some(class) = some(self.priority_class_name) {
+            spec["priorityClassName"] = class.into();
+        }
+        Ok(())
+    }
+}
 
 /// The pod template.
 pub(super) fn template(cluster: &Cluster<'_>) -> Result<Value, Error> {
@@ -46,18 +76,13 @@ pub(super) fn template(cluster: &Cluster<'_>) -> Result<Value, Error> {
     if let Some(affinity) = &pods.affinity {
         spec["affinity"] = serde_json::to_value(affinity)?;
     }
-    if !pods.tolerations.is_empty() {
-        spec["tolerations"] = serde_json::to_value(&pods.tolerations)?;
+    Place {
+        tolerations: &pods.tolerations,
+        node_selector: &pods.node_selector,
+        priority_class_name: &pods.priority_class_name,
+        image_pull_secrets: &pods.image_pull_secrets,
     }
-    if !pods.node_selector.is_empty() {
-        spec["nodeSelector"] = serde_json::to_value(&pods.node_selector)?;
-    }
-    if !pods.image_pull_secrets.is_empty() {
-        spec["imagePullSecrets"] = serde_json::to_value(&pods.image_pull_secrets)?;
-    }
-    if let Some(class) = some(&pods.priority_class_name) {
-        spec["priorityClassName"] = class.into();
-    }
+    .put_into(&mut spec)?;
     Ok(json!({
         "metadata": { "labels": labels, "annotations": annotations },
         "spec": spec,

@@ -173,19 +173,13 @@ fn stateful_set(cluster: &Cluster<'_>, name: &str) -> Result<Object, Error> {
             },
         },
     });
-    let pod = &mut spec["template"]["spec"];
-    if !managed.tolerations.is_empty() {
-        pod["tolerations"] = serde_json::to_value(&managed.tolerations)?;
+    pods::Place {
+        tolerations: &managed.tolerations,
+        node_selector: &managed.node_selector,
+        priority_class_name: &managed.priority_class_name,
+        image_pull_secrets: &managed.image_pull_secrets,
     }
-    if !managed.node_selector.is_empty() {
-        pod["nodeSelector"] = serde_json::to_value(&managed.node_selector)?;
-    }
-    if !managed.priority_class_name.is_empty() {
-        pod["priorityClassName"] = managed.priority_class_name.as_str().into();
-    }
-    if !managed.image_pull_secrets.is_empty() {
-        pod["imagePullSecrets"] = serde_json::to_value(&managed.image_pull_secrets)?;
-    }
+    .put_into(&mut spec["template"]["spec"])?;
     if let Some(persistence) = &managed.persistence {
         spec["volumeClaimTemplates"] = json!([claim(persistence, cluster)]);
         // What PubSub leaves on disk is of no use without its Redis. Somebody's hand on `replicas`,

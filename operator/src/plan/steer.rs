@@ -192,9 +192,9 @@ fn reach_everywhere<'a>(
     chosen: &mut Vec<&'a str>,
     others: impl Iterator<Item = &'a Slot<'a>> + Clone,
 ) {
-    let place = |s: &Slot<'_>| s.pod.map(|p| p.kubernetes_node.clone()).unwrap_or_default();
+    let place = |s: &'a Slot<'a>| s.pod.map_or("", |p| &p.kubernetes_node);
     let taken = others.clone().filter(|s| chosen.contains(&s.name()));
-    let mut reached: BTreeSet<String> = taken.map(place).collect();
+    let mut reached: BTreeSet<&str> = taken.map(place).collect();
     chosen.extend(others.filter(|s| reached.insert(place(s))).map(Slot::name));
 }
 
